@@ -1,0 +1,1 @@
+"""ppl_vae.cli (to be written)."""

@@ -1,0 +1,1 @@
+"""ppl_vae.data (to be written)."""

@@ -1,0 +1,76 @@
+"""The library's exceptions, and the checks that raise them.
+
+Every message is one line: the argument, what was expected, what came. The command line prints it as it is
+and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+
+class InputError(ValueError):
+    """A user's input that cannot be used.
+
+    Args:
+        argument: the name of the argument, option, file or site at fault.
+        expected: what would have been accepted, as a noun phrase.
+        received: what came, in words short enough for one line.
+    """
+
+    def __init__(self, argument: str, expected: str, received: object) -> None:
+        self.argument = argument
+        self.expected = expected
+        self.received = " ".join(str(received).split())
+        super().__init__(argument, expected, self.received)
+
+    def __str__(self) -> str:
+        return f"{self.argument}: expected {self.expected}, received {self.received}"
+
+
+class ProgramError(InputError):
+    """A Pyro model and guide that do not form a program whose evidence is defined per datum."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A NaN where a number was needed. The message names the datum, or the step and the last good checkpoint."""
+
+
+def describe(value: object, limit: int = 80) -> str:
+    """A short, one-line description of a received value: tensors by shape and dtype, the rest by ``repr``."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and hasattr(value, "dtype"):
+        return f"{type(value).__name__} of shape {tuple(shape)} and dtype {value.dtype}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def check_positive_int(argument: str, value: Any) -> int:
+    """``value`` if it is an integer of at least 1; raises `InputError` otherwise (booleans are no integers)."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(argument, "a positive integer", describe(value))
+    return value
+
+
+def check_seed(value: Any, argument: str = "seed") -> int:
+    """``value`` if it is an integer from 0 to 2**63 - 1; raises `InputError` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise InputError(argument, "an integer from 0 to 2**63 - 1", describe(value))
+    return value
+
+
+def check_positive_float(argument: str, value: Any) -> float:
+    """``value`` as a finite float above 0; raises `InputError` otherwise."""
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not math.isfinite(value) or value <= 0:
+        raise InputError(argument, "a positive, finite number", describe(value))
+    return float(value)
+
+
+def check_one_of(argument: str, value: Any, options: Collection[str]) -> str:
+    """``value`` if it is one of ``options``; raises `InputError`, naming them all, otherwise."""
+    if value not in options:
+        raise InputError(argument, "one of " + ", ".join(map(repr, options)), describe(value))
+    return str(value)

@@ -1,0 +1,1 @@
+"""ppl_vae.evidence (to be written)."""

@@ -1,0 +1,1 @@
+"""ppl_vae.likelihoods (to be written)."""

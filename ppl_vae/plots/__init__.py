@@ -1,0 +1,1 @@
+"""ppl_vae.plots (to be written)."""

@@ -1,0 +1,1 @@
+"""ppl_vae.posteriors (to be written)."""

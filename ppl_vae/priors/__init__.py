@@ -1,0 +1,1 @@
+"""ppl_vae.priors (to be written)."""

@@ -1,0 +1,47 @@
+"""What every prior p(z) is: a module that, called with nothing, returns a Pyro distribution."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from pyro.distributions import TorchDistribution
+
+from ppl_vae._part import Part
+from ppl_vae.errors import check_positive_int
+
+
+class Prior(Part):
+    """p(z) over latent vectors of ``dim`` numbers.
+
+    A family writes ``__init__(self, dim, ...)``, calls ``super().__init__(dim)``, and returns from `forward`
+    a normalised distribution with batch shape ``()`` and event shape ``(dim,)``. Its parameters, if any, are
+    ordinary ``nn.Parameter`` attributes and are trained with the rest of the model.
+
+    Args:
+        dim: the number of latent dimensions.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = check_positive_int("dim", dim)
+
+    @abstractmethod
+    def forward(self) -> TorchDistribution:
+        """p(z): batch shape ``()``, event shape ``(dim,)``."""
+
+    def bind(self, encode: Callable[[torch.Tensor], TorchDistribution], shape: torch.Size) -> None:
+        """Called once by the VAE that holds this prior; a prior that needs no encoder ignores it.
+
+        Args:
+            encode: maps encoder features ``(B, *shape)`` to the posterior q(z|x), of batch shape ``(B,)``.
+            shape: the shape of one datum.
+        """
+
+    def start_from(self, features: torch.Tensor, generator: torch.Generator) -> None:
+        """Called once before training, with encoder features of training data ``(N, *shape)``.
+
+        A prior whose parameters have a start in the data (pseudo-inputs) sets them here, in place, drawing
+        from ``generator``; others ignore it.
+        """

@@ -1,0 +1,62 @@
+"""Random streams: a seed in, the same numbers out, whatever runs before, beside or in what order.
+
+Pyro's distributions draw from torch's global generator and take none of their own. So every part of the
+library that draws does it inside `seeded`, which puts the global state back afterwards, and gives every unit
+of work (an epoch, a tile of data and samples) a stream of its own. Results then cannot depend on how work is
+cut or shared out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def derive(seed: int, purpose: str, index: int = 0) -> int:
+    """A 32-bit seed for stream ``index`` of ``purpose`` under the user's ``seed``.
+
+    ``(h(seed, purpose) + index) mod 2**32``. torch's CPU generator uses only the low 32 bits of a seed, so the
+    streams of one run are kept apart by counting, not by hoping that hashes do not collide.
+    """
+    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=4).digest()
+    return (int.from_bytes(digest, "little") + index) % 2**32
+
+
+def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
+    """A CPU generator on stream ``index`` of ``purpose``, for draws that need not go through Pyro."""
+    return torch.Generator().manual_seed(derive(seed, purpose, index))
+
+
+@contextmanager
+def forked(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Put torch's global random state (of the CPU and of ``device``) back on the way out."""
+    device = torch.device(device)
+    cpu_state = torch.get_rng_state()
+    cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu_state)
+        if cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state, device)
+
+
+def reseed(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> None:
+    """Set the global generators of the CPU and of ``device`` to a stream. Only ever call it inside `forked`."""
+    value = derive(seed, purpose, index)
+    torch.default_generator.manual_seed(value)
+    device = torch.device(device)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(value)
+
+
+@contextmanager
+def seeded(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> Iterator[None]:
+    """Run a block on stream ``index`` of ``purpose``; the global random state is as before afterwards."""
+    with forked(device):
+        reseed(device, seed, purpose, index)
+        yield
