@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from abc import ABCMeta
 from collections.abc import Mapping
+from copy import copy
 from importlib import import_module
 from typing import Any
 
@@ -19,15 +20,31 @@ from ppl_vae.errors import InputError, describe
 
 
 class _RecordsItsCall(ABCMeta):
-    """Metaclass that keeps the constructor's arguments on the new object, before ``__init__`` can change them."""
+    """Metaclass that keeps the constructor's arguments on the object, before ``__init__`` can change them.
+
+    Defaults are kept too, so that a saved model does not change when a default does; a default that is not
+    plain (a function, say) is left to the constructor.
+    """
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """What ``help`` and editors show: the constructor's signature, not that of `__call__`."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return inspect.Signature(list(signature.parameters.values())[1:])
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = super().__call__(*args, **kwargs)
-        bound = inspect.signature(cls.__init__).bind(made, *args, **kwargs)
-        arguments = dict(list(bound.arguments.items())[1:])
-        for parameter in inspect.signature(cls.__init__).parameters.values():
+        signature = inspect.signature(cls)
+        given = signature.bind(*args, **kwargs).arguments
+        arguments: dict[str, Any] = {}
+        for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
-                arguments.update(arguments.pop(parameter.name, {}))
+                arguments.update(given.get(name, {}))
+            elif name in given:
+                value = given[name]
+                arguments[name] = copy(value) if isinstance(value, list | dict) else value
+            elif _is_plain(parameter.default):
+                arguments[name] = parameter.default
+        made = super().__call__(*args, **kwargs)
         object.__setattr__(made, "init_args", arguments)
         return made
 
@@ -48,6 +65,16 @@ class Part(nn.Module, metaclass=_RecordsItsCall):
             InputError: if an argument of the constructor is not made of numbers, strings, lists and dicts.
         """
         kind = type(self)
+        for name, parameter in inspect.signature(kind).parameters.items():
+            if name in self.init_args and parameter.kind in (
+                parameter.VAR_POSITIONAL,
+                parameter.POSITIONAL_ONLY,
+            ):
+                raise InputError(
+                    f"{kind.__name__}({name})",
+                    "arguments that can be given by name in a part that is saved",
+                    describe(self.init_args[name]),
+                )
         return {
             "class_path": f"{kind.__module__}.{kind.__qualname__}",
             "init_args": {name: _plain(kind, name, value) for name, value in self.init_args.items()},
@@ -69,8 +96,17 @@ def _plain(kind: type, name: str, value: Any) -> Any:
     )
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether ``value`` is made of JSON's types alone."""
+    try:
+        _plain(object, "", value)
+    except InputError:
+        return False
+    return True
+
+
 def rebuild(config: Any, argument: str = "config") -> Any:
-    """Make the part that ``config()`` described; raises `InputError` naming ``argument`` if it cannot be made."""
+    """Make the part that ``config()`` described; raises `InputError`, naming ``argument``, if that fails."""
     try:
         module_name, _, class_name = config["class_path"].rpartition(".")
         kind = getattr(import_module(module_name), class_name)

@@ -1,0 +1,100 @@
+"""What a trained VAE generates: samples, reconstructions, and paths between data."""
+
+from __future__ import annotations
+
+import torch
+
+from ppl_vae import rng
+from ppl_vae.errors import InputError, check_positive_int, check_seed
+from ppl_vae.vae import VAE
+
+_CHUNK = 1000  # images a pass; part of what the seed means
+
+
+@torch.no_grad()
+def sample(vae: VAE, num_data: int, *, seed: int = 0, mean: bool = False) -> torch.Tensor:
+    """Draws from the model: z ~ p(z), then x ~ p(x|z), or E[x|z] with ``mean``: ``(num_data, *shape)``.
+
+    The latent draws are those of ``seed`` either way, so samples and means of one seed belong together.
+    """
+    check_positive_int("num_data", num_data)
+    check_seed(seed)
+    parameter = next(vae.parameters())
+    drawn = []
+    with _evaluating(vae), rng.forked(parameter.device):
+        for i, start in enumerate(range(0, num_data, _CHUNK)):
+            rng.reseed(parameter.device, seed, "sample z", i)
+            z = vae.prior().expand((min(_CHUNK, num_data - start),)).sample().to(parameter)
+            rng.reseed(parameter.device, seed, "sample x", i)
+            params = vae.decoder_params(z)
+            drawn.append(vae.likelihood.mean(params) if mean else vae.likelihood(params).sample())
+    return torch.cat(drawn)
+
+
+@torch.no_grad()
+def reconstruct(vae: VAE, x: torch.Tensor) -> torch.Tensor:
+    """E[x|z] at the mean of q(z|x), ``(N, *shape)``, for data ``x`` ``(N, *shape)``."""
+    vae.check_data(x)
+    with _evaluating(vae):
+        return torch.cat([_decode_mean(vae, _encode_mean(vae, part)) for part in x.split(_CHUNK)])
+
+
+@torch.no_grad()
+def interpolate(vae: VAE, x0: torch.Tensor, x1: torch.Tensor, *, steps: int = 9) -> torch.Tensor:
+    """E[x|z] along the straight line between the posterior means of two data: ``(steps, *shape)``.
+
+    Args:
+        vae: the model.
+        x0: the datum at the start, ``shape``.
+        x1: the datum at the end, ``shape``.
+        steps: points on the line, both ends included.
+    """
+    if check_positive_int("steps", steps) < 2:
+        raise InputError("steps", "at least 2", steps)
+    for name, value in (("x0", x0), ("x1", x1)):
+        if value.shape != vae.shape:
+            raise InputError(name, f"one datum of shape {tuple(vae.shape)}", tuple(value.shape))
+        vae.check_data(value[None], name)
+    with _evaluating(vae):
+        ends = _encode_mean(vae, torch.stack([x0, x1]))
+        weight = torch.linspace(0, 1, steps, dtype=ends.dtype, device=ends.device)[:, None]
+        return _decode_mean(vae, (1 - weight) * ends[0] + weight * ends[1])
+
+
+@torch.no_grad()
+def latent_means(vae: VAE, x: torch.Tensor) -> torch.Tensor:
+    """The mean of q(z|x) for each datum, ``(N, latent_dim)``."""
+    vae.check_data(x)
+    with _evaluating(vae):
+        return torch.cat([_encode_mean(vae, part) for part in x.split(_CHUNK)])
+
+
+@torch.no_grad()
+def decode_means(vae: VAE, z: torch.Tensor) -> torch.Tensor:
+    """E[x|z] for latents ``(..., latent_dim)``: ``(..., *shape)``."""
+    with _evaluating(vae):
+        return _decode_mean(vae, z)
+
+
+def _encode_mean(vae: VAE, x: torch.Tensor) -> torch.Tensor:
+    mean: torch.Tensor = vae.encode(x).mean
+    return mean
+
+
+def _decode_mean(vae: VAE, z: torch.Tensor) -> torch.Tensor:
+    return vae.likelihood.mean(vae.decoder_params(z))
+
+
+class _evaluating:  # noqa: N801  (reads as the context it is)
+    """Evaluation mode for the time of a block."""
+
+    def __init__(self, vae: VAE) -> None:
+        self.vae = vae
+
+    def __enter__(self) -> None:
+        self.training = [module for module in self.vae.modules() if module.training]
+        self.vae.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module in self.training:
+            module.training = True

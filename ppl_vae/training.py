@@ -1,0 +1,418 @@
+"""fit: stochastic variational inference over epochs of data, with checkpoints that resume to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyro
+import torch
+from pyro.infer import ELBO, SVI, Trace_ELBO
+from torch import nn
+
+from ppl_vae import files, rng
+from ppl_vae.errors import (
+    InputError,
+    NonFiniteError,
+    check_positive_float,
+    check_positive_int,
+    check_seed,
+    describe,
+)
+from ppl_vae.history import Epoch, History
+from ppl_vae.program import Data, Program, device_of, num_data, take, to_device
+from ppl_vae.progress import bar
+from ppl_vae.schedules import Schedule, schedule
+
+Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+"""Applied to every batch of training data: ``(x, generator) -> x``, such as `ppl_vae.data.binarise`."""
+
+OptimiserFactory = Callable[[list[torch.Tensor], float], torch.optim.Optimizer]
+"""``(parameters, lr) -> optimiser``."""
+
+_FORMAT = "ppl_vae training checkpoint 1"
+_VALIDATION_CHUNK = 2000  # data a pass: the noise of validation belongs to chunks of this size
+
+
+class HasProgram(Protocol):
+    """Anything with a ``program``; `ppl_vae.VAE` above all."""
+
+    program: Program
+
+
+class SharedOptim(pyro.optim.PyroOptim):
+    """One torch optimiser over all parameters, in the form that `pyro.infer.SVI` accepts.
+
+    Pyro's own adapter makes one optimiser for each parameter, which at small batches costs more than the
+    gradients do.
+
+    Args:
+        optimiser: the torch optimiser, already holding every parameter.
+        clip_norm: gradients are scaled down to this global norm, if given.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
+        super().__init__(type(optimiser), {})
+        self.optimiser, self.clip_norm = optimiser, clip_norm
+        self._parameters = [p for group in optimiser.param_groups for p in group["params"]]
+
+    def __call__(self, params: Iterable[torch.Tensor], *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Step every parameter that has a gradient; ``params``, what SVI saw in this step, is not needed."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
+        self.optimiser.step()
+        # Dropping gradients beats zeroing them: the next backward pass then writes instead of adding.
+        self.optimiser.zero_grad(set_to_none=True)
+
+
+def adam(parameters: list[torch.Tensor], lr: float) -> torch.optim.Optimizer:
+    """Fused Adam with torch's defaults: the default optimiser of `fit`."""
+    return torch.optim.Adam(parameters, lr=lr, fused=True)
+
+
+def fit(
+    target: HasProgram | Program,
+    x_train: Data,
+    *,
+    x_valid: Data | None = None,
+    objective: ELBO | None = None,
+    epochs: int = 100,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    lr_schedule: str | Schedule = "constant",
+    optimiser: OptimiserFactory = adam,
+    clip_norm: float | None = None,
+    kl_warmup: int = 0,
+    patience: int | None = None,
+    transform: Transform | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    history_path: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a VAE, or any program, in place by `pyro.infer.SVI`.
+
+    Everything random is a function of ``seed``, epoch by epoch: a run that was killed and resumed ends with
+    the same bits as one that was not (on the same machine, with the same number of threads).
+
+    Args:
+        target: a `VAE`, or a `Program` (a hand-written model and guide).
+        x_train: the training data.
+        x_valid: validation data; their plain ELBO is computed after each epoch, with the same noise each time.
+        objective: any Pyro ELBO; `Trace_ELBO` by default. It is summed over the batch, as Pyro sums it.
+        epochs: passes over the data.
+        batch_size: data a step; the last batch of an epoch may be smaller.
+        lr: the learning rate.
+        lr_schedule: "constant", "cosine", "burda", or a function (epoch, epochs) -> factor.
+        optimiser: makes one torch optimiser over all parameters.
+        clip_norm: bound on the global norm of the gradient.
+        kl_warmup: epochs over which the weight of the KL term grows linearly to 1. Evidence never sees it.
+        patience: stop when the validation ELBO has not risen for this many epochs after warm-up, and leave
+            the model with the parameters of the best epoch. Needs ``x_valid``.
+        transform: applied to every training batch, with a generator of the epoch's own: dynamic binarisation.
+        seed: of shuffling, draws, and the starting values that come from data.
+        device: move the target and the data there; default: where the parameters are.
+        checkpoint: a file to keep the state in, written atomically as training goes.
+        resume: continue from ``checkpoint`` if it is there.
+        history_path: a file that grows by a JSON line an epoch.
+        progress: show a bar on a terminal.
+
+    Returns:
+        The history, one record an epoch.
+
+    Raises:
+        InputError: if an argument does not fit, or ``checkpoint`` exists without ``resume``, or is of another run.
+        NonFiniteError: if the loss stops being finite; names the step and the last good checkpoint.
+    """
+    program = target if isinstance(target, Program) else getattr(target, "program", None)
+    if not isinstance(program, Program):
+        raise InputError("target", "a VAE or a Program", describe(target))
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        check_positive_int(name, value)
+    check_positive_float("lr", lr)
+    check_seed(seed)
+    if objective is not None and not isinstance(objective, ELBO):
+        raise InputError("objective", "a pyro.infer.ELBO such as Trace_ELBO()", describe(objective))
+    if clip_norm is not None:
+        check_positive_float("clip_norm", clip_norm)
+    if isinstance(kl_warmup, bool) or not isinstance(kl_warmup, int) or kl_warmup < 0:
+        raise InputError("kl_warmup", "a number of epochs, 0 or more", describe(kl_warmup))
+    if patience is not None:
+        check_positive_int("patience", patience)
+        if x_valid is None:
+            raise InputError("x_valid", "validation data, which patience= needs", None)
+    factor = schedule(lr_schedule)
+    n = num_data(x_train, "x_train")
+
+    if device is not None and isinstance(target, nn.Module):
+        target.to(device)
+    device = _device(target, device, x_train)
+    x_train = to_device(x_train, device)
+    x_valid = None if x_valid is None else to_device(x_valid, device)
+    first = _batch(x_train, slice(0, batch_size), transform, rng.generator(seed, "check"))
+    if transform is None:
+        _check_data(program, x_train, "x_train")
+    if x_valid is not None:
+        _check_data(program, x_valid, "x_valid")
+    program.check(first)
+
+    with rng.forked(device):
+        rng.reseed(device, seed, "start")
+        run = _Run(program, optimiser, lr, first, clip_norm)
+        settings = {"seed": seed, "batch_size": batch_size, "lr": lr, "kl_warmup": kl_warmup, "num_data": n}
+        keeper = None if checkpoint is None else _Keeper(Path(checkpoint), settings, x_train, run)
+        if keeper is not None and not resume and keeper.path.exists():
+            raise InputError(
+                "checkpoint", "a file that does not exist yet, or resume=True", f"{os.fspath(keeper.path)} (exists)"
+            )
+        if keeper is None or not keeper.load(run):
+            start_from = getattr(target, "start_from", None)
+            if start_from is not None:
+                start_from(x_train, seed=seed)
+        if history_path is not None:
+            run.history().save(history_path)  # after a kill: back to what the checkpoint knows
+
+        show = bar(epochs * n, "training", "x", initial=len(run.epochs) * n, unit_scale=True)
+        if not progress:
+            show.disable = True
+        with show, warnings.catch_warnings():
+            # Pyro warns of a loss that is not finite; we stop with an error of our own.
+            warnings.filterwarnings("ignore", message="Encountered", category=UserWarning)
+            while len(run.epochs) < epochs and not (patience is not None and run.wait >= patience):
+                epoch = len(run.epochs)
+                beta = min(1.0, (epoch + 1) / (kl_warmup + 1))
+                rate = lr * factor(epoch, epochs)
+                rng.reseed(device, seed, "epoch", epoch)
+                generator = rng.generator(seed, "transform", epoch)
+                order = torch.randperm(n, generator=rng.generator(seed, "shuffle", epoch)).to(device)
+                svi = run.svi(beta, rate, objective if objective is not None else Trace_ELBO())
+                total = 0.0
+                with pyro.validation_enabled(False):
+                    for index in order.split(batch_size):
+                        batch = _batch(x_train, index, transform, generator)
+                        loss = svi.step(batch)
+                        run.step += 1
+                        if not math.isfinite(loss):
+                            kept = "none" if keeper is None else keeper.describe()
+                            raise NonFiniteError(
+                                f"loss: {loss} at step {run.step} (epoch {epoch + 1}); last good checkpoint: {kept}"
+                            )
+                        total -= loss
+                        show.update(len(index))
+                valid = None if x_valid is None else _validate(program, x_valid, seed)
+                run.record(Epoch(epoch + 1, run.step, total / n, valid, rate, beta), patience is not None)
+                show.set_postfix({"ELBO": f"{total / n if valid is None else valid:.2f}"}, refresh=False)
+                if history_path is not None:
+                    with Path(history_path).open("a", encoding="utf-8") as log:
+                        log.write(History(tuple(run.epochs[-1:])).jsonl())
+                if keeper is not None:
+                    keeper.save(run)
+        if keeper is not None:
+            keeper.save(run, now=True)
+        if patience is not None:
+            run.restore_best()
+    return run.history()
+
+
+def elbo(program: Program, x: Data, *, seed: int = 0) -> float:
+    """The plain ELBO of ``x``, one sample a datum, mean over data in nats: the figure that training watches."""
+    return _validate(program, x, seed)
+
+
+class _Run:
+    """The state of training that a checkpoint holds."""
+
+    def __init__(
+        self, program: Program, factory: OptimiserFactory, lr: float, x: Data, clip_norm: float | None
+    ) -> None:
+        self.program = program
+        self.parameters = program.parameters(x)
+        if not self.parameters:
+            raise InputError("target", "a program with at least one trainable parameter", "none")
+        self.optimiser = factory(list(self.parameters.values()), lr)
+        self.optim = SharedOptim(self.optimiser, clip_norm)
+        self.step = 0
+        self.epochs: list[Epoch] = []
+        self.wait = 0
+        self.best: dict[str, torch.Tensor] | None = None
+        self.best_epoch: int | None = None
+
+    def svi(self, beta: float, lr: float, objective: ELBO) -> SVI:
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        model, guide = self.program.annealed(beta)
+        return SVI(model, guide, self.optim, loss=objective)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Parameters (unconstrained) and the buffers of the program's modules, by name; not copies."""
+        buffers = {
+            f"buffer/{i}/{name}": value
+            for i, module in enumerate(self.program.modules)
+            for name, value in module.named_buffers()
+        }
+        return {f"param/{name}": value for name, value in self.parameters.items()} | buffers
+
+    def put(self, state: dict[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in self.state().items():
+                value.copy_(state[name])
+
+    def record(self, epoch: Epoch, keep_best: bool) -> None:
+        self.epochs.append(epoch)
+        if not keep_best or epoch.valid_elbo is None:
+            return
+        best = self.best_epoch is None or epoch.valid_elbo > (self.epochs[self.best_epoch - 1].valid_elbo or 0.0)
+        if best:
+            self.best_epoch, self.wait = epoch.epoch, 0
+            self.best = {name: value.detach().clone() for name, value in self.state().items()}
+        elif epoch.beta == 1.0:
+            self.wait += 1
+
+    def restore_best(self) -> None:
+        if self.best is not None:
+            self.put(self.best)
+
+    def history(self) -> History:
+        return History(tuple(self.epochs), self.best_epoch)
+
+
+class _Keeper:
+    """Writes and reads checkpoints of one run, and knows another run's from its own."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], x_train: Data, run: _Run) -> None:
+        self.path = path
+        tensors = {"": x_train} if isinstance(x_train, torch.Tensor) else x_train
+        digest = hashlib.sha256()
+        for name in sorted(tensors):
+            digest.update(name.encode())
+            digest.update(memoryview(tensors[name].detach().cpu().contiguous().numpy().reshape(-1)).cast("B"))
+        shapes = {name: [*value.shape, str(value.dtype)] for name, value in run.state().items()}
+        self.identity = {
+            "settings": settings,
+            "data": digest.hexdigest(),
+            "parameters": shapes,
+            "optimiser": type(run.optimiser).__name__,
+        }
+        self._written = -math.inf  # when the last checkpoint was done, and how long it took
+        self._took = 0.0
+
+    def save(self, run: _Run, now: bool = False) -> None:
+        """Write the state, unless the last writing was so recent that writing would slow the run."""
+        if not now and time.monotonic() - self._written < max(1.0, 20 * self._took):
+            return
+        start = time.monotonic()
+        tensors = {f"now/{name}": value for name, value in run.state().items()}
+        if run.best is not None:
+            tensors |= {f"best/{name}": value for name, value in run.best.items()}
+        numbers: dict[str, Any] = {}
+        for i, parameter in enumerate(run.parameters.values()):
+            for key, value in run.optimiser.state.get(parameter, {}).items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"optimiser/{i}/{key}"] = value
+                else:
+                    numbers[f"{i}/{key}"] = value
+        metadata = {
+            "format": _FORMAT,
+            "identity": self.identity,
+            "step": run.step,
+            "wait": run.wait,
+            "best_epoch": run.best_epoch,
+            "epochs": [dataclasses.asdict(epoch) for epoch in run.epochs],
+            "optimiser": numbers,
+        }
+        files.write_tensors(self.path, tensors, metadata)
+        self._written = time.monotonic()
+        self._took = self._written - start
+
+    def load(self, run: _Run) -> bool:
+        """Put a saved state into ``run``; False if there is none.
+
+        Raises:
+            InputError: if the file is no checkpoint, or one of a run with other data, settings or parameters.
+        """
+        if not self.path.exists():
+            return False
+        tensors, metadata = files.read_tensors(self.path)
+        if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
+            raise InputError(str(self.path), "a training checkpoint of ppl_vae", "another file")
+        # JSON turns tuples into lists and sorts nothing: compare what both become in it.
+        ours, theirs = json.loads(json.dumps(self.identity)), metadata["identity"]
+        for key, value in ours.items():
+            if theirs.get(key) != value:
+                raise InputError(
+                    str(self.path),
+                    f"a checkpoint of this run: the same {key}",
+                    _difference(value, theirs.get(key)),
+                )
+        run.put({name.removeprefix("now/"): v for name, v in tensors.items() if name.startswith("now/")})
+        best = {name.removeprefix("best/"): v for name, v in tensors.items() if name.startswith("best/")}
+        run.best = {name: v.to(run.state()[name].device) for name, v in best.items()} or None
+        leaves = list(run.parameters.values())
+        for name, value in tensors.items():
+            if name.startswith("optimiser/"):
+                _, i, key = name.split("/", 2)
+                run.optimiser.state[leaves[int(i)]][key] = value.to(leaves[int(i)].device)
+        for name, number in metadata["optimiser"].items():
+            i, key = name.split("/", 1)
+            run.optimiser.state[leaves[int(i)]][key] = number
+        run.step, run.wait, run.best_epoch = metadata["step"], metadata["wait"], metadata["best_epoch"]
+        run.epochs = [Epoch(**epoch) for epoch in metadata["epochs"]]
+        return True
+
+    def describe(self) -> str:
+        return str(self.path) if self.path.exists() else "none"
+
+
+def _difference(ours: Any, theirs: Any) -> str:
+    """The first thing in which two identities differ, in one line."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *theirs]:
+            if ours.get(key) != theirs.get(key):
+                return f"{key} = {theirs.get(key)} (this run: {ours.get(key)})"
+    return f"{theirs} (this run: {ours})"
+
+
+def _device(target: Any, device: str | torch.device | None, x: Data) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    parameter = next(target.parameters(), None) if isinstance(target, nn.Module) else None
+    return device_of(x) if parameter is None else parameter.device
+
+
+def _check_data(program: Program, x: Data, argument: str) -> None:
+    num_data(x, argument)
+    if program.check_data is not None:
+        try:
+            program.check_data(x)
+        except InputError as error:
+            raise InputError(argument, error.expected, error.received) from None
+
+
+def _batch(x: Data, index: Any, transform: Transform | None, generator: torch.Generator) -> Data:
+    batch = take(x, index)
+    if transform is None:
+        return batch
+    if not isinstance(batch, torch.Tensor):
+        raise InputError("transform", "data that are one tensor", describe(batch))
+    return transform(batch, generator)
+
+
+def _validate(program: Program, x: Data, seed: int) -> float:
+    n = num_data(x)
+    total = 0.0
+    with torch.no_grad(), rng.forked(device_of(x)):
+        for i, start in enumerate(range(0, n, _VALIDATION_CHUNK)):
+            rng.reseed(device_of(x), seed, "validation", i)
+            chunk = take(x, slice(start, start + _VALIDATION_CHUNK))
+            total += float(program.log_weights(chunk, 1, seed=None, check=False).sum())
+    return total / n

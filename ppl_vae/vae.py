@@ -1,0 +1,231 @@
+"""A variational autoencoder: prior, likelihood, posterior and two networks, as a plain Pyro model and guide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import nn
+
+from ppl_vae import rng
+from ppl_vae._part import Part
+from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
+from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.networks import MLP
+from ppl_vae.posteriors.base import Posterior
+from ppl_vae.priors.base import Prior
+from ppl_vae.program import Data, Program, expose_parameters
+from ppl_vae.support import check_support
+
+Network = nn.Module | Callable[[Sequence[int], Sequence[int]], nn.Module]
+"""A network, or a factory ``(in_shape, out_shape) -> network`` such as the classes in `ppl_vae.networks`."""
+
+
+class VAE(nn.Module):
+    """p(z) p(x|z) with the amortised posterior q(z|x), composed from parts.
+
+    `model` and `guide` are plain Pyro programs with the sites ``"z"`` and ``"x"`` inside
+    ``pyro.plate("data", N, dim=-1)``; any Pyro tool accepts them. Their parameters stay in this module and
+    never enter Pyro's global store, so two VAEs in one process cannot share any.
+
+    Args:
+        prior: p(z).
+        likelihood: p(x|z); gives the shape of a datum.
+        posterior: q(z|x), of the prior's dimension.
+        hidden: the widths of the hidden layers of the encoder; the decoder mirrors them.
+        activation: their activation, by name (see `ppl_vae.networks.MLP`).
+        encoder: a network (or factory) in the place of the encoder: ``(B, *shape)`` to ``(B, ...)`` with as many
+            numbers a datum as ``posterior.param_shapes`` asks for.
+        decoder: likewise for the decoder: ``(B, dim)`` to as many numbers as ``likelihood.param_shapes`` asks for.
+        seed: the networks' start is a function of it.
+
+    Raises:
+        InputError: if the parts do not fit together; says which, and the sizes.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        likelihood: Likelihood,
+        posterior: Posterior,
+        *,
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh",
+        encoder: Network | None = None,
+        decoder: Network | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for argument, part, kind in (
+            ("prior", prior, Prior),
+            ("likelihood", likelihood, Likelihood),
+            ("posterior", posterior, Posterior),
+        ):
+            if not isinstance(part, kind):
+                raise InputError(argument, f"an instance of ppl_vae's {kind.__name__}", describe(part))
+        if prior.dim != posterior.dim:
+            raise InputError("posterior", f"the prior's dimension {prior.dim}", posterior.dim)
+        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+        self.latent_dim = prior.dim
+        self.shape = likelihood.shape
+        hidden = tuple(hidden)
+        with rng.seeded("cpu", check_seed(seed), "networks"):
+            self.encoder = _network(
+                "encoder", encoder, self.shape, posterior.out_shape, hidden, activation
+            )
+            self.decoder = _network(
+                "decoder", decoder, torch.Size([self.latent_dim]), likelihood.out_shape, hidden[::-1], activation
+            )
+            # A prior made of encodings (VampPrior) draws its first parameters here, on the same stream.
+            prior.bind(self.encode_features, self.shape)
+        self.program = Program(self.model, self.guide, check_data=self.check_data)
+
+    # ---- the two programs -----------------------------------------------------------------------------
+
+    def model(self, x: torch.Tensor | None = None, num_data: int | None = None) -> torch.Tensor:
+        """p(z) p(x|z) as a Pyro model.
+
+        Args:
+            x: the data ``(N, *shape)``, observed at site ``"x"``; ``None`` draws them.
+            num_data: N, when ``x`` is ``None``.
+
+        Returns:
+            the value of site ``"x"``.
+        """
+        expose_parameters("vae", self)
+        if x is None:
+            n = check_positive_int("num_data", num_data)
+        else:
+            n = len(x)
+        with pyro.plate("data", n, dim=-1):
+            z = pyro.sample("z", self.prior())
+            drawn: torch.Tensor = pyro.sample("x", self.decode(z), obs=x)
+        return drawn
+
+    def guide(self, x: torch.Tensor) -> torch.Tensor:
+        """q(z|x) as a Pyro guide.
+
+        Args:
+            x: the data ``(N, *shape)``.
+
+        Returns:
+            the value of site ``"z"``, ``(N, latent_dim)`` (samples on the left where a tool asks for many).
+        """
+        expose_parameters("vae", self)
+        with pyro.plate("data", len(x), dim=-1):
+            z: torch.Tensor = pyro.sample("z", self.encode(x))
+        return z
+
+    # ---- the same densities as functions ----------------------------------------------------------------
+
+    def encode(self, x: torch.Tensor) -> TorchDistribution:
+        """q(z|x) for data ``(..., *shape)``: batch shape ``(...)``, event shape ``(latent_dim,)``."""
+        return self.encode_features(self.likelihood.features(x))
+
+    def encode_features(self, features: torch.Tensor) -> TorchDistribution:
+        """q(z|x) from what the encoder sees of x (see `Likelihood.features`)."""
+        flat = _run(self.encoder, features, len(self.shape))
+        return self.posterior(_split(flat, self.posterior.param_shapes))
+
+    def decoder_params(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The likelihood's unconstrained parameters, ``(..., *param_shapes[name])``, for latents ``(..., dim)``."""
+        return _split(_run(self.decoder, z, 1), self.likelihood.param_shapes)
+
+    def decode(self, z: torch.Tensor) -> TorchDistribution:
+        """p(x|z) for latents ``(..., latent_dim)``: batch shape ``(...)``, event shape ``shape``."""
+        return self.likelihood(self.decoder_params(z))
+
+    # ---- data -----------------------------------------------------------------------------------------
+
+    def check_data(self, x: Data, argument: str = "x") -> None:
+        """Refuse data of another shape, or outside the likelihood's support, naming likelihoods that would fit.
+
+        Raises:
+            InputError: naming ``argument``, what was expected and what came (with the index of the datum).
+        """
+        if not isinstance(x, torch.Tensor):
+            raise InputError(argument, f"a tensor of shape (N, {', '.join(map(str, self.shape))})", describe(x))
+        if x.ndim != len(self.shape) + 1 or x.shape[1:] != self.shape or len(x) == 0:
+            raise InputError(argument, f"shape (N, {', '.join(map(str, self.shape))}), N > 0", tuple(x.shape))
+        if not x.is_floating_point():
+            raise InputError(argument, "a floating-point tensor (the networks compute with it)", x.dtype)
+        check_support(x, self.likelihood.support, type(self.likelihood).__name__, argument)
+
+    def start_from(self, x: torch.Tensor, *, seed: int = 0) -> None:
+        """Set, in place, what has a natural start in training data ``(N, *shape)``.
+
+        The decoder's output bias starts at the parameters that best describe the mean of the data (if the
+        decoder has ``set_output_bias``); a prior of pseudo-inputs starts from random data.
+        """
+        with torch.no_grad():
+            if hasattr(self.decoder, "set_output_bias"):
+                start = self.likelihood.initial_params(x.mean(0))
+                self.decoder.set_output_bias(
+                    torch.cat([start[name].flatten() for name in self.likelihood.param_shapes])
+                )
+            self.prior.start_from(self.likelihood.features(x), rng.generator(seed, "prior start"))
+
+    # ---- saving ---------------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """How to build this VAE again, in plain JSON types; a network that is not a `Part` is left out."""
+        parts = {name: getattr(self, name).config() for name in ("prior", "likelihood", "posterior")}
+        networks = {
+            name: network.config() if isinstance(network, Part) else None
+            for name, network in (("encoder", self.encoder), ("decoder", self.decoder))
+        }
+        return {**parts, **networks}
+
+
+def _network(
+    role: str,
+    given: Network | None,
+    in_shape: torch.Size,
+    out_shape: torch.Size,
+    hidden: Sequence[int],
+    activation: str,
+) -> nn.Module:
+    """The user's network, or one from the user's factory, or an MLP; checked to give the right number of outputs."""
+    if given is None:
+        return MLP(in_shape, out_shape, hidden=hidden, activation=activation)
+    if not isinstance(given, nn.Module):
+        if not callable(given):
+            raise InputError(role, "a torch.nn.Module or a factory (in_shape, out_shape) -> Module", describe(given))
+        given = given(tuple(in_shape), tuple(out_shape))
+        if not isinstance(given, nn.Module):
+            raise InputError(role, "a factory that returns a torch.nn.Module", describe(given))
+    parameter = next(given.parameters(), torch.zeros(()))
+    training = given.training
+    try:
+        with torch.no_grad():
+            probe = given.eval()(parameter.new_zeros(2, *in_shape))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(role, f"a network that accepts input of shape (B, {', '.join(map(str, in_shape))})", error) from error
+    finally:
+        given.train(training)
+    wanted = out_shape.numel()
+    if not isinstance(probe, torch.Tensor) or probe.numel() != 2 * wanted or len(probe) != 2:
+        raise InputError(role, f"{wanted} outputs a datum, so ({2}, {wanted}) for a batch of 2", describe(probe))
+    return given
+
+
+def _run(network: nn.Module, x: torch.Tensor, event_ndim: int) -> torch.Tensor:
+    """Apply a network to ``(..., *event)`` with the leading axes folded into one; outputs ``(..., numbers)``.
+
+    Folding is what lets any module of the user's stand here: convolutions and batch normalisation know one
+    batch axis, evidence needs two.
+    """
+    leading = x.shape[: x.ndim - event_ndim]
+    out: torch.Tensor = network(x.reshape(-1, *x.shape[x.ndim - event_ndim :]))
+    return out.reshape(*leading, -1)
+
+
+def _split(flat: torch.Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """Cut the last axis of ``flat`` into named parameters of the declared shapes."""
+    leading = flat.shape[:-1]
+    pieces = flat.split([math.prod(shape) for shape in shapes.values()], dim=-1)
+    return {name: piece.reshape(*leading, *shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
