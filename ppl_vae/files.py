@@ -68,7 +68,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise InputError(str(path), "a JSON file", error) from None
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Any = None) -> None:
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Any = None
+) -> None:
     """Write named tensors and JSON ``metadata`` to one safetensors file, atomically."""
     # safetensors refuses views that share storage: clones are laid out on their own.
     content = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}

@@ -54,7 +54,9 @@ def load(
         if given is None and config[role] is None:
             raise InputError(role, f"the network that {path} was saved with (not one of ppl_vae's)", None)
         networks[role] = given if given is not None else rebuild(config[role], f"{path}: {role}")
-    vae = VAE(**parts, **networks).to(getattr(torch, metadata["dtype"]))
+    vae = VAE(**parts, encoder=networks["encoder"], decoder=networks["decoder"]).to(
+        getattr(torch, metadata["dtype"])
+    )
     try:
         vae.load_state_dict(tensors)
     except RuntimeError as error:

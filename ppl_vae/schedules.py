@@ -43,5 +43,7 @@ def schedule(given: str | Schedule) -> Schedule:
         return SCHEDULES[given]
     if isinstance(given, str) or not callable(given):
         options = ", ".join(map(repr, SCHEDULES))
-        raise InputError("lr_schedule", f"one of {options}, or a function (epoch, epochs) -> factor", describe(given))
+        raise InputError(
+            "lr_schedule", f"one of {options}, or a function (epoch, epochs) -> factor", describe(given)
+        )
     return given

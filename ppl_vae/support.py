@@ -1,4 +1,4 @@
-"""Do the data lie on the likelihood's support? Asked once, before training; a refusal names what would fit."""
+"""Do the data lie on the likelihood's support? Asked once; a refusal names what would fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK = 2**20  # elements looked at together: a few megabytes of temporaries, ho
 
 
 class Summary(NamedTuple):
-    """What a tensor's values are: the range of the finite ones, and whether all values are finite, and integers."""
+    """A tensor's values: the range of the finite ones; whether all are finite, and all integers."""
 
     low: float
     high: float
@@ -33,15 +33,16 @@ def summarise(x: torch.Tensor) -> Summary:
         if values.numel():
             low, high = min(low, values.min().item()), max(high, values.max().item())
             integers = integers and (not values.is_floating_point() or torch.equal(values, values.floor()))
-    return Summary(low, high, finite, finite and integers)
+    # + 0.0 turns a negative zero, which reads oddly in a message, into zero.
+    return Summary(low + 0.0, high + 0.0, finite, finite and integers)
 
 
 def suggest(x: torch.Tensor) -> list[str]:
-    """The likelihood families that fit the values of ``x``, as a user would write them; none if any is not finite.
+    """The likelihood families that fit ``x``, as a user would write them; none if a value is not finite.
 
-    Zeros and ones: Bernoulli. Other integers from 0: Binomial of the largest. Other finite numbers: Gaussian. A
-    Gaussian is not offered for integers: its density can grow without bound on a discrete set, so its evidence would
-    mean nothing; `ppl_vae.data.dequantise` makes them continuous first.
+    Zeros and ones: Bernoulli. Other integers from 0: Binomial of the largest. Other finite numbers: Gaussian.
+    A Gaussian is not offered for integers: its density can grow without bound on a discrete set, so its
+    evidence would mean nothing; `ppl_vae.data.dequantise` makes them continuous first.
     """
     return _suggest(summarise(x))
 
@@ -66,7 +67,8 @@ def check_support(
         argument: the name of the data, for the message.
 
     Raises:
-        InputError: with the first bad datum, its value, what the values are, and the likelihoods that would fit.
+        InputError: with the first bad datum, its value, what the values are, and the likelihoods that would
+            fit.
     """
     if not isinstance(x, torch.Tensor) or x.dim() < 1 or x.numel() == 0 or x.is_complex():
         raise InputError(argument, "a tensor of real data, (N, *shape) and not empty", describe(x))
@@ -77,16 +79,17 @@ def check_support(
     for start, part in _chunks(x):
         bad = ~(torch.isfinite(part) & support.check(part))
         if bad.any():
+            advice = _advice(summarise(x))
             row, *element = (int(i) for i in bad.nonzero()[0])
             raise InputError(
                 argument,
                 f"values on the support of {likelihood} ({_words(support)})",
-                f"{part[(row, *element)].item():g} at datum {start + row}{_element(element)} {_advice(summarise(x))}",
+                f"{part[(row, *element)].item():g} at datum {start + row}{_element(element)} {advice}",
             )
 
 
 def _chunks(x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Runs of whole data, each with the index of its first, so that a support may vary over a datum's elements."""
+    """Runs of whole data with the index of their first: a support may vary over a datum's elements."""
     rows = max(1, CHUNK // max(1, x[:1].numel()))
     for start in range(0, len(x), rows):
         yield start, x[start : start + rows]

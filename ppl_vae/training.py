@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +15,8 @@ import torch
 from pyro.infer import ELBO, SVI, Trace_ELBO
 from torch import nn
 
-from ppl_vae import files, rng
+from ppl_vae import rng
+from ppl_vae.checkpoint import Keeper, digest, under
 from ppl_vae.errors import (
     InputError,
     NonFiniteError,
@@ -38,7 +36,6 @@ Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 OptimiserFactory = Callable[[list[torch.Tensor], float], torch.optim.Optimizer]
 """``(parameters, lr) -> optimiser``."""
 
-_FORMAT = "ppl_vae training checkpoint 1"
 _VALIDATION_CHUNK = 2000  # data a pass: the noise of validation belongs to chunks of this size
 
 
@@ -159,7 +156,7 @@ def fit(
     device = _device(target, device, x_train)
     x_train = to_device(x_train, device)
     x_valid = None if x_valid is None else to_device(x_valid, device)
-    first = _batch(x_train, slice(0, batch_size), transform, rng.generator(seed, "check"))
+    first = _transformed(take(x_train, slice(0, batch_size)), transform, rng.generator(seed, "check"))
     if transform is None:
         _check_data(program, x_train, "x_train")
     if x_valid is not None:
@@ -170,12 +167,11 @@ def fit(
         rng.reseed(device, seed, "start")
         run = _Run(program, optimiser, lr, first, clip_norm)
         settings = {"seed": seed, "batch_size": batch_size, "lr": lr, "kl_warmup": kl_warmup, "num_data": n}
-        keeper = None if checkpoint is None else _Keeper(Path(checkpoint), settings, x_train, run)
-        if keeper is not None and not resume and keeper.path.exists():
-            raise InputError(
-                "checkpoint", "a file that does not exist yet, or resume=True", f"{os.fspath(keeper.path)} (exists)"
-            )
-        if keeper is None or not keeper.load(run):
+        keeper = None
+        if checkpoint is not None:
+            identity = {"settings": settings, "data": digest(x_train), "parameters": run.shapes()}
+            keeper = Keeper(checkpoint, "training", identity, resume)
+        if keeper is None or not _load(keeper, run):
             start_from = getattr(target, "start_from", None)
             if start_from is not None:
                 start_from(x_train, seed=seed)
@@ -193,32 +189,26 @@ def fit(
                 beta = min(1.0, (epoch + 1) / (kl_warmup + 1))
                 rate = lr * factor(epoch, epochs)
                 rng.reseed(device, seed, "epoch", epoch)
-                generator = rng.generator(seed, "transform", epoch)
-                order = torch.randperm(n, generator=rng.generator(seed, "shuffle", epoch)).to(device)
                 svi = run.svi(beta, rate, objective if objective is not None else Trace_ELBO())
-                total = 0.0
-                with pyro.validation_enabled(False):
-                    for index in order.split(batch_size):
-                        batch = _batch(x_train, index, transform, generator)
-                        loss = svi.step(batch)
-                        run.step += 1
-                        if not math.isfinite(loss):
-                            kept = "none" if keeper is None else keeper.describe()
-                            raise NonFiniteError(
-                                f"loss: {loss} at step {run.step} (epoch {epoch + 1}); last good checkpoint: {kept}"
-                            )
-                        total -= loss
-                        show.update(len(index))
+                train = 0.0
+                for batch in _batches(x_train, batch_size, transform, seed, epoch):
+                    loss = run.advance(svi, batch)
+                    if not math.isfinite(loss):
+                        kept = "none" if keeper is None else keeper
+                        where = f"step {run.step} (epoch {epoch + 1})"
+                        raise NonFiniteError(f"loss: {loss} at {where}; last good checkpoint: {kept}")
+                    train -= loss / n
+                    show.update(num_data(batch))
                 valid = None if x_valid is None else _validate(program, x_valid, seed)
-                run.record(Epoch(epoch + 1, run.step, total / n, valid, rate, beta), patience is not None)
-                show.set_postfix({"ELBO": f"{total / n if valid is None else valid:.2f}"}, refresh=False)
+                run.record(Epoch(epoch + 1, run.step, train, valid, rate, beta), patience is not None)
+                show.set_postfix({"ELBO": f"{train if valid is None else valid:.2f}"}, refresh=False)
                 if history_path is not None:
                     with Path(history_path).open("a", encoding="utf-8") as log:
                         log.write(History(tuple(run.epochs[-1:])).jsonl())
-                if keeper is not None:
-                    keeper.save(run)
+                if keeper is not None and keeper.due():
+                    _save(keeper, run)
         if keeper is not None:
-            keeper.save(run, now=True)
+            _save(keeper, run)
         if patience is not None:
             run.restore_best()
     return run.history()
@@ -253,6 +243,14 @@ class _Run:
         model, guide = self.program.annealed(beta)
         return SVI(model, guide, self.optim, loss=objective)
 
+    def advance(self, svi: SVI, batch: Data) -> float:
+        """One step of SVI; the loss, summed over the batch."""
+        # Validation doubles the cost of a step: the data and the program were checked once, before the first.
+        with pyro.validation_enabled(False):
+            loss: float = svi.step(batch)
+        self.step += 1
+        return loss
+
     def state(self) -> dict[str, torch.Tensor]:
         """Parameters (unconstrained) and the buffers of the program's modules, by name; not copies."""
         buffers = {
@@ -261,6 +259,9 @@ class _Run:
             for name, value in module.named_buffers()
         }
         return {f"param/{name}": value for name, value in self.parameters.items()} | buffers
+
+    def shapes(self) -> dict[str, list[Any]]:
+        return {name: [*value.shape, str(value.dtype)] for name, value in self.state().items()}
 
     def put(self, state: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
@@ -271,7 +272,9 @@ class _Run:
         self.epochs.append(epoch)
         if not keep_best or epoch.valid_elbo is None:
             return
-        best = self.best_epoch is None or epoch.valid_elbo > (self.epochs[self.best_epoch - 1].valid_elbo or 0.0)
+        best = self.best_epoch is None or epoch.valid_elbo > (
+            self.epochs[self.best_epoch - 1].valid_elbo or 0.0
+        )
         if best:
             self.best_epoch, self.wait = epoch.epoch, 0
             self.best = {name: value.detach().clone() for name, value in self.state().items()}
@@ -286,100 +289,45 @@ class _Run:
         return History(tuple(self.epochs), self.best_epoch)
 
 
-class _Keeper:
-    """Writes and reads checkpoints of one run, and knows another run's from its own."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], x_train: Data, run: _Run) -> None:
-        self.path = path
-        tensors = {"": x_train} if isinstance(x_train, torch.Tensor) else x_train
-        digest = hashlib.sha256()
-        for name in sorted(tensors):
-            digest.update(name.encode())
-            digest.update(memoryview(tensors[name].detach().cpu().contiguous().numpy().reshape(-1)).cast("B"))
-        shapes = {name: [*value.shape, str(value.dtype)] for name, value in run.state().items()}
-        self.identity = {
-            "settings": settings,
-            "data": digest.hexdigest(),
-            "parameters": shapes,
-            "optimiser": type(run.optimiser).__name__,
-        }
-        self._written = -math.inf  # when the last checkpoint was done, and how long it took
-        self._took = 0.0
-
-    def save(self, run: _Run, now: bool = False) -> None:
-        """Write the state, unless the last writing was so recent that writing would slow the run."""
-        if not now and time.monotonic() - self._written < max(1.0, 20 * self._took):
-            return
-        start = time.monotonic()
-        tensors = {f"now/{name}": value for name, value in run.state().items()}
-        if run.best is not None:
-            tensors |= {f"best/{name}": value for name, value in run.best.items()}
-        numbers: dict[str, Any] = {}
-        for i, parameter in enumerate(run.parameters.values()):
-            for key, value in run.optimiser.state.get(parameter, {}).items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"optimiser/{i}/{key}"] = value
-                else:
-                    numbers[f"{i}/{key}"] = value
-        metadata = {
-            "format": _FORMAT,
-            "identity": self.identity,
-            "step": run.step,
-            "wait": run.wait,
-            "best_epoch": run.best_epoch,
-            "epochs": [dataclasses.asdict(epoch) for epoch in run.epochs],
-            "optimiser": numbers,
-        }
-        files.write_tensors(self.path, tensors, metadata)
-        self._written = time.monotonic()
-        self._took = self._written - start
-
-    def load(self, run: _Run) -> bool:
-        """Put a saved state into ``run``; False if there is none.
-
-        Raises:
-            InputError: if the file is no checkpoint, or one of a run with other data, settings or parameters.
-        """
-        if not self.path.exists():
-            return False
-        tensors, metadata = files.read_tensors(self.path)
-        if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
-            raise InputError(str(self.path), "a training checkpoint of ppl_vae", "another file")
-        # JSON turns tuples into lists and sorts nothing: compare what both become in it.
-        ours, theirs = json.loads(json.dumps(self.identity)), metadata["identity"]
-        for key, value in ours.items():
-            if theirs.get(key) != value:
-                raise InputError(
-                    str(self.path),
-                    f"a checkpoint of this run: the same {key}",
-                    _difference(value, theirs.get(key)),
-                )
-        run.put({name.removeprefix("now/"): v for name, v in tensors.items() if name.startswith("now/")})
-        best = {name.removeprefix("best/"): v for name, v in tensors.items() if name.startswith("best/")}
-        run.best = {name: v.to(run.state()[name].device) for name, v in best.items()} or None
-        leaves = list(run.parameters.values())
-        for name, value in tensors.items():
-            if name.startswith("optimiser/"):
-                _, i, key = name.split("/", 2)
-                run.optimiser.state[leaves[int(i)]][key] = value.to(leaves[int(i)].device)
-        for name, number in metadata["optimiser"].items():
-            i, key = name.split("/", 1)
-            run.optimiser.state[leaves[int(i)]][key] = number
-        run.step, run.wait, run.best_epoch = metadata["step"], metadata["wait"], metadata["best_epoch"]
-        run.epochs = [Epoch(**epoch) for epoch in metadata["epochs"]]
-        return True
-
-    def describe(self) -> str:
-        return str(self.path) if self.path.exists() else "none"
+def _save(keeper: Keeper, run: _Run) -> None:
+    tensors = {f"now/{name}": value for name, value in run.state().items()}
+    if run.best is not None:
+        tensors |= {f"best/{name}": value for name, value in run.best.items()}
+    numbers: dict[str, Any] = {}
+    for i, parameter in enumerate(run.parameters.values()):
+        for key, value in run.optimiser.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimiser/{i}/{key}"] = value
+            else:
+                numbers[f"{i}/{key}"] = value
+    state = {
+        "step": run.step,
+        "wait": run.wait,
+        "best_epoch": run.best_epoch,
+        "epochs": [dataclasses.asdict(epoch) for epoch in run.epochs],
+        "optimiser": numbers,
+    }
+    keeper.write(tensors, state)
 
 
-def _difference(ours: Any, theirs: Any) -> str:
-    """The first thing in which two identities differ, in one line."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in [*ours, *theirs]:
-            if ours.get(key) != theirs.get(key):
-                return f"{key} = {theirs.get(key)} (this run: {ours.get(key)})"
-    return f"{theirs} (this run: {ours})"
+def _load(keeper: Keeper, run: _Run) -> bool:
+    """Put a saved state into ``run``; False if there is none."""
+    saved = keeper.read()
+    if saved is None:
+        return False
+    tensors, state = saved
+    run.put(under("now/", tensors))
+    own = run.state()
+    run.best = {name: value.to(own[name].device) for name, value in under("best/", tensors).items()} or None
+    leaves = list(run.parameters.values())
+    kept = under("optimiser/", tensors) | state["optimiser"]
+    for name, value in kept.items():
+        i, key = name.split("/", 1)
+        leaf = leaves[int(i)]
+        run.optimiser.state[leaf][key] = value.to(leaf.device) if isinstance(value, torch.Tensor) else value
+    run.step, run.wait, run.best_epoch = state["step"], state["wait"], state["best_epoch"]
+    run.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+    return True
 
 
 def _device(target: Any, device: str | torch.device | None, x: Data) -> torch.device:
@@ -398,8 +346,15 @@ def _check_data(program: Program, x: Data, argument: str) -> None:
             raise InputError(argument, error.expected, error.received) from None
 
 
-def _batch(x: Data, index: Any, transform: Transform | None, generator: torch.Generator) -> Data:
-    batch = take(x, index)
+def _batches(x: Data, batch_size: int, transform: Transform | None, seed: int, epoch: int) -> Iterator[Data]:
+    """The batches of an epoch, in its own order, transformed by its own draws."""
+    order = torch.randperm(num_data(x), generator=rng.generator(seed, "shuffle", epoch)).to(device_of(x))
+    generator = rng.generator(seed, "transform", epoch)
+    for index in order.split(batch_size):
+        yield _transformed(take(x, index), transform, generator)
+
+
+def _transformed(batch: Data, transform: Transform | None, generator: torch.Generator) -> Data:
     if transform is None:
         return batch
     if not isinstance(batch, torch.Tensor):

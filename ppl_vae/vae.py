@@ -74,11 +74,14 @@ class VAE(nn.Module):
         self.shape = likelihood.shape
         hidden = tuple(hidden)
         with rng.seeded("cpu", check_seed(seed), "networks"):
-            self.encoder = _network(
-                "encoder", encoder, self.shape, posterior.out_shape, hidden, activation
-            )
+            self.encoder = _network("encoder", encoder, self.shape, posterior.out_shape, hidden, activation)
             self.decoder = _network(
-                "decoder", decoder, torch.Size([self.latent_dim]), likelihood.out_shape, hidden[::-1], activation
+                "decoder",
+                decoder,
+                torch.Size([self.latent_dim]),
+                likelihood.out_shape,
+                hidden[::-1],
+                activation,
             )
             # A prior made of encodings (VampPrior) draws its first parameters here, on the same stream.
             prior.bind(self.encode_features, self.shape)
@@ -97,10 +100,7 @@ class VAE(nn.Module):
             the value of site ``"x"``.
         """
         expose_parameters("vae", self)
-        if x is None:
-            n = check_positive_int("num_data", num_data)
-        else:
-            n = len(x)
+        n = check_positive_int("num_data", num_data) if x is None else len(x)
         with pyro.plate("data", n, dim=-1):
             z = pyro.sample("z", self.prior())
             drawn: torch.Tensor = pyro.sample("x", self.decode(z), obs=x)
@@ -129,7 +129,8 @@ class VAE(nn.Module):
     def encode_features(self, features: torch.Tensor) -> TorchDistribution:
         """q(z|x) from what the encoder sees of x (see `Likelihood.features`)."""
         flat = _run(self.encoder, features, len(self.shape))
-        return self.posterior(_split(flat, self.posterior.param_shapes))
+        q: TorchDistribution = self.posterior(_split(flat, self.posterior.param_shapes))
+        return q
 
     def decoder_params(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
         """The likelihood's unconstrained parameters, ``(..., *param_shapes[name])``, for latents ``(..., dim)``."""
@@ -137,7 +138,8 @@ class VAE(nn.Module):
 
     def decode(self, z: torch.Tensor) -> TorchDistribution:
         """p(x|z) for latents ``(..., latent_dim)``: batch shape ``(...)``, event shape ``shape``."""
-        return self.likelihood(self.decoder_params(z))
+        p: TorchDistribution = self.likelihood(self.decoder_params(z))
+        return p
 
     # ---- data -----------------------------------------------------------------------------------------
 
@@ -148,7 +150,9 @@ class VAE(nn.Module):
             InputError: naming ``argument``, what was expected and what came (with the index of the datum).
         """
         if not isinstance(x, torch.Tensor):
-            raise InputError(argument, f"a tensor of shape (N, {', '.join(map(str, self.shape))})", describe(x))
+            raise InputError(
+                argument, f"a tensor of shape (N, {', '.join(map(str, self.shape))})", describe(x)
+            )
         if x.ndim != len(self.shape) + 1 or x.shape[1:] != self.shape or len(x) == 0:
             raise InputError(argument, f"shape (N, {', '.join(map(str, self.shape))}), N > 0", tuple(x.shape))
         if not x.is_floating_point():
@@ -162,11 +166,10 @@ class VAE(nn.Module):
         decoder has ``set_output_bias``); a prior of pseudo-inputs starts from random data.
         """
         with torch.no_grad():
-            if hasattr(self.decoder, "set_output_bias"):
+            set_output_bias = getattr(self.decoder, "set_output_bias", None)
+            if set_output_bias is not None:
                 start = self.likelihood.initial_params(x.mean(0))
-                self.decoder.set_output_bias(
-                    torch.cat([start[name].flatten() for name in self.likelihood.param_shapes])
-                )
+                set_output_bias(torch.cat([start[name].flatten() for name in self.likelihood.param_shapes]))
             self.prior.start_from(self.likelihood.features(x), rng.generator(seed, "prior start"))
 
     # ---- saving ---------------------------------------------------------------------------------------
@@ -194,7 +197,8 @@ def _network(
         return MLP(in_shape, out_shape, hidden=hidden, activation=activation)
     if not isinstance(given, nn.Module):
         if not callable(given):
-            raise InputError(role, "a torch.nn.Module or a factory (in_shape, out_shape) -> Module", describe(given))
+            expected = "a torch.nn.Module or a factory (in_shape, out_shape) -> Module"
+            raise InputError(role, expected, describe(given))
         given = given(tuple(in_shape), tuple(out_shape))
         if not isinstance(given, nn.Module):
             raise InputError(role, "a factory that returns a torch.nn.Module", describe(given))
@@ -204,12 +208,14 @@ def _network(
         with torch.no_grad():
             probe = given.eval()(parameter.new_zeros(2, *in_shape))
     except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(role, f"a network that accepts input of shape (B, {', '.join(map(str, in_shape))})", error) from error
+        expected = f"a network that accepts input of shape (B, {', '.join(map(str, in_shape))})"
+        raise InputError(role, expected, error) from error
     finally:
         given.train(training)
     wanted = out_shape.numel()
     if not isinstance(probe, torch.Tensor) or probe.numel() != 2 * wanted or len(probe) != 2:
-        raise InputError(role, f"{wanted} outputs a datum, so ({2}, {wanted}) for a batch of 2", describe(probe))
+        expected = f"{wanted} outputs a datum, (2, {wanted}) for a batch of 2"
+        raise InputError(role, expected, describe(probe))
     return given
 
 
@@ -228,4 +234,5 @@ def _split(flat: torch.Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, to
     """Cut the last axis of ``flat`` into named parameters of the declared shapes."""
     leading = flat.shape[:-1]
     pieces = flat.split([math.prod(shape) for shape in shapes.values()], dim=-1)
-    return {name: piece.reshape(*leading, *shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+    named = zip(shapes.items(), pieces, strict=True)
+    return {name: piece.reshape(*leading, *shape) for (name, shape), piece in named}

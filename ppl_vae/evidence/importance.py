@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ppl_vae import files, rng
-from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
+from ppl_vae import rng
+from ppl_vae.checkpoint import Keeper, digest, under
+from ppl_vae.errors import InputError, check_positive_int, check_seed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.progress import bar
 
-_FORMAT = "ppl_vae evidence checkpoint 1"
 _SAMPLES = 64  # the accumulator's own block: a tile of samples is a multiple of it
 
 
@@ -66,7 +63,7 @@ def importance(
 
     Sources: Kloek and van Dijk (1978); Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016).
     """
-    if not isinstance(program, Program):
+    if not isinstance(program, Program):  # what mypy sees as impossible is what a user's VAE here would be
         hint = " (its .program is one)" if isinstance(getattr(program, "program", None), Program) else ""
         raise InputError("program", "a ppl_vae.Program", f"{type(program).__name__}{hint}")
     check_positive_int("num_samples", num_samples)
@@ -77,12 +74,8 @@ def importance(
     with torch.no_grad():
         width = program.check(take(x, slice(0, 1))).numbers_per_datum
         tiles = Tiles.plan(n, num_samples, width, device_of(x))
-        keeper = None if checkpoint is None else _Keeper(Path(checkpoint), program, x, num_samples, seed)
-        if keeper is not None and keeper.path.exists() and not resume:
-            raise InputError(
-                "checkpoint", "a file that does not exist yet, or resume=True", f"{keeper.path} (exists)"
-            )
-        done, current = (None, None) if keeper is None else keeper.load()
+        keeper = None if checkpoint is None else _keeper(checkpoint, program, x, num_samples, seed, resume)
+        done, current = (None, None) if keeper is None else _load(keeper, device_of(x))
         start = 0 if done is None else len(done.log_evidence)
         show = bar(n * num_samples, "importance sampling", "w", unit_scale=True)
         if not progress:
@@ -98,13 +91,13 @@ def importance(
                     weights = [_tile(program, part, tiles, seed, block, tile) for tile in chunk]
                     sums.add(torch.cat(weights))
                     show.update(size * sum(map(len, weights)))
-                    if keeper is not None:
-                        keeper.save(done, sums)
+                    if keeper is not None and keeper.due():
+                        _save(keeper, done, sums)
                 done = _join(done, sums.finish(offset=block * tiles.data))
-    if done is None:  # there is at least one block, so this cannot be
-        raise AssertionError
     if keeper is not None:
-        keeper.path.unlink(missing_ok=True)
+        keeper.remove()
+    if done is None:
+        raise AssertionError("no data, though num_data found some")
     values = {field.name: getattr(done, field.name) for field in fields(done)}
     values["curve_k"] = torch.tensor(done.curve_k)
     return Evidence(**values, method="importance", bound="lower", seed=seed)
@@ -183,63 +176,33 @@ def _join(first: Figures | None, second: Figures) -> Figures:
     return Figures(**joined)
 
 
-class _Keeper:
-    """Writes and reads the state of one estimate, and knows another one's from its own."""
+def _keeper(
+    path: str | os.PathLike[str], program: Program, x: Data, num_samples: int, seed: int, resume: bool
+) -> Keeper:
+    # Two weights of a few data stand for the model, the guide and all their parameters.
+    probe = program.log_weights(take(x, slice(0, 8)), 2, seed=0)
+    identity = {"num_samples": num_samples, "seed": seed, "data": digest(x), "program": digest(probe)}
+    return Keeper(path, "evidence", identity, resume)
 
-    def __init__(self, path: Path, program: Program, x: Data, num_samples: int, seed: int) -> None:
-        self.path = path
-        digest = hashlib.sha256()
-        tensors = {"": x} if isinstance(x, torch.Tensor) else dict(x)
-        # Two weights of a few data stand for the model, the guide and all their parameters.
-        probe = program.log_weights(take(x, slice(0, 8)), 2, seed=0)
-        for name, value in [*sorted(tensors.items()), ("probe", probe)]:
-            digest.update(name.encode())
-            digest.update(memoryview(value.detach().cpu().contiguous().numpy().reshape(-1)).cast("B"))
-        self.identity = {"num_samples": num_samples, "seed": seed, "program and data": digest.hexdigest()}
-        self._written, self._took = -math.inf, 0.0
 
-    def save(self, done: Figures | None, current: Accumulator) -> None:
-        """Write the state, unless the last writing was so recent that writing would slow the run."""
-        if time.monotonic() - self._written < max(1.0, 20 * self._took):
-            return
-        start = time.monotonic()
-        tensors = {f"current/{name}": value for name, value in current.state().items()}
-        curve_k: tuple[int, ...] = ()
-        if done is not None:
-            curve_k = done.curve_k
-            values = {field.name: getattr(done, field.name) for field in fields(done)}
-            tensors |= {f"done/{name}": v for name, v in values.items() if isinstance(v, torch.Tensor)}
-        metadata = {"format": _FORMAT, "identity": self.identity, "curve_k": curve_k}
-        files.write_tensors(self.path, tensors, metadata)
-        self._written = time.monotonic()
-        self._took = self._written - start
+def _save(keeper: Keeper, done: Figures | None, current: Accumulator) -> None:
+    tensors = {f"current/{name}": value for name, value in current.state().items()}
+    curve_k: tuple[int, ...] = ()
+    if done is not None:
+        curve_k = done.curve_k
+        values = {field.name: getattr(done, field.name) for field in fields(done)}
+        tensors |= {f"done/{name}": v for name, v in values.items() if isinstance(v, torch.Tensor)}
+    keeper.write(tensors, {"curve_k": curve_k, "num_samples": current.num_samples})
 
-    def load(self) -> tuple[Figures | None, Accumulator | None]:
-        """What was finished, and the sums of the block that was not.
 
-        Raises:
-            InputError: if the file is no checkpoint, or one of another estimate.
-        """
-        if not self.path.exists():
-            return None, None
-        tensors, metadata = files.read_tensors(self.path)
-        if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
-            raise InputError(str(self.path), "an evidence checkpoint of ppl_vae", "another file")
-        for key, value in self.identity.items():
-            theirs = metadata["identity"].get(key)
-            if theirs != value:
-                raise InputError(
-                    str(self.path), f"a checkpoint of this estimate: {key} = {value}", describe(theirs)
-                )
-        current = Accumulator.from_state(
-            {name.removeprefix("current/"): v for name, v in tensors.items() if name.startswith("current/")}
-        )
-        values: dict[str, Any] = {
-            name.removeprefix("done/"): v for name, v in tensors.items() if name.startswith("done/")
-        }
-        if not values:
-            return None, current
-        return (
-            Figures(**values, num_samples=self.identity["num_samples"], curve_k=tuple(metadata["curve_k"])),
-            current,
-        )
+def _load(keeper: Keeper, device: torch.device) -> tuple[Figures | None, Accumulator | None]:
+    """What was finished, and the sums of the block that was not."""
+    saved = keeper.read()
+    if saved is None:
+        return None, None
+    tensors, state = saved
+    current = Accumulator.from_state(under("current/", tensors), device)
+    done = under("done/", tensors)
+    if not done:
+        return None, current
+    return Figures(**done, num_samples=state["num_samples"], curve_k=tuple(state["curve_k"])), current

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -18,8 +18,8 @@ from ppl_vae.errors import InputError, describe
 class Likelihood(Part):
     """p(x|z) over data of one ``shape``, given the unconstrained parameters that the decoder emits.
 
-    A family writes ``__init__(self, shape, ...)``, calls ``super().__init__(shape)``, sets `param_shapes`, and
-    returns from `forward` a *normalised* distribution on `support` whose event shape is ``shape``.
+    A family writes ``__init__(self, shape, ...)``, calls ``super().__init__(shape)``, sets `param_shapes`,
+    and returns from `forward` a *normalised* distribution on `support` whose event shape is ``shape``.
 
     Args:
         shape: the shape of one datum: an int, or a sequence such as ``(1, 28, 28)``.
@@ -35,7 +35,7 @@ class Likelihood(Part):
 
     def __init__(self, shape: int | Sequence[int]) -> None:
         super().__init__()
-        sizes = (shape,) if isinstance(shape, int) and not isinstance(shape, bool) else shape
+        sizes: Any = (shape,) if isinstance(shape, int) else shape
         good = isinstance(sizes, Sequence) and not isinstance(sizes, str) and len(sizes) > 0
         if not good or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
             raise InputError("shape", "a positive integer or a sequence of them", describe(shape))
@@ -43,7 +43,7 @@ class Likelihood(Part):
 
     @abstractmethod
     def forward(self, params: Mapping[str, torch.Tensor]) -> TorchDistribution:
-        """p(x|z): batch shape ``(...)``, event shape ``shape``, from parameters ``(..., *param_shapes[name])``."""
+        """p(x|z): batch shape ``(...)``, event shape ``shape``; params ``(..., *param_shapes[name])``."""
 
     @property
     @abstractmethod
@@ -60,7 +60,7 @@ class Likelihood(Part):
         return x
 
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Unconstrained parameters, ``param_shapes[name]`` each, that best describe data with mean ``x_mean``.
+        """Unconstrained parameters, ``param_shapes[name]`` each, that best describe data of mean ``x_mean``.
 
         The decoder's output bias starts from them. A family that has no better start returns zeros.
 

@@ -1,1 +1,7 @@
-"""ppl_vae.posteriors (to be written)."""
+"""Posterior families q(z|x): modules that turn an encoder's output into a Pyro distribution."""
+
+from ppl_vae.posteriors.base import Posterior
+from ppl_vae.posteriors.mean_field_normal import MeanFieldNormal
+from ppl_vae.posteriors.multivariate_normal import MultivariateNormal
+
+__all__ = ["MeanFieldNormal", "MultivariateNormal", "Posterior"]

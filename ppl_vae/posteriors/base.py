@@ -14,7 +14,7 @@ from ppl_vae.errors import check_positive_int
 
 
 class Posterior(Part):
-    """q(z|x) over latent vectors of ``dim`` numbers, given the unconstrained parameters that the encoder emits.
+    """q(z|x) over latent vectors of ``dim`` numbers, given unconstrained parameters from the encoder.
 
     A family writes ``__init__(self, dim, ...)``, calls ``super().__init__(dim)``, sets `param_shapes`, and
     returns from `forward` a normalised distribution with event shape ``(dim,)``. A family whose distribution
@@ -35,7 +35,7 @@ class Posterior(Part):
 
     @abstractmethod
     def forward(self, params: Mapping[str, torch.Tensor]) -> TorchDistribution:
-        """q(z|x): batch shape ``(...)``, event shape ``(dim,)``, from parameters ``(..., *param_shapes[name])``."""
+        """q(z|x): batch shape ``(...)``, event shape ``(dim,)``; params ``(..., *param_shapes[name])``."""
 
     @property
     def out_shape(self) -> torch.Size:

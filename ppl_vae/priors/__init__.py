@@ -1,1 +1,8 @@
-"""ppl_vae.priors (to be written)."""
+"""Priors p(z): modules that, called with nothing, return a Pyro distribution over the latent vector."""
+
+from ppl_vae.priors.base import Prior
+from ppl_vae.priors.mixture_of_gaussians import MixtureOfGaussians
+from ppl_vae.priors.standard_normal import StandardNormal
+from ppl_vae.priors.vamp import VampPrior
+
+__all__ = ["MixtureOfGaussians", "Prior", "StandardNormal", "VampPrior"]

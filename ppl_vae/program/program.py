@@ -1,160 +1,35 @@
-"""A Pyro (model, guide) pair as per-datum log densities: the one idea that everything else is built on.
-
-This is the only room that touches `pyro.poutine`. What it promises to the rest:
-
-* the axis convention ``(S, N, *event)``: samples, data, event;
-* log weights summed over the sites *inside* a datum and never over data;
-* nothing scaled, subsampled or shared between data ever becomes a weight: it is refused, by name;
-* no program reads or writes another one's parameters, whatever the parameters are called.
-"""
+"""`Program`: a Pyro model and guide as per-datum tensors."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Delta
-from pyro.distributions.util import scale_and_mask
 from pyro.params.param_store import ParamStoreDict
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _PYRO_STACK, Message, apply_stack
 from torch import nn
-from torch.distributions import constraints
 
 from ppl_vae import rng
-from ppl_vae.errors import InputError, NonFiniteError, ProgramError, check_positive_int, check_seed, describe
-
-Data = torch.Tensor | Mapping[str, torch.Tensor]
-"""What a program is called with: a tensor ``(N, ...)``, or a dict of tensors that share their first axis."""
-
-Latents = Mapping[str, torch.Tensor]
-"""Values of the latent sites, by name: ``(S, N, *event)`` each."""
-
-_SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
-
-
-@dataclass(frozen=True)
-class Site:
-    """One sample site of a program: its event shape, dtype and the name of its distribution."""
-
-    event_shape: torch.Size
-    dtype: torch.dtype
-    distribution: str
-
-
-@dataclass(frozen=True)
-class Sites:
-    """The sites of a program, by name, as `Program.check` found them."""
-
-    latent: Mapping[str, Site]
-    observed: Mapping[str, Site]
-
-    @property
-    def numbers_per_datum(self) -> int:
-        """How many numbers one sample of one datum holds, over all sites: what memory is counted in."""
-        return sum(site.event_shape.numel() for group in (self.latent, self.observed) for site in group.values())
-
-
-def num_data(x: Data, argument: str = "x") -> int:
-    """N, the length of the first axis of ``x``.
-
-    Raises:
-        InputError: if ``x`` is neither a tensor nor a dict of tensors, is empty, or its tensors disagree on N.
-    """
-    if isinstance(x, torch.Tensor):
-        if x.ndim == 0 or len(x) == 0:
-            raise InputError(argument, "a tensor with at least one datum on its first axis", describe(x))
-        return len(x)
-    if not isinstance(x, Mapping) or not x or not all(isinstance(v, torch.Tensor) for v in x.values()):
-        raise InputError(argument, "a tensor, or a dict of tensors, with N data on the first axis", describe(x))
-    sizes = {name: (len(value) if value.ndim else 0) for name, value in x.items()}
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
-        raise InputError(argument, "tensors with the same positive number of data", sizes)
-    return next(iter(sizes.values()))
-
-
-def take(x: Data, index: slice | torch.Tensor) -> Data:
-    """The data of ``x`` at ``index`` of the first axis."""
-    if isinstance(x, torch.Tensor):
-        return x[index]
-    return {name: value[index] for name, value in x.items()}
-
-
-def device_of(x: Data) -> torch.device:
-    """The device that ``x`` lives on."""
-    return (x if isinstance(x, torch.Tensor) else next(iter(x.values()))).device
-
-
-def to_device(x: Data, device: torch.device | str) -> Data:
-    """``x`` on ``device``."""
-    if isinstance(x, torch.Tensor):
-        return x.to(device)
-    return {name: value.to(device) for name, value in x.items()}
-
-
-def expose_parameters(name: str, module: nn.Module) -> None:
-    """Tell whatever Pyro handler is listening about a module's parameters, without Pyro's global store.
-
-    `pyro.module` writes parameters into one store for the whole process, by name: a second model with the
-    same names then trains (or freezes) the first one's. Here the parameter itself is the value of its
-    ``param`` site, so `pyro.infer.SVI` finds and trains it and nothing else can.
-    """
-    if not _PYRO_STACK:
-        return
-    for key, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            _param_site(f"{name}.{key}", parameter)
-
-
-def _param_site(name: str, parameter: nn.Parameter) -> None:
-    parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # Pyro's convention
-    apply_stack(
-        Message(
-            type="param", name=name, fn=_never_called, is_observed=False, args=(name, parameter), kwargs={},
-            value=parameter, scale=1.0, mask=None, cond_indep_stack=(), done=True, stop=False,
-            continuation=None, infer={},
-        )
-    )  # fmt: skip
-
-
-def _never_called(*_: Any, **__: Any) -> None:
-    raise AssertionError("a parameter site with a value was evaluated")
-
-
-class _OwnParameters(Messenger):
-    """Answers ``pyro.param`` from a program's own store instead of the global one.
-
-    Args:
-        own: the store that the program trains.
-        scratch: where first values go that nobody has trained. While evaluating, a name is looked up in
-            ``own``, then in Pyro's global store (somebody may have trained it there), then in ``scratch``;
-            ``None`` means that the program is being trained and ``own`` takes everything.
-    """
-
-    def __init__(self, own: ParamStoreDict, scratch: ParamStoreDict | None) -> None:
-        super().__init__()
-        self.own, self.scratch = own, scratch
-
-    def _pyro_param(self, msg: Any) -> None:
-        if msg["value"] is not None:
-            return
-        name, *rest = msg["args"]
-        if rest and isinstance(rest[0], nn.Parameter):
-            # A module's own parameter (pyro.module): the module keeps it, under any name.
-            rest[0].unconstrained = weakref.ref(rest[0])  # type: ignore[attr-defined]
-            msg["value"], msg["done"] = rest[0], True
-            return
-        if self.scratch is None or name in self.own:
-            msg["fn"] = self.own.get_param
-        elif name not in pyro.get_param_store():
-            msg["fn"] = self.scratch.get_param
+from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed, describe
+from ppl_vae.program.data import Data, Latents, device_of, num_data
+from ppl_vae.program.parameters import OwnParameters, leaf
+from ppl_vae.program.sites import (
+    SAMPLES,
+    Site,
+    Sites,
+    check_match,
+    check_plates,
+    check_support,
+    refuse_nan,
+    sample_sites,
+    site_log_prob,
+    total,
+)
 
 
 class _ScaledLatents(Messenger):
@@ -245,11 +120,7 @@ class Program:
         with torch.no_grad(), pyro.validation_enabled(False), poutine.trace(param_only=True) as capture:
             guide_trace = poutine.trace(self.guide).get_trace(x)
             poutine.replay(self.model, trace=guide_trace)(x)
-        return {
-            name: site["value"].unconstrained()
-            for name, site in capture.trace.nodes.items()
-            if site["type"] == "param"
-        }
+        return {name: leaf(site) for name, site in capture.trace.nodes.items() if site["type"] == "param"}
 
     def _isolated(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(fn)
@@ -262,7 +133,7 @@ class Program:
     @contextmanager
     def _parameters(self, training: bool) -> Iterator[None]:
         scratch = None if training else self._scratch
-        with pyro.settings.context(module_local_params=True), _OwnParameters(self.params, scratch):
+        with pyro.settings.context(module_local_params=True), OwnParameters(self.params, scratch):
             yield
 
     # ---- densities ------------------------------------------------------------------------------------
@@ -294,9 +165,9 @@ class Program:
                 stack.enter_context(rng.seeded(device_of(x), seed, "log_weights"))
             stack.enter_context(self._evaluating())
             guide_trace, model_trace = self._traces(x, num_samples)
-            log_weights = _joint(model_trace, guide_trace) - _total(guide_trace)
+            log_weights = total(model_trace, outside=sample_sites(guide_trace)) - total(guide_trace)
         if check:
-            _refuse_nan(log_weights, "log weight")
+            refuse_nan(log_weights, "log weight")
         return log_weights
 
     def log_joint(self, z: Latents, x: Data) -> torch.Tensor:
@@ -324,7 +195,7 @@ class Program:
                 stack.enter_context(rng.seeded(device_of(x), seed, "sample_guide"))
             stack.enter_context(self._evaluating())
             trace = self._trace(self._guide, x, num_samples)
-        return {name: site["value"] for name, site in _sites(trace).items()}
+        return {name: site["value"] for name, site in sample_sites(trace).items()}
 
     def simulate(self, x: Data, *, seed: int | None = 0) -> tuple[dict[str, torch.Tensor], Data]:
         """Draw (z, x') jointly from the model, as many data as ``x``; what is not observed in ``x`` is kept.
@@ -344,8 +215,10 @@ class Program:
         """
         # Observed values are found in x by where they lie in memory, so a site may observe x, x["counts"] or
         # a slice such as x[:, :3] alike. Copies are laid out contiguously for that.
-        x = {"": x.contiguous()} if isinstance(x, torch.Tensor) else {k: v.contiguous() for k, v in x.items()}
-        argument: Data = x[""] if "" in x else x
+        named = (
+            {"": x.contiguous()} if isinstance(x, torch.Tensor) else {k: v.contiguous() for k, v in x.items()}
+        )
+        argument = named[""] if isinstance(x, torch.Tensor) else named
         with ExitStack() as stack:
             if seed is not None:
                 check_seed(seed)
@@ -353,20 +226,20 @@ class Program:
             stack.enter_context(self._evaluating())
             stack.enter_context(torch.no_grad())
             trace = self._trace(self._model, argument, 1, poutine.uncondition)
-        drawn = {name: value.clone() for name, value in x.items()}
+        drawn = {name: value.clone() for name, value in named.items()}
         z = {}
-        for name, site in _sites(trace).items():
+        for name, site in sample_sites(trace).items():
             if "obs" not in site["infer"]:
                 z[name] = site["value"]
-            elif not _write_back(site["infer"]["obs"], site["value"][0], x, drawn):
-                if name not in x:
+            elif not _write_back(site["infer"]["obs"], site["value"][0], named, drawn):
+                if name not in named:
                     raise ProgramError(
                         f"observed site {name!r}",
                         "obs= to be the data themselves, a slice of them, or an entry of the same name",
                         "a value computed from them",
                     )
                 drawn[name] = site["value"][0].to(drawn[name].dtype).reshape(drawn[name].shape)
-        return z, drawn[""] if "" in drawn else drawn
+        return z, drawn[""] if isinstance(x, torch.Tensor) else drawn
 
     def check(self, x: Data) -> Sites:
         """Run the pair once on ``x`` and refuse it if its evidence is not defined per datum.
@@ -389,22 +262,22 @@ class Program:
         with rng.seeded(device_of(x), 0, "check"), self._evaluating(), torch.no_grad():
             try:
                 guide_trace = self._trace(self._guide, x, num_samples)
-                _check_plates("guide", guide_trace, num_samples, n)
-                latent = _sites(guide_trace)
+                check_plates("guide", guide_trace, num_samples, n)
+                latent = sample_sites(guide_trace)
                 model_trace = self._trace(self._model, x, num_samples, _replaying(guide_trace))
-                _check_plates("model", model_trace, num_samples, n)
+                check_plates("model", model_trace, num_samples, n)
             except ValueError as error:
                 first_line = str(error).splitlines()[0]
                 if "plate(" in first_line:  # Pyro found the mismatch before we did; it names site and plate
                     raise ProgramError("program", "sites that fit their plates", first_line) from None
                 raise
-            sites = _sites(model_trace)
-            _check_match(latent, sites)
+            sites = sample_sites(model_trace)
+            check_match(latent, sites)
             for role, found in (("guide", latent), ("model", sites)):
                 for name, site in found.items():
                     if role == "model" and site["is_observed"]:
-                        _check_support(name, site)
-                    log_prob = _site_log_prob(site, latent if role == "model" else {})
+                        check_support(name, site)
+                    log_prob = site_log_prob(site, latent if role == "model" else {})
                     if log_prob.shape != (num_samples, n):
                         raise ProgramError(
                             f"{role} site {name!r}",
@@ -412,7 +285,7 @@ class Program:
                             "dimensions with .to_event",
                             tuple(log_prob.shape),
                         )
-                    _refuse_nan(log_prob, f"log density of {role} site {name!r}")
+                    refuse_nan(log_prob, f"log density of {role} site {name!r}")
         described = {
             name: Site(
                 site["fn"].event_shape,
@@ -436,16 +309,18 @@ class Program:
         num_samples = next(iter(leading.values()))[0]
         with self._evaluating():
             trace = self._trace(fn, x, num_samples, lambda fn: poutine.condition(fn, data=dict(z)))
-            sites = _sites(trace)
+            sites = sample_sites(trace)
             missing = [name for name, site in sites.items() if not site["is_observed"]]
             unknown = [name for name in z if name not in sites]
             if missing or unknown:
-                raise InputError("z", f"a value for each latent site of the {role}", f"{missing=}, {unknown=}")
+                raise InputError(
+                    "z", f"a value for each latent site of the {role}", f"{missing=}, {unknown=}"
+                )
             for name, value in z.items():
                 expected = (num_samples, n, *sites[name]["fn"].event_shape)
                 if tuple(value.shape) != expected:
                     raise InputError(f"z[{name!r}]", f"shape {expected}", tuple(value.shape))
-            return _total(trace, outside={name: {} for name in z})
+            return total(trace, outside={name: {} for name in z})
 
     def _traces(self, x: Data, num_samples: int) -> tuple[poutine.Trace, poutine.Trace]:
         guide_trace = self._trace(self._guide, x, num_samples)
@@ -457,10 +332,11 @@ class Program:
     ) -> poutine.Trace:
         # The plate goes inside the handler: a handler that sets values would otherwise hide sites from it.
         def many(x: Data) -> None:
-            with pyro.plate(_SAMPLES, num_samples, dim=-2):
+            with pyro.plate(SAMPLES, num_samples, dim=-2):
                 fn(x)
 
-        return poutine.trace(handler(many)).get_trace(x)
+        trace: poutine.Trace = poutine.trace(handler(many)).get_trace(x)
+        return trace
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -480,151 +356,11 @@ def _replaying(trace: poutine.Trace) -> Callable[..., Any]:
     return lambda fn: poutine.replay(fn, trace=trace)
 
 
-def _sites(trace: poutine.Trace) -> dict[str, Any]:
-    """The sample sites that carry density: no plates, no `pyro.deterministic`."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and type(site["fn"]).__name__ != "_Subsample"
-        and not site["infer"].get("_deterministic")
-    }
-
-
-def _site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
-    """The log density of one site, masked as Pyro masks it; -inf where a latent leaves the site's support."""
-    fn, value = site["fn"], site["value"]
-    log_prob = scale_and_mask(fn.log_prob(value), 1.0, site["mask"])
-    guide_site = guide_sites.get(site["name"])
-    if guide_site is not None and _base(fn.support) is not constraints.real:
-        # torch's densities are not zero outside their support (an exponential one goes on to the left of 0):
-        # a guide that strays there must meet zero, not whatever the formula gives.
-        if guide_site and _same_support(guide_site["fn"].support, fn.support):
-            return log_prob
-        log_prob = torch.where(fn.support.check(value), log_prob, -torch.inf)
-    return log_prob
-
-
-def _base(support: constraints.Constraint) -> constraints.Constraint:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
-
-
-def _same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
-    a, b = _base(a), _base(b)
-    # Constraints without bounds are singletons; those with bounds are left to the check on values.
-    return a is b
-
-
-def _total(trace: poutine.Trace, outside: Mapping[str, Any] | None = None) -> torch.Tensor:
-    """The log density of a trace, summed over its sites for each datum, in float64: ``(S, N)``."""
-    total: torch.Tensor | None = None
-    for site in _sites(trace).values():
-        log_prob = _site_log_prob(site, outside or {}).double()
-        total = log_prob if total is None else total + log_prob
-    if total is None:
-        raise ProgramError("program", "at least one sample site", "none")
-    return total
-
-
-def _joint(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> torch.Tensor:
-    return _total(model_trace, outside=_sites(guide_trace))
-
-
-def _check_plates(role: str, trace: poutine.Trace, num_samples: int, n: int) -> None:
-    """Refuse, by name, every site whose log density is not one unscaled number for each sample and datum."""
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample":
-            size, subsample_size = site["fn"].size, site["fn"].subsample_size
-            if (subsample_size is not None and subsample_size != size) or len(site["value"]) != size:
-                raise ProgramError(
-                    f"plate {name!r} in the {role}",
-                    "a plate over exactly the data that are passed in (scale a minibatch outside the program)",
-                    f"a subsample of {len(site['value'])} out of {size}",
-                )
-    for name, site in _sites(trace).items():
-        where = f"{role} site {name!r}"
-        frames = [frame for frame in site["cond_indep_stack"] if frame.name != _SAMPLES]
-        sequential = [frame.name for frame in frames if not frame.vectorized]
-        if sequential:
-            raise ProgramError(where, "vectorised plates", f"the sequential plate {sequential[0]!r}")
-        inside = [frame for frame in frames if frame.dim == -1]
-        if not inside:
-            raise ProgramError(
-                where,
-                'to be inside pyro.plate("data", len(x), dim=-1) (a site shared by all data is another integral)',
-                "a site outside it",
-            )
-        if len(frames) > 1:
-            other = next(frame.name for frame in frames if frame.dim != -1)
-            raise ProgramError(where, "no plate but the data plate (use .to_event)", f"plate {other!r}")
-        if inside[0].size != n:
-            raise ProgramError(where, f"a data plate of {n} data", f"plate {inside[0].name!r} of {inside[0].size}")
-        scale = site["scale"]
-        if isinstance(scale, torch.Tensor) or scale != 1:
-            received = f"scale {float(scale):g}" if not isinstance(scale, torch.Tensor) or scale.numel() == 1 else "a scale"
-            raise ProgramError(where, "an unscaled log density (no poutine.scale, no annealing)", received)
-        if site["infer"].get("enumerate"):
-            raise ProgramError(where, "a latent that the guide samples", "a site marked for enumeration")
-        if role == "guide":
-            if site["is_observed"]:
-                raise ProgramError(where, "latent sites only", "an observed site")
-            if isinstance(getattr(site["fn"], "base_dist", site["fn"]), Delta):
-                raise ProgramError(where, "a distribution with a density", "a Delta (a point has no density)")
-        if tuple(site["fn"].batch_shape) != (num_samples, n):
-            raise ProgramError(
-                where,
-                f"batch shape {(num_samples, n)} (samples, data); declare event dimensions with .to_event",
-                tuple(site["fn"].batch_shape),
-            )
-
-
-def _check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
-    """Refuse, by name, latent sites on which model and guide disagree."""
-    latent = {name for name, site in model_sites.items() if not site["is_observed"]}
-    for name in latent - guide_sites.keys():
-        raise ProgramError(f"model site {name!r}", "a latent that the guide samples too", "no such guide site")
-    for name in guide_sites.keys() - latent:
-        received = "no such model site" if name not in model_sites else "an observed model site"
-        raise ProgramError(f"guide site {name!r}", "a latent site of the model", received)
-    if not any(site["is_observed"] for site in model_sites.values()):
-        raise ProgramError("model", "at least one observed site", "none")
-    for name, site in guide_sites.items():
-        ours, theirs = site["fn"].event_shape, model_sites[name]["fn"].event_shape
-        if ours != theirs:
-            raise ProgramError(
-                f"guide site {name!r}", f"the model's event shape {tuple(theirs)}", f"event shape {tuple(ours)}"
-            )
-
-
-def _check_support(name: str, site: Any) -> None:
-    """Refuse data outside an observed site's support: its density there is not a density."""
-    fn, value = site["fn"], site["value"]
-    if site["mask"] is not None or hasattr(fn, "_mask"):
-        return  # what is masked may hold anything
-    fine = fn.support.check(value)
-    while fine.ndim > 1:
-        fine = fine.all(0)
-    if not bool(fine.all()):
-        index = int((~fine).nonzero()[0])
-        kind = type(getattr(fn, "base_dist", fn)).__name__
-        raise InputError(
-            "x",
-            f"values on the support of observed site {name!r} ({kind})",
-            f"a value outside it at datum {index}",
-        )
-
-
-def _refuse_nan(values: torch.Tensor, what: str) -> None:
-    bad = values.isnan().any(0)
-    if bool(bad.any()):
-        index = int(bad.nonzero()[0])
-        raise NonFiniteError(f"{what}: NaN at datum {index} ({int(bad.sum())} of {len(bad)} data)")
-
-
 def _write_back(
-    observed: torch.Tensor, draw: torch.Tensor, x: Mapping[str, torch.Tensor], drawn: Mapping[str, torch.Tensor]
+    observed: torch.Tensor,
+    draw: torch.Tensor,
+    x: Mapping[str, torch.Tensor],
+    drawn: Mapping[str, torch.Tensor],
 ) -> bool:
     """Put ``draw`` into the tensor of ``drawn`` at the place where ``observed`` lies in the matching one of ``x``."""
     for name, value in x.items():

@@ -1,0 +1,111 @@
+"""Checkpoints: the state of a long job in one file, which knows the job that it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppl_vae import files
+from ppl_vae.errors import InputError
+
+MIN_SECONDS = 1.0  # between two writings, at least
+MAX_SHARE = 0.05  # of the running time that writing may take
+
+
+def digest(tensors: torch.Tensor | Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of the names and the bytes of tensors."""
+    named = {"": tensors} if isinstance(tensors, torch.Tensor) else tensors
+    sha = hashlib.sha256()
+    for name in sorted(named):
+        value = named[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The tensors whose names start with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+
+
+class Keeper:
+    """Writes and reads the checkpoints of one job.
+
+    Args:
+        path: the file.
+        kind: what the job is, in words: "training", "evidence".
+        identity: what makes the job this one, in JSON's types: a checkpoint of another one is refused.
+        resume: whether a file that is already there may be continued from.
+
+    Raises:
+        InputError: if the file exists and ``resume`` is false.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], kind: str, identity: Mapping[str, Any], resume: bool
+    ) -> None:
+        self.path, self.kind = Path(path), kind
+        # JSON turns tuples into lists: compare what both become in it.
+        self.identity = json.loads(json.dumps(dict(identity)))
+        if not resume and self.path.exists():
+            raise InputError(
+                "checkpoint", "a file that does not exist yet, or resume=True", f"{self.path} (exists)"
+            )
+        self._written, self._took = -math.inf, 0.0
+
+    def due(self) -> bool:
+        """Whether the last writing is long enough ago that another one does not slow the job."""
+        return time.monotonic() - self._written >= max(MIN_SECONDS, self._took / MAX_SHARE)
+
+    def write(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint by this one, atomically. ``state`` is in JSON's types."""
+        start = time.monotonic()
+        files.write_tensors(
+            self.path,
+            tensors,
+            {"kind": f"ppl_vae {self.kind} checkpoint", "identity": self.identity, "state": state},
+        )
+        self._written = time.monotonic()
+        self._took = self._written - start
+
+    def read(self) -> tuple[dict[str, torch.Tensor], Any] | None:
+        """The tensors and the state that were written last; ``None`` if there are none.
+
+        Raises:
+            InputError: if the file is no checkpoint, or one of another job; names the first difference.
+        """
+        if not self.path.exists():
+            return None
+        tensors, metadata = files.read_tensors(self.path)
+        if not isinstance(metadata, dict) or metadata.get("kind") != f"ppl_vae {self.kind} checkpoint":
+            raise InputError(str(self.path), f"a checkpoint of {self.kind}", "a file of another kind")
+        difference = _difference(self.identity, metadata["identity"])
+        if difference:
+            raise InputError(str(self.path), "a checkpoint of this run", f"one of another: {difference}")
+        return tensors, metadata["state"]
+
+    def remove(self) -> None:
+        """Delete the checkpoint: the job is done."""
+        self.path.unlink(missing_ok=True)
+
+    def __str__(self) -> str:
+        return str(self.path) if self.path.exists() else "none"
+
+
+def _difference(ours: Any, theirs: Any, where: str = "") -> str:
+    """The first thing in which two identities differ, in words; empty if they do not."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *theirs]:
+            found = _difference(ours.get(key), theirs.get(key), f"{where} {key}".strip())
+            if found:
+                return found
+        return ""
+    return "" if ours == theirs else f"{where} {theirs} (this run: {ours})"

@@ -1,0 +1,168 @@
+"""The user's own numbers: ``.npy``, ``.npz`` and ``.csv``, read without ever unpickling and never altered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ppl_vae.data.dataset import Dataset, check_image_shape, random_split
+from ppl_vae.data.tables import read_csv, read_npy, read_npz
+from ppl_vae.errors import InputError, check_seed, describe
+from ppl_vae.support import summarise
+
+SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz")
+EXACT = 2**24
+
+
+def load_array(
+    path: str | os.PathLike[str],
+    key: str | None = None,
+    labels_key: str | None = None,
+    valid_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    image_shape: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """A user's array ``(N, *shape)``, split at random.
+
+    The numbers are not scaled, clipped or reordered within a datum. Real numbers are rounded to float32;
+    integers that float32 cannot hold are refused.
+
+    Args:
+        path: a ``.npy``, ``.npz``, ``.csv`` or ``.csv.gz`` file. A CSV has commas between numbers, a datum a
+            line, and may begin with a line of names.
+        key: the array within an ``.npz``; None takes the only one, or the one called ``x``.
+        labels_key: integer labels ``(N,)``: another array of the ``.npz``, or a named column of the CSV,
+            which is then no part of the data.
+        valid_fraction: the share of the data, in [0, 1), kept to validate; ``valid`` is None where it rounds
+            to none.
+        test_fraction: the share, in (0, 1), kept to test.
+        image_shape: how to lay a datum out for plotting; None takes the shape of the datum if that has two or
+            three dimensions.
+        seed: of the split. It is part of the data's identity: hold it fixed over all runs that are to be
+            compared.
+
+    Returns:
+        A data set whose ``values`` are "binary" (all 0 or 1), "counts" (integers from 0) or "real".
+
+    Raises:
+        InputError: naming the file, or the argument: a suffix that is none of the above; an empty, damaged or
+            pickled file; an array that is not numeric, has no rows, or has fewer than two dimensions; a NaN
+            or an infinity, with the index of the datum; a missing key.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("path", "the path of a file", describe(path))
+    check_seed(seed)
+    path = Path(path)
+    array, labels, used = _read(path, key, labels_key)
+    name = str(path)
+    if array.ndim < 2:
+        expected = "data of at least two dimensions, (N, D); N numbers are (N, 1)"
+        raise InputError(name, expected, f"{array.ndim} dimension(s), shape {array.shape}")
+    if array.size == 0:
+        raise InputError(name, "at least one datum of at least one number", f"shape {array.shape}")
+    data = _float32(array, name)
+    sizes = _sizes(len(data), valid_fraction, test_fraction)
+    classes = None if labels is None else _labels(labels, len(data), f"{name}, {labels_key}")
+    datum = data.shape[1:]
+    image = tuple(datum) if image_shape is None and len(datum) in (2, 3) else image_shape
+    summary = summarise(data)
+    kind = "real"
+    if summary.integers and summary.low >= 0:
+        kind = "binary" if summary.high <= 1 else "counts"
+    parts: dict[str, Any] = {}
+    for split, index in zip(("train", "valid", "test"), random_split(len(data), sizes, seed), strict=True):
+        if len(index):
+            parts[split] = data[index]
+            if classes is not None:
+                parts[f"{split}_labels"] = classes[index]
+    return Dataset(
+        name="array",
+        view="as given",
+        values=kind,
+        train=parts.pop("train"),
+        valid=parts.pop("valid", None),
+        test=parts.pop("test"),
+        image_shape=None if image is None else check_image_shape(image, datum.numel()),
+        seed=seed,
+        details={"file": path.name, "key": used},
+        **parts,
+    )
+
+
+def _read(
+    path: Path, key: str | None, labels_key: str | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, str | None]:
+    """The data, the labels, and the key under which the data were found."""
+    lower = path.name.lower()
+    if not lower.endswith(SUFFIXES):
+        raise InputError(
+            str(path), f"a file that ends in one of {', '.join(SUFFIXES)}", f"suffix {path.suffix!r}"
+        )
+    if not path.is_file():
+        raise InputError(str(path), "a file of data", "a folder" if path.is_dir() else "no such file")
+    if key is not None and not lower.endswith(".npz"):
+        raise InputError(
+            "key", f"None unless the file is an .npz ({path.name} holds one array)", describe(key)
+        )
+    if lower.endswith(".npz"):
+        return read_npz(path, key, labels_key)
+    if lower.endswith(".npy"):
+        if labels_key is not None:
+            raise InputError("labels_key", f"None: {path.name} holds one array", describe(labels_key))
+        return read_npy(path), None, None
+    return *read_csv(path, labels_key), None
+
+
+def _float32(array: npt.NDArray[Any], name: str) -> torch.Tensor:
+    """``array`` as float32, if it is numeric and finite and, where it holds integers, unchanged."""
+    if array.dtype.kind not in "biuf":
+        raise InputError(name, "real numbers", f"an array of dtype {array.dtype}")
+    with np.errstate(over="ignore"):  # what overflows is found below
+        data = np.ascontiguousarray(array, dtype=np.float32)
+    _refuse(~np.isfinite(data), array, name, "finite numbers that fit float32")
+    if array.dtype.kind in "iu":
+        changed = (array > EXACT) | (array < -EXACT)
+    elif array.dtype.kind == "f" and bool((array == np.floor(array)).all()):
+        changed = array != data
+    else:
+        changed = np.zeros((1, 1), dtype=np.bool_)
+    _refuse(changed, array, name, f"integers that float32 holds exactly (as it does all up to {EXACT})")
+    return torch.from_numpy(data if data is not array else data.copy())
+
+
+def _refuse(bad: npt.NDArray[np.bool_], array: npt.NDArray[Any], name: str, expected: str) -> None:
+    if bad.any():
+        datum, *element = (int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+        where = element[0] if len(element) == 1 else tuple(element)
+        raise InputError(name, expected, f"{array[(datum, *element)]} at datum {datum}, element {where}")
+
+
+def _labels(labels: npt.NDArray[Any], n: int, name: str) -> torch.Tensor:
+    good = labels.shape == (n,) and labels.dtype.kind in "biuf"
+    if good and labels.dtype.kind == "f":
+        good = bool((np.isfinite(labels) & (labels == np.floor(labels))).all())
+    if not good:
+        raise InputError(
+            name, f"integer labels of shape ({n},)", f"shape {labels.shape} and dtype {labels.dtype}"
+        )
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def _sizes(n: int, valid_fraction: float, test_fraction: float) -> tuple[int, int, int]:
+    for argument, value in (("valid_fraction", valid_fraction), ("test_fraction", test_fraction)):
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+        if not good or (value == 0 and argument == "test_fraction"):
+            interval = "(0, 1)" if argument == "test_fraction" else "[0, 1)"
+            raise InputError(argument, f"a number in {interval}", describe(value))
+    valid, test = round(n * valid_fraction), max(1, round(n * test_fraction))
+    if n - valid - test < 1:
+        expected = "with valid_fraction, a share that leaves data to train on"
+        raise InputError("test_fraction", expected, f"{valid} + {test} of {n} data")
+    return n - valid - test, valid, test

@@ -1,0 +1,54 @@
+"""What a program is called with: data on the first axis, as a tensor or as a dict of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ppl_vae.errors import InputError, describe
+
+Data = torch.Tensor | Mapping[str, torch.Tensor]
+"""What a program is called with: a tensor ``(N, ...)``, or a dict of tensors that share their first axis."""
+
+Latents = Mapping[str, torch.Tensor]
+"""Values of the latent sites, by name: ``(S, N, *event)`` each."""
+
+
+def num_data(x: Data, argument: str = "x") -> int:
+    """N, the length of the first axis of ``x``.
+
+    Raises:
+        InputError: if ``x`` is neither a tensor nor a dict of tensors, is empty, or its tensors disagree on N.
+    """
+    if isinstance(x, torch.Tensor):
+        if x.ndim == 0 or len(x) == 0:
+            raise InputError(argument, "a tensor with at least one datum on its first axis", describe(x))
+        return len(x)
+    if not isinstance(x, Mapping) or not x or not all(isinstance(v, torch.Tensor) for v in x.values()):
+        raise InputError(
+            argument, "a tensor, or a dict of tensors, with N data on the first axis", describe(x)
+        )
+    sizes = {name: (len(value) if value.ndim else 0) for name, value in x.items()}
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        raise InputError(argument, "tensors with the same positive number of data", sizes)
+    return next(iter(sizes.values()))
+
+
+def take(x: Data, index: slice | torch.Tensor) -> Data:
+    """The data of ``x`` at ``index`` of the first axis."""
+    if isinstance(x, torch.Tensor):
+        return x[index]
+    return {name: value[index] for name, value in x.items()}
+
+
+def device_of(x: Data) -> torch.device:
+    """The device that ``x`` lives on."""
+    return (x if isinstance(x, torch.Tensor) else next(iter(x.values()))).device
+
+
+def to_device(x: Data, device: torch.device | str) -> Data:
+    """``x`` on ``device``."""
+    if isinstance(x, torch.Tensor):
+        return x.to(device)
+    return {name: value.to(device) for name, value in x.items()}

@@ -1,0 +1,190 @@
+"""The sample sites of a trace: their log densities, and what makes a pair no program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from pyro.distributions.util import scale_and_mask
+from torch.distributions import constraints
+
+from ppl_vae.errors import InputError, NonFiniteError, ProgramError
+
+SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
+
+
+@dataclass(frozen=True)
+class Site:
+    """One sample site of a program: its event shape, dtype and the name of its distribution."""
+
+    event_shape: torch.Size
+    dtype: torch.dtype
+    distribution: str
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The sites of a program, by name, as `Program.check` found them."""
+
+    latent: Mapping[str, Site]
+    observed: Mapping[str, Site]
+
+    @property
+    def numbers_per_datum(self) -> int:
+        """How many numbers one sample of one datum holds, over all sites: what memory is counted in."""
+        return sum(
+            site.event_shape.numel() for group in (self.latent, self.observed) for site in group.values()
+        )
+
+
+def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
+    """The sample sites that carry density: no plates, no `pyro.deterministic`."""
+    nodes: dict[str, Any] = trace.nodes
+    return {
+        name: site
+        for name, site in nodes.items()
+        if site["type"] == "sample"
+        and type(site["fn"]).__name__ != "_Subsample"
+        and not site["infer"].get("_deterministic")
+    }
+
+
+def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
+    """The log density of one site, masked as Pyro masks it; -inf where a latent leaves the site's support."""
+    fn, value = site["fn"], site["value"]
+    log_prob: torch.Tensor = scale_and_mask(fn.log_prob(value), 1.0, site["mask"])
+    guide_site = guide_sites.get(site["name"])
+    if guide_site is not None and _base(fn.support) is not constraints.real:
+        # torch's densities are not zero outside their support (an exponential one goes on to the left of 0):
+        # a guide that strays there must meet zero, not whatever the formula gives.
+        if guide_site and _same_support(guide_site["fn"].support, fn.support):
+            return log_prob
+        log_prob = torch.where(fn.support.check(value), log_prob, -torch.inf)
+    return log_prob
+
+
+def _base(support: constraints.Constraint) -> constraints.Constraint:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def _same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
+    a, b = _base(a), _base(b)
+    # Constraints without bounds are singletons; those with bounds are left to the check on values.
+    return a is b
+
+
+def total(trace: poutine.Trace, outside: Mapping[str, Any] | None = None) -> torch.Tensor:
+    """The log density of a trace, summed over its sites for each datum, in float64: ``(S, N)``."""
+    summed: torch.Tensor | None = None
+    for site in sample_sites(trace).values():
+        log_prob = site_log_prob(site, outside or {}).double()
+        summed = log_prob if summed is None else summed + log_prob
+    if summed is None:
+        raise ProgramError("program", "at least one sample site", "none")
+    return summed
+
+
+def check_plates(role: str, trace: poutine.Trace, num_samples: int, n: int) -> None:
+    """Refuse, by name, every site whose log density is not one unscaled number for each sample and datum."""
+    nodes: dict[str, Any] = trace.nodes
+    for name, site in nodes.items():
+        if site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample":
+            size, subsample_size = site["fn"].size, site["fn"].subsample_size
+            if (subsample_size is not None and subsample_size != size) or len(site["value"]) != size:
+                raise ProgramError(
+                    f"plate {name!r} in the {role}",
+                    "a plate over exactly the data that are passed in (scale a minibatch outside the program)",
+                    f"a subsample of {len(site['value'])} out of {size}",
+                )
+    for name, site in sample_sites(trace).items():
+        where = f"{role} site {name!r}"
+        frames = [frame for frame in site["cond_indep_stack"] if frame.name != SAMPLES]
+        sequential = [frame.name for frame in frames if not frame.vectorized]
+        if sequential:
+            raise ProgramError(where, "vectorised plates", f"the sequential plate {sequential[0]!r}")
+        inside = [frame for frame in frames if frame.dim == -1]
+        if not inside:
+            raise ProgramError(
+                where,
+                'to be inside pyro.plate("data", len(x), dim=-1) (a site shared by all data is another integral)',
+                "a site outside it",
+            )
+        if len(frames) > 1:
+            other = next(frame.name for frame in frames if frame.dim != -1)
+            raise ProgramError(where, "no plate but the data plate (use .to_event)", f"plate {other!r}")
+        if inside[0].size != n:
+            raise ProgramError(
+                where, f"a data plate of {n} data", f"plate {inside[0].name!r} of {inside[0].size}"
+            )
+        scale = site["scale"]
+        if isinstance(scale, torch.Tensor) or scale != 1:
+            single = not isinstance(scale, torch.Tensor) or scale.numel() == 1
+            received = f"scale {float(scale):g}" if single else "a scale"
+            raise ProgramError(where, "an unscaled log density (no poutine.scale, no annealing)", received)
+        if site["infer"].get("enumerate"):
+            raise ProgramError(where, "a latent that the guide samples", "a site marked for enumeration")
+        if role == "guide":
+            if site["is_observed"]:
+                raise ProgramError(where, "latent sites only", "an observed site")
+            if isinstance(getattr(site["fn"], "base_dist", site["fn"]), Delta):
+                raise ProgramError(where, "a distribution with a density", "a Delta (a point has no density)")
+        if tuple(site["fn"].batch_shape) != (num_samples, n):
+            raise ProgramError(
+                where,
+                f"batch shape {(num_samples, n)} (samples, data); declare event dimensions with .to_event",
+                tuple(site["fn"].batch_shape),
+            )
+
+
+def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
+    """Refuse, by name, latent sites on which model and guide disagree."""
+    latent = {name for name, site in model_sites.items() if not site["is_observed"]}
+    for name in latent - guide_sites.keys():
+        raise ProgramError(
+            f"model site {name!r}", "a latent that the guide samples too", "no such guide site"
+        )
+    for name in guide_sites.keys() - latent:
+        received = "no such model site" if name not in model_sites else "an observed model site"
+        raise ProgramError(f"guide site {name!r}", "a latent site of the model", received)
+    if not any(site["is_observed"] for site in model_sites.values()):
+        raise ProgramError("model", "at least one observed site", "none")
+    for name, site in guide_sites.items():
+        ours, theirs = site["fn"].event_shape, model_sites[name]["fn"].event_shape
+        if ours != theirs:
+            raise ProgramError(
+                f"guide site {name!r}",
+                f"the model's event shape {tuple(theirs)}",
+                f"event shape {tuple(ours)}",
+            )
+
+
+def check_support(name: str, site: Any) -> None:
+    """Refuse data outside an observed site's support: its density there is not a density."""
+    fn, value = site["fn"], site["value"]
+    if site["mask"] is not None or hasattr(fn, "_mask"):
+        return  # what is masked may hold anything
+    fine = fn.support.check(value)
+    while fine.ndim > 1:
+        fine = fine.all(0)
+    if not bool(fine.all()):
+        index = int((~fine).nonzero()[0])
+        kind = type(getattr(fn, "base_dist", fn)).__name__
+        raise InputError(
+            "x",
+            f"values on the support of observed site {name!r} ({kind})",
+            f"a value outside it at datum {index}",
+        )
+
+
+def refuse_nan(values: torch.Tensor, what: str) -> None:
+    """Raise `NonFiniteError` naming ``what`` and the first datum, if any of ``values`` ``(S, N)`` is NaN."""
+    bad = values.isnan().any(0)
+    if bool(bad.any()):
+        index = int(bad.nonzero()[0])
+        raise NonFiniteError(f"{what}: NaN at datum {index} ({int(bad.sum())} of {len(bad)} data)")
