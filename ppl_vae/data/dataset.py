@@ -36,7 +36,7 @@ class Dataset:
         total_count: the largest value that counts can take (16 for the digits), when it is known.
         resample: ``(batch, generator) -> batch``, to be applied to every training batch (dynamic
             binarisation). None when the training data are static.
-        image_shape: how to lay a datum out for plotting, ``(H, W)`` or ``(H, W, C)`` say; None for no image.
+        image_shape: how to lay a datum out for plotting, ``(H, W)`` or ``(C, H, W)``; None for no image.
         seed: the seed of the data set's own random draws, and the default of `subset`.
         details: further facts to record, plain JSON.
 
