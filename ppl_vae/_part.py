@@ -65,6 +65,12 @@ class Part(nn.Module, metaclass=_RecordsItsCall):
             InputError: if an argument of the constructor is not made of numbers, strings, lists and dicts.
         """
         kind = type(self)
+        if "." in kind.__qualname__:
+            raise InputError(
+                kind.__qualname__,
+                "a class at the top of its module in a part that is saved",
+                "one inside another",
+            )
         for name, parameter in inspect.signature(kind).parameters.items():
             if name in self.init_args and parameter.kind in (
                 parameter.VAR_POSITIONAL,

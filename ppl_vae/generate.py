@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ppl_vae import rng
-from ppl_vae.errors import InputError, check_positive_int, check_seed
+from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.vae import VAE
 
 _CHUNK = 1000  # images a pass; part of what the seed means
@@ -52,8 +52,8 @@ def interpolate(vae: VAE, x0: torch.Tensor, x1: torch.Tensor, *, steps: int = 9)
     if check_positive_int("steps", steps) < 2:
         raise InputError("steps", "at least 2", steps)
     for name, value in (("x0", x0), ("x1", x1)):
-        if value.shape != vae.shape:
-            raise InputError(name, f"one datum of shape {tuple(vae.shape)}", tuple(value.shape))
+        if not isinstance(value, torch.Tensor) or value.shape != vae.shape:
+            raise InputError(name, f"one datum, a tensor of shape {tuple(vae.shape)}", describe(value))
         vae.check_data(value[None], name)
     with _evaluating(vae):
         ends = _encode_mean(vae, torch.stack([x0, x1]))

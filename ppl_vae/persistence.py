@@ -7,12 +7,13 @@ import os
 import torch
 from torch import nn
 
-from ppl_vae import files
+from ppl_vae import files, rng
 from ppl_vae._part import rebuild
 from ppl_vae.errors import InputError, describe
 from ppl_vae.vae import VAE
 
 _FORMAT = "ppl_vae VAE 1"
+_PARTS = {"prior", "likelihood", "posterior", "encoder", "decoder"}
 
 
 def save(vae: VAE, path: str | os.PathLike[str]) -> None:
@@ -47,16 +48,19 @@ def load(
     tensors, metadata = files.read_tensors(path)
     if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
         raise InputError(str(path), "a VAE saved by ppl_vae", "a file of another kind")
-    config = metadata["config"]
-    parts = {name: rebuild(config[name], f"{path}: {name}") for name in ("prior", "likelihood", "posterior")}
-    networks: dict[str, nn.Module] = {}
-    for role, given in (("encoder", encoder), ("decoder", decoder)):
-        if given is None and config[role] is None:
-            raise InputError(role, f"the network that {path} was saved with (not one of ppl_vae's)", None)
-        networks[role] = given if given is not None else rebuild(config[role], f"{path}: {role}")
-    vae = VAE(**parts, encoder=networks["encoder"], decoder=networks["decoder"]).to(
-        getattr(torch, metadata["dtype"])
-    )
+    config, dtype = metadata.get("config"), getattr(torch, str(metadata.get("dtype")), None)
+    if not isinstance(config, dict) or not config.keys() >= _PARTS or not isinstance(dtype, torch.dtype):
+        raise InputError(str(path), "a VAE saved by ppl_vae", "one whose metadata are not complete")
+    with rng.forked():  # parts draw their first parameters, only to have them replaced
+        parts = {
+            name: rebuild(config[name], f"{path}: {name}") for name in ("prior", "likelihood", "posterior")
+        }
+        networks: dict[str, nn.Module] = {}
+        for role, given in (("encoder", encoder), ("decoder", decoder)):
+            if given is None and config[role] is None:
+                raise InputError(role, f"the network that {path} was saved with (not one of ppl_vae's)", None)
+            networks[role] = given if given is not None else rebuild(config[role], f"{path}: {role}")
+        vae = VAE(**parts, encoder=networks["encoder"], decoder=networks["decoder"]).to(dtype)
     try:
         vae.load_state_dict(tensors)
     except RuntimeError as error:

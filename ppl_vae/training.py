@@ -6,7 +6,8 @@ import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,12 +149,23 @@ def fit(
         check_positive_int("patience", patience)
         if x_valid is None:
             raise InputError("x_valid", "validation data, which patience= needs", None)
+    for name, function in (("optimiser", optimiser), ("transform", transform)):
+        if not callable(function) and not (name == "transform" and function is None):
+            raise InputError(name, "a function", describe(function))
     factor = schedule(lr_schedule)
     n = num_data(x_train, "x_train")
+    if x_valid is not None:
+        num_data(x_valid, "x_valid")
+    objective = Trace_ELBO() if objective is None else copy(objective)
+    if math.isinf(getattr(objective, "max_plate_nesting", 1)):
+        # A program has one plate, and particles may take another: an ELBO that finds out by itself draws for it.
+        objective.max_plate_nesting = (
+            2 if objective.vectorize_particles and objective.num_particles > 1 else 1
+        )
 
-    if device is not None and isinstance(target, nn.Module):
-        target.to(device)
     device = _device(target, device, x_train)
+    if isinstance(target, nn.Module):
+        target.to(device)
     x_train = to_device(x_train, device)
     x_valid = None if x_valid is None else to_device(x_valid, device)
     first = _transformed(take(x_train, slice(0, batch_size)), transform, rng.generator(seed, "check"))
@@ -166,14 +178,27 @@ def fit(
     with rng.forked(device):
         rng.reseed(device, seed, "start")
         run = _Run(program, optimiser, lr, first, clip_norm)
-        settings = {"seed": seed, "batch_size": batch_size, "lr": lr, "kl_warmup": kl_warmup, "num_data": n}
         keeper = None
         if checkpoint is not None:
-            identity = {"settings": settings, "data": digest(x_train), "parameters": run.shapes()}
+            settings = {
+                "seed": seed,
+                "batch_size": batch_size,
+                "lr": lr,
+                "lr_schedule": lr_schedule if isinstance(lr_schedule, str) else "a function",
+                "epochs": None if lr_schedule == "constant" else epochs,  # the other schedules depend on it
+                "objective": _described(objective, vars(objective)),
+                "optimiser": _described(run.optimiser, run.optimiser.defaults),
+                "clip_norm": clip_norm,
+                "kl_warmup": kl_warmup,
+                "transform": getattr(transform, "__qualname__", None),
+                "early stopping": patience is not None,
+            }
+            data = {"train": digest(x_train), "valid": None if x_valid is None else digest(x_valid)}
+            identity = {"settings": settings, "data": data, "parameters": run.shapes()}
             keeper = Keeper(checkpoint, "training", identity, resume)
         if keeper is None or not _load(keeper, run):
             start_from = getattr(target, "start_from", None)
-            if start_from is not None:
+            if start_from is not None and not getattr(target, "started", False):
                 start_from(x_train, seed=seed)
         if history_path is not None:
             run.history().save(history_path)  # after a kill: back to what the checkpoint knows
@@ -189,16 +214,18 @@ def fit(
                 beta = min(1.0, (epoch + 1) / (kl_warmup + 1))
                 rate = lr * factor(epoch, epochs)
                 rng.reseed(device, seed, "epoch", epoch)
-                svi = run.svi(beta, rate, objective if objective is not None else Trace_ELBO())
+                svi = run.svi(beta, rate, objective)
                 train = 0.0
                 for batch in _batches(x_train, batch_size, transform, seed, epoch):
                     loss = run.advance(svi, batch)
                     if not math.isfinite(loss):
-                        kept = "none" if keeper is None else keeper
-                        where = f"step {run.step} (epoch {epoch + 1})"
-                        raise NonFiniteError(f"loss: {loss} at {where}; last good checkpoint: {kept}")
+                        raise _not_finite(f"loss: {loss}", run, keeper)
                     train -= loss / n
                     show.update(num_data(batch))
+                # A gradient can overflow where the loss does not: such parameters must not reach a checkpoint.
+                bad = run.not_finite()
+                if bad is not None:
+                    raise _not_finite(f"parameter {bad!r}: not finite", run, keeper)
                 valid = None if x_valid is None else _validate(program, x_valid, seed)
                 run.record(Epoch(epoch + 1, run.step, train, valid, rate, beta), patience is not None)
                 show.set_postfix({"ELBO": f"{train if valid is None else valid:.2f}"}, refresh=False)
@@ -263,6 +290,10 @@ class _Run:
     def shapes(self) -> dict[str, list[Any]]:
         return {name: [*value.shape, str(value.dtype)] for name, value in self.state().items()}
 
+    def not_finite(self) -> str | None:
+        """The name of a parameter that holds NaN or an infinity, if there is one."""
+        return next((name for name, value in self.parameters.items() if not value.isfinite().all()), None)
+
     def put(self, state: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
             for name, value in self.state().items():
@@ -272,10 +303,8 @@ class _Run:
         self.epochs.append(epoch)
         if not keep_best or epoch.valid_elbo is None:
             return
-        best = self.best_epoch is None or epoch.valid_elbo > (
-            self.epochs[self.best_epoch - 1].valid_elbo or 0.0
-        )
-        if best:
+        best = -math.inf if self.best_epoch is None else self.epochs[self.best_epoch - 1].valid_elbo
+        if best is not None and epoch.valid_elbo > best:  # so that NaN is never the best
             self.best_epoch, self.wait = epoch.epoch, 0
             self.best = {name: value.detach().clone() for name, value in self.state().items()}
         elif epoch.beta == 1.0:
@@ -287,6 +316,21 @@ class _Run:
 
     def history(self) -> History:
         return History(tuple(self.epochs), self.best_epoch)
+
+
+def _not_finite(what: str, run: _Run, keeper: Keeper | None) -> NonFiniteError:
+    where = f"step {run.step} (epoch {len(run.epochs) + 1})"
+    return NonFiniteError(f"{what} at {where}; last good checkpoint: {'none' if keeper is None else keeper}")
+
+
+def _described(thing: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A thing by its class and its plain options; not the learning rate, nor what an ELBO finds out by itself."""
+    plain = {
+        name: value
+        for name, value in options.items()
+        if name not in ("lr", "max_plate_nesting") and isinstance(value, bool | int | float | str)
+    }
+    return {"class": type(thing).__qualname__, **plain}
 
 
 def _save(keeper: Keeper, run: _Run) -> None:
@@ -332,13 +376,15 @@ def _load(keeper: Keeper, run: _Run) -> bool:
 
 def _device(target: Any, device: str | torch.device | None, x: Data) -> torch.device:
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises of what it has not got
+            raise InputError("device", "a device that torch has here, such as 'cpu'", error) from None
     parameter = next(target.parameters(), None) if isinstance(target, nn.Module) else None
     return device_of(x) if parameter is None else parameter.device
 
 
 def _check_data(program: Program, x: Data, argument: str) -> None:
-    num_data(x, argument)
     if program.check_data is not None:
         try:
             program.check_data(x)

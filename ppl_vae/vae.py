@@ -47,6 +47,8 @@ class VAE(nn.Module):
         InputError: if the parts do not fit together; says which, and the sizes.
     """
 
+    started: torch.Tensor
+
     def __init__(
         self,
         prior: Prior,
@@ -72,7 +74,10 @@ class VAE(nn.Module):
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
         self.latent_dim = prior.dim
         self.shape = likelihood.shape
-        hidden = tuple(hidden)
+        if not isinstance(hidden, Sequence):
+            raise InputError("hidden", "a sequence of widths such as (200, 200)", describe(hidden))
+        # Whether `start_from` was called: kept with the parameters, so that training goes on from where it was.
+        self.register_buffer("started", torch.tensor(False))
         with rng.seeded("cpu", check_seed(seed), "networks"):
             self.encoder = _network("encoder", encoder, self.shape, posterior.out_shape, hidden, activation)
             self.decoder = _network(
@@ -155,15 +160,17 @@ class VAE(nn.Module):
             )
         if x.ndim != len(self.shape) + 1 or x.shape[1:] != self.shape or len(x) == 0:
             raise InputError(argument, f"shape (N, {', '.join(map(str, self.shape))}), N > 0", tuple(x.shape))
-        if not x.is_floating_point():
-            raise InputError(argument, "a floating-point tensor (the networks compute with it)", x.dtype)
+        dtype = next(self.parameters()).dtype
+        if x.dtype != dtype:
+            raise InputError(argument, f"a tensor of dtype {dtype} (the networks compute with it)", x.dtype)
         check_support(x, self.likelihood.support, type(self.likelihood).__name__, argument)
 
     def start_from(self, x: torch.Tensor, *, seed: int = 0) -> None:
         """Set, in place, what has a natural start in training data ``(N, *shape)``.
 
         The decoder's output bias starts at the parameters that best describe the mean of the data (if the
-        decoder has ``set_output_bias``); a prior of pseudo-inputs starts from random data.
+        decoder has ``set_output_bias``); a prior of pseudo-inputs starts from random data. `fit` calls it the
+        first time that it trains this VAE; later training goes on from where it was, also after saving.
         """
         with torch.no_grad():
             set_output_bias = getattr(self.decoder, "set_output_bias", None)
@@ -171,6 +178,7 @@ class VAE(nn.Module):
                 start = self.likelihood.initial_params(x.mean(0))
                 set_output_bias(torch.cat([start[name].flatten() for name in self.likelihood.param_shapes]))
             self.prior.start_from(self.likelihood.features(x), rng.generator(seed, "prior start"))
+            self.started.fill_(True)
 
     # ---- saving ---------------------------------------------------------------------------------------
 
@@ -203,15 +211,16 @@ def _network(
         if not isinstance(given, nn.Module):
             raise InputError(role, "a factory that returns a torch.nn.Module", describe(given))
     parameter = next(given.parameters(), torch.zeros(()))
-    training = given.training
+    training = [module for module in given.modules() if module.training]
     try:
         with torch.no_grad():
-            probe = given.eval()(parameter.new_zeros(2, *in_shape))
+            probe = given.eval()(torch.zeros(2, *in_shape, dtype=parameter.dtype, device=parameter.device))
     except (RuntimeError, ValueError, TypeError) as error:
         expected = f"a network that accepts input of shape (B, {', '.join(map(str, in_shape))})"
         raise InputError(role, expected, error) from error
     finally:
-        given.train(training)
+        for module in training:
+            module.training = True
     wanted = out_shape.numel()
     if not isinstance(probe, torch.Tensor) or probe.numel() != 2 * wanted or len(probe) != 2:
         expected = f"{wanted} outputs a datum, (2, {wanted}) for a batch of 2"
