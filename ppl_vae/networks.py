@@ -10,6 +10,7 @@ A VAE takes any ``nn.Module`` for an encoder or a decoder, or a factory ``(in_sh
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
@@ -73,7 +74,7 @@ class Network(Part):
         if split < 0 or x.shape[split:] != self.in_shape:
             raise InputError("x", f"a tensor of shape (..., {_words(self.in_shape)})", describe(x))
         leading = x.shape[:split]
-        return self.map_batch(x.reshape(leading.numel(), *self.in_shape)).reshape(*leading, *self.out_shape)
+        return self.map_batch(x.reshape(math.prod(leading), *self.in_shape)).reshape(*leading, *self.out_shape)
 
     def set_output_bias(self, values: torch.Tensor) -> None:
         """Copy ``values`` (of ``out_shape``, or flat) into the output's bias, in place."""

@@ -14,11 +14,12 @@ from torch import nn
 from torch.distributions import constraints
 
 import ppl_vae as pv
-from ppl_vae import InputError, NonFiniteError, checkpoint, files, rng, training
+from ppl_vae import History, InputError, NonFiniteError, checkpoint, files, rng, training
 from ppl_vae.data import binarise, load_digits
 from ppl_vae.likelihoods import Bernoulli, Gaussian
 from ppl_vae.posteriors import MeanFieldNormal, MultivariateNormal
 from ppl_vae.priors import StandardNormal, VampPrior
+from ppl_vae.training.run import Run
 
 D = 64
 DIGITS = load_digits()
@@ -395,7 +396,7 @@ def test_killed_and_resumed_is_never_killed(case, draw, tmp_path, monkeypatch, e
         call = rng.derive(draw, case, kill) % steps + 1
         error = (Killed, KeyboardInterrupt)[kill]
         with monkeypatch.context() as patch, contextlib.suppress(Killed, KeyboardInterrupt):
-            killing(patch, "advance", training._Run, call, error)
+            killing(patch, "advance", Run, call, error)
             start(case, tmp_path / "killed", resume=True)
     again, resumed = start(case, tmp_path / "killed", resume=True)
     assert resumed == history
@@ -411,9 +412,9 @@ def test_killed_and_resumed_is_never_killed(case, draw, tmp_path, monkeypatch, e
 @pytest.mark.parametrize("where", ["validation", "record", "history file", "checkpoint"])
 def test_killed_between_the_steps(where, tmp_path, monkeypatch, eager):
     owner, name = {
-        "validation": (training, "_validate"),
-        "record": (training._Run, "record"),
-        "history file": (training.History, "jsonl"),
+        "validation": (training.loop, "_validate"),
+        "record": (Run, "record"),
+        "history file": (History, "jsonl"),
         "checkpoint": (files, "write_bytes"),
     }[where]
     made, history = start("patience and warm-up", tmp_path / "whole")
@@ -434,7 +435,7 @@ def test_an_old_checkpoint_takes_the_history_file_back_with_it(tmp_path, monkeyp
     made, history = start("validation", tmp_path / "whole")
     monkeypatch.setattr(checkpoint, "MIN_SECONDS", 3600.0)
     with monkeypatch.context() as patch:
-        killing(patch, "advance", training._Run, 11)
+        killing(patch, "advance", Run, 11)
         with pytest.raises(Killed):
             start("validation", tmp_path / "killed")
     assert len(pv.History.load(tmp_path / "killed" / "history")) == 3
@@ -615,7 +616,7 @@ def test_without_patience_the_last_epoch_stays():
 
 def test_a_validation_elbo_that_is_no_number_is_never_the_best(monkeypatch):
     values = iter([math.nan, -3.0, math.nan, -5.0, -4.0])
-    monkeypatch.setattr(training, "_validate", lambda *_: next(values))
+    monkeypatch.setattr(training.loop, "_validate", lambda *_: next(values))
     history = pv.fit(make(), X, x_valid=V, epochs=5, patience=5)
     assert history.best_epoch == 2
 
@@ -730,3 +731,19 @@ def test_the_optimisers_own_factory():
     again.started.fill_(True)
     pv.fit(again, X, epochs=1, lr=1e-4, optimiser=factory)
     assert same(state(again.decoder), before)  # frozen parameters are neither handed over nor moved
+
+
+@pytest.mark.parametrize("objective", [pyro.infer.JitTrace_ELBO(), pyro.infer.ReweightedWakeSleep()])
+def test_objectives_that_svi_cannot_step_are_refused_by_name(objective):
+    with pytest.raises(InputError, match=rf"objective.*{type(objective).__name__}"):
+        pv.fit(make(), X, objective=objective, epochs=1)
+
+
+def test_a_loaded_model_trains_in_training_mode_and_is_left_as_it_was(tmp_path):
+    vae = normalised().eval()
+    before = {name: value.clone() for name, value in vae.named_buffers()}
+    pv.fit(vae, X, epochs=1, batch_size=20)
+    running = [name for name in before if "running_mean" in name]
+    assert running
+    assert all(not torch.equal(before[name], dict(vae.named_buffers())[name]) for name in running)
+    assert not any(module.training for module in vae.modules())

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyro
 import torch
-from pyro.infer import ELBO, SVI, Trace_ELBO
+from pyro.infer import (
+    ELBO,
+    JitTrace_ELBO,
+    JitTraceEnum_ELBO,
+    JitTraceGraph_ELBO,
+    JitTraceMeanField_ELBO,
+    ReweightedWakeSleep,
+    Trace_ELBO,
+)
 from torch import nn
 
 from ppl_vae import rng
-from ppl_vae.checkpoint import Keeper, digest, under
+from ppl_vae.checkpoint import Keeper, digest
 from ppl_vae.errors import (
     InputError,
     NonFiniteError,
@@ -30,13 +36,13 @@ from ppl_vae.history import Epoch, History
 from ppl_vae.program import Data, Program, device_of, num_data, take, to_device
 from ppl_vae.progress import bar
 from ppl_vae.schedules import Schedule, schedule
+from ppl_vae.training.optimiser import OptimiserFactory, adam
+from ppl_vae.training.run import Run, described, load, save
 
 Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Applied to every batch of training data: ``(x, generator) -> x``, such as `ppl_vae.data.binarise`."""
 
-OptimiserFactory = Callable[[list[torch.Tensor], float], torch.optim.Optimizer]
-"""``(parameters, lr) -> optimiser``."""
-
+_UNFIT = (JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO, ReweightedWakeSleep)
 _VALIDATION_CHUNK = 2000  # data a pass: the noise of validation belongs to chunks of this size
 
 
@@ -44,36 +50,6 @@ class HasProgram(Protocol):
     """Anything with a ``program``; `ppl_vae.VAE` above all."""
 
     program: Program
-
-
-class SharedOptim(pyro.optim.PyroOptim):
-    """One torch optimiser over all parameters, in the form that `pyro.infer.SVI` accepts.
-
-    Pyro's own adapter makes one optimiser for each parameter, which at small batches costs more than the
-    gradients do.
-
-    Args:
-        optimiser: the torch optimiser, already holding every parameter.
-        clip_norm: gradients are scaled down to this global norm, if given.
-    """
-
-    def __init__(self, optimiser: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
-        super().__init__(type(optimiser), {})
-        self.optimiser, self.clip_norm = optimiser, clip_norm
-        self._parameters = [p for group in optimiser.param_groups for p in group["params"]]
-
-    def __call__(self, params: Iterable[torch.Tensor], *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Step every parameter that has a gradient; ``params``, what SVI saw in this step, is not needed."""
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
-        self.optimiser.step()
-        # Dropping gradients beats zeroing them: the next backward pass then writes instead of adding.
-        self.optimiser.zero_grad(set_to_none=True)
-
-
-def adam(parameters: list[torch.Tensor], lr: float) -> torch.optim.Optimizer:
-    """Fused Adam with torch's defaults: the default optimiser of `fit`."""
-    return torch.optim.Adam(parameters, lr=lr, fused=True)
 
 
 def fit(
@@ -107,7 +83,8 @@ def fit(
         target: a `VAE`, or a `Program` (a hand-written model and guide).
         x_train: the training data.
         x_valid: validation data; their plain ELBO is computed after each epoch, with the same noise each time.
-        objective: any Pyro ELBO; `Trace_ELBO` by default. It is summed over the batch, as Pyro sums it.
+        objective: any Pyro ELBO but the jitted ones and `ReweightedWakeSleep`; `Trace_ELBO` by default. It is
+            summed over the batch, as Pyro sums it.
         epochs: passes over the data.
         batch_size: data a step; the last batch of an epoch may be smaller.
         lr: the learning rate.
@@ -141,6 +118,10 @@ def fit(
     check_seed(seed)
     if objective is not None and not isinstance(objective, ELBO):
         raise InputError("objective", "a pyro.infer.ELBO such as Trace_ELBO()", describe(objective))
+    if isinstance(objective, _UNFIT):
+        # Jit objectives read Pyro's global store; wake-sleep has two losses, for two optimisers.
+        expected = "an ELBO with one loss that is not jitted, such as Trace_ELBO()"
+        raise InputError("objective", expected, type(objective).__name__)
     if clip_norm is not None:
         check_positive_float("clip_norm", clip_norm)
     if isinstance(kl_warmup, bool) or not isinstance(kl_warmup, int) or kl_warmup < 0:
@@ -177,7 +158,7 @@ def fit(
 
     with rng.forked(device):
         rng.reseed(device, seed, "start")
-        run = _Run(program, optimiser, lr, first, clip_norm)
+        run = Run(program, optimiser, lr, first, clip_norm)
         keeper = None
         if checkpoint is not None:
             settings = {
@@ -186,8 +167,8 @@ def fit(
                 "lr": lr,
                 "lr_schedule": lr_schedule if isinstance(lr_schedule, str) else "a function",
                 "epochs": None if lr_schedule == "constant" else epochs,  # the other schedules depend on it
-                "objective": _described(objective, vars(objective)),
-                "optimiser": _described(run.optimiser, run.optimiser.defaults),
+                "objective": described(objective, vars(objective)),
+                "optimiser": described(run.optimiser, run.optimiser.defaults),
                 "clip_norm": clip_norm,
                 "kl_warmup": kl_warmup,
                 "transform": getattr(transform, "__qualname__", None),
@@ -196,7 +177,7 @@ def fit(
             data = {"train": digest(x_train), "valid": None if x_valid is None else digest(x_valid)}
             identity = {"settings": settings, "data": data, "parameters": run.shapes()}
             keeper = Keeper(checkpoint, "training", identity, resume)
-        if keeper is None or not _load(keeper, run):
+        if keeper is None or not load(keeper, run):
             start_from = getattr(target, "start_from", None)
             if start_from is not None and not getattr(target, "started", False):
                 start_from(x_train, seed=seed)
@@ -206,7 +187,7 @@ def fit(
         show = bar(epochs * n, "training", "x", initial=len(run.epochs) * n, unit_scale=True)
         if not progress:
             show.disable = True
-        with show, warnings.catch_warnings():
+        with show, run.training_mode(), warnings.catch_warnings():
             # Pyro warns of a loss that is not finite; we stop with an error of our own.
             warnings.filterwarnings("ignore", message="Encountered", category=UserWarning)
             while len(run.epochs) < epochs and not (patience is not None and run.wait >= patience):
@@ -233,9 +214,9 @@ def fit(
                     with Path(history_path).open("a", encoding="utf-8") as log:
                         log.write(History(tuple(run.epochs[-1:])).jsonl())
                 if keeper is not None and keeper.due():
-                    _save(keeper, run)
+                    save(keeper, run)
         if keeper is not None:
-            _save(keeper, run)
+            save(keeper, run)
         if patience is not None:
             run.restore_best()
     return run.history()
@@ -246,132 +227,9 @@ def elbo(program: Program, x: Data, *, seed: int = 0) -> float:
     return _validate(program, x, seed)
 
 
-class _Run:
-    """The state of training that a checkpoint holds."""
-
-    def __init__(
-        self, program: Program, factory: OptimiserFactory, lr: float, x: Data, clip_norm: float | None
-    ) -> None:
-        self.program = program
-        self.parameters = program.parameters(x)
-        if not self.parameters:
-            raise InputError("target", "a program with at least one trainable parameter", "none")
-        self.optimiser = factory(list(self.parameters.values()), lr)
-        self.optim = SharedOptim(self.optimiser, clip_norm)
-        self.step = 0
-        self.epochs: list[Epoch] = []
-        self.wait = 0
-        self.best: dict[str, torch.Tensor] | None = None
-        self.best_epoch: int | None = None
-
-    def svi(self, beta: float, lr: float, objective: ELBO) -> SVI:
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        model, guide = self.program.annealed(beta)
-        return SVI(model, guide, self.optim, loss=objective)
-
-    def advance(self, svi: SVI, batch: Data) -> float:
-        """One step of SVI; the loss, summed over the batch."""
-        # Validation doubles the cost of a step: the data and the program were checked once, before the first.
-        with pyro.validation_enabled(False):
-            loss: float = svi.step(batch)
-        self.step += 1
-        return loss
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Parameters (unconstrained) and the buffers of the program's modules, by name; not copies."""
-        buffers = {
-            f"buffer/{i}/{name}": value
-            for i, module in enumerate(self.program.modules)
-            for name, value in module.named_buffers()
-        }
-        return {f"param/{name}": value for name, value in self.parameters.items()} | buffers
-
-    def shapes(self) -> dict[str, list[Any]]:
-        return {name: [*value.shape, str(value.dtype)] for name, value in self.state().items()}
-
-    def not_finite(self) -> str | None:
-        """The name of a parameter that holds NaN or an infinity, if there is one."""
-        return next((name for name, value in self.parameters.items() if not value.isfinite().all()), None)
-
-    def put(self, state: dict[str, torch.Tensor]) -> None:
-        with torch.no_grad():
-            for name, value in self.state().items():
-                value.copy_(state[name])
-
-    def record(self, epoch: Epoch, keep_best: bool) -> None:
-        self.epochs.append(epoch)
-        if not keep_best or epoch.valid_elbo is None:
-            return
-        best = -math.inf if self.best_epoch is None else self.epochs[self.best_epoch - 1].valid_elbo
-        if best is not None and epoch.valid_elbo > best:  # so that NaN is never the best
-            self.best_epoch, self.wait = epoch.epoch, 0
-            self.best = {name: value.detach().clone() for name, value in self.state().items()}
-        elif epoch.beta == 1.0:
-            self.wait += 1
-
-    def restore_best(self) -> None:
-        if self.best is not None:
-            self.put(self.best)
-
-    def history(self) -> History:
-        return History(tuple(self.epochs), self.best_epoch)
-
-
-def _not_finite(what: str, run: _Run, keeper: Keeper | None) -> NonFiniteError:
+def _not_finite(what: str, run: Run, keeper: Keeper | None) -> NonFiniteError:
     where = f"step {run.step} (epoch {len(run.epochs) + 1})"
     return NonFiniteError(f"{what} at {where}; last good checkpoint: {'none' if keeper is None else keeper}")
-
-
-def _described(thing: object, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A thing by its class and its plain options; not the learning rate, nor what an ELBO finds out by itself."""
-    plain = {
-        name: value
-        for name, value in options.items()
-        if name not in ("lr", "max_plate_nesting") and isinstance(value, bool | int | float | str)
-    }
-    return {"class": type(thing).__qualname__, **plain}
-
-
-def _save(keeper: Keeper, run: _Run) -> None:
-    tensors = {f"now/{name}": value for name, value in run.state().items()}
-    if run.best is not None:
-        tensors |= {f"best/{name}": value for name, value in run.best.items()}
-    numbers: dict[str, Any] = {}
-    for i, parameter in enumerate(run.parameters.values()):
-        for key, value in run.optimiser.state.get(parameter, {}).items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"optimiser/{i}/{key}"] = value
-            else:
-                numbers[f"{i}/{key}"] = value
-    state = {
-        "step": run.step,
-        "wait": run.wait,
-        "best_epoch": run.best_epoch,
-        "epochs": [dataclasses.asdict(epoch) for epoch in run.epochs],
-        "optimiser": numbers,
-    }
-    keeper.write(tensors, state)
-
-
-def _load(keeper: Keeper, run: _Run) -> bool:
-    """Put a saved state into ``run``; False if there is none."""
-    saved = keeper.read()
-    if saved is None:
-        return False
-    tensors, state = saved
-    run.put(under("now/", tensors))
-    own = run.state()
-    run.best = {name: value.to(own[name].device) for name, value in under("best/", tensors).items()} or None
-    leaves = list(run.parameters.values())
-    kept = under("optimiser/", tensors) | state["optimiser"]
-    for name, value in kept.items():
-        i, key = name.split("/", 1)
-        leaf = leaves[int(i)]
-        run.optimiser.state[leaf][key] = value.to(leaf.device) if isinstance(value, torch.Tensor) else value
-    run.step, run.wait, run.best_epoch = state["step"], state["wait"], state["best_epoch"]
-    run.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-    return True
 
 
 def _device(target: Any, device: str | torch.device | None, x: Data) -> torch.device:

@@ -1,0 +1,170 @@
+"""The state of a training run: what an epoch changes, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO, SVI
+
+from ppl_vae.checkpoint import Keeper, under
+from ppl_vae.errors import InputError
+from ppl_vae.history import Epoch, History
+from ppl_vae.program import Data, Program
+from ppl_vae.training.optimiser import OptimiserFactory, SharedOptim
+
+
+class Run:
+    """The state of training that a checkpoint holds."""
+
+    def __init__(
+        self, program: Program, factory: OptimiserFactory, lr: float, x: Data, clip_norm: float | None
+    ) -> None:
+        self.program = program
+        self.parameters = program.parameters(x)
+        if not self.parameters:
+            raise InputError("target", "a program with at least one trainable parameter", "none")
+        self.optimiser = factory(list(self.parameters.values()), lr)
+        self.optim = SharedOptim(self.optimiser, clip_norm)
+        self.step = 0
+        self.epochs: list[Epoch] = []
+        self.wait = 0
+        self.best: dict[str, torch.Tensor] | None = None
+        self.best_epoch: int | None = None
+
+    @contextmanager
+    def training_mode(self) -> Iterator[None]:
+        """Put a program that is in evaluation mode, as a loaded one is, into training mode for a while.
+
+        One that trains already is left alone: the user may have put some part of it into evaluation mode.
+        """
+        resting = [
+            child
+            for module in self.program.modules
+            if not module.training
+            for child in module.modules()
+            if not child.training
+        ]
+        for child in resting:
+            child.training = True
+        try:
+            yield
+        finally:
+            for child in resting:
+                child.training = False
+
+    def svi(self, beta: float, lr: float, objective: ELBO) -> SVI:
+        """Pyro's SVI on the program, its KL term weighted by ``beta``, at a learning rate of ``lr``."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        model, guide = self.program.annealed(beta)
+        return SVI(model, guide, self.optim, loss=objective)
+
+    def advance(self, svi: SVI, batch: Data) -> float:
+        """One step of SVI; the loss, summed over the batch."""
+        # Validation doubles the cost of a step: the data and the program were checked once, before the first.
+        with pyro.validation_enabled(False):
+            loss: float = svi.step(batch)
+        self.step += 1
+        return loss
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Parameters (unconstrained) and the buffers of the program's modules, by name; not copies."""
+        buffers = {
+            f"buffer/{i}/{name}": value
+            for i, module in enumerate(self.program.modules)
+            for name, value in module.named_buffers()
+        }
+        return {f"param/{name}": value for name, value in self.parameters.items()} | buffers
+
+    def shapes(self) -> dict[str, list[Any]]:
+        """The shape and the dtype of everything in `state`, in JSON's types."""
+        return {name: [*value.shape, str(value.dtype)] for name, value in self.state().items()}
+
+    def not_finite(self) -> str | None:
+        """The name of a parameter that holds NaN or an infinity, if there is one."""
+        return next((name for name, value in self.parameters.items() if not value.isfinite().all()), None)
+
+    def put(self, state: dict[str, torch.Tensor]) -> None:
+        """Copy a `state` into the parameters and buffers, in place."""
+        with torch.no_grad():
+            for name, value in self.state().items():
+                value.copy_(state[name])
+
+    def record(self, epoch: Epoch, keep_best: bool) -> None:
+        """Take in what an epoch came to; with ``keep_best``, keep a copy of the best parameters so far."""
+        self.epochs.append(epoch)
+        if not keep_best or epoch.valid_elbo is None:
+            return
+        best = -math.inf if self.best_epoch is None else self.epochs[self.best_epoch - 1].valid_elbo
+        if best is not None and epoch.valid_elbo > best:  # so that NaN is never the best
+            self.best_epoch, self.wait = epoch.epoch, 0
+            self.best = {name: value.detach().clone() for name, value in self.state().items()}
+        elif epoch.beta == 1.0:
+            self.wait += 1
+
+    def restore_best(self) -> None:
+        """Give the program the best parameters, if there are any."""
+        if self.best is not None:
+            self.put(self.best)
+
+    def history(self) -> History:
+        """The epochs so far."""
+        return History(tuple(self.epochs), self.best_epoch)
+
+
+def described(thing: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A thing by its class and its plain options; not the learning rate, nor what an ELBO finds out by itself."""
+    plain = {
+        name: value
+        for name, value in options.items()
+        if name not in ("lr", "max_plate_nesting") and isinstance(value, bool | int | float | str)
+    }
+    return {"class": type(thing).__qualname__, **plain}
+
+
+def save(keeper: Keeper, run: Run) -> None:
+    """Write everything that the rest of the run depends on."""
+    tensors = {f"now/{name}": value for name, value in run.state().items()}
+    if run.best is not None:
+        tensors |= {f"best/{name}": value for name, value in run.best.items()}
+    numbers: dict[str, Any] = {}
+    for i, parameter in enumerate(run.parameters.values()):
+        for key, value in run.optimiser.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimiser/{i}/{key}"] = value
+            else:
+                numbers[f"{i}/{key}"] = value
+    state = {
+        "step": run.step,
+        "wait": run.wait,
+        "best_epoch": run.best_epoch,
+        "epochs": [dataclasses.asdict(epoch) for epoch in run.epochs],
+        "optimiser": numbers,
+    }
+    keeper.write(tensors, state)
+
+
+def load(keeper: Keeper, run: Run) -> bool:
+    """Put a saved state into ``run``; False if there is none."""
+    saved = keeper.read()
+    if saved is None:
+        return False
+    tensors, state = saved
+    run.put(under("now/", tensors))
+    own = run.state()
+    run.best = {name: value.to(own[name].device) for name, value in under("best/", tensors).items()} or None
+    leaves = list(run.parameters.values())
+    kept = under("optimiser/", tensors) | state["optimiser"]
+    for name, value in kept.items():
+        i, key = name.split("/", 1)
+        leaf = leaves[int(i)]
+        run.optimiser.state[leaf][key] = value.to(leaf.device) if isinstance(value, torch.Tensor) else value
+    run.step, run.wait, run.best_epoch = state["step"], state["wait"], state["best_epoch"]
+    run.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+    return True
