@@ -25,9 +25,9 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
     return (int.from_bytes(digest, "little") + index) % 2**32
 
 
-def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    """A CPU generator on stream ``index`` of ``purpose``, for draws that need not go through Pyro."""
-    return torch.Generator().manual_seed(derive(seed, purpose, index))
+def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on ``device``, on stream ``index`` of ``purpose``, for draws that need not go through Pyro."""
+    return torch.Generator(device).manual_seed(derive(seed, purpose, index))
 
 
 @contextmanager

@@ -149,7 +149,9 @@ def fit(
         target.to(device)
     x_train = to_device(x_train, device)
     x_valid = None if x_valid is None else to_device(x_valid, device)
-    first = _transformed(take(x_train, slice(0, batch_size)), transform, rng.generator(seed, "check"))
+    first = _transformed(
+        take(x_train, slice(0, batch_size)), transform, rng.generator(seed, "check", device=device)
+    )
     if transform is None:
         _check_data(program, x_train, "x_train")
     if x_valid is not None:
@@ -253,7 +255,7 @@ def _check_data(program: Program, x: Data, argument: str) -> None:
 def _batches(x: Data, batch_size: int, transform: Transform | None, seed: int, epoch: int) -> Iterator[Data]:
     """The batches of an epoch, in its own order, transformed by its own draws."""
     order = torch.randperm(num_data(x), generator=rng.generator(seed, "shuffle", epoch)).to(device_of(x))
-    generator = rng.generator(seed, "transform", epoch)
+    generator = rng.generator(seed, "transform", epoch, device_of(x))
     for index in order.split(batch_size):
         yield _transformed(take(x, index), transform, generator)
 

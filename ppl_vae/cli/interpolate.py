@@ -1,0 +1,40 @@
+"""``ppl-vae interpolate``: straight lines between data in the latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ppl_vae.cli import machine
+from ppl_vae.cli.parsing import check_numbers, parse
+from ppl_vae.errors import InputError
+
+_DESCRIPTION = """\
+Decode the straight lines between the posterior means of pairs of data, drawn at random from the run's data set.
+Numbers (.npy) are (pairs, steps, *shape); a .csv has the steps of the first pair, then those of the second, ..."""
+_EXAMPLES = """\
+examples:
+  ppl-vae interpolate runs/digits --pairs 4 --steps 9 --out interpolation.png
+  ppl-vae interpolate runs/digits --pairs 1 --steps 50 --seed 3 --out path.npy"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command."""
+    from ppl_vae.cli import pictures
+
+    parser = pictures.picture_parser("interpolate", _DESCRIPTION, _EXAMPLES)
+    parser.add_argument("--pairs", type=int, default=4, help="how many lines")
+    parser.add_argument("--steps", type=int, default=9, help="points on a line, both ends included")
+    pictures.add_data_options(parser)
+    settings = parse(parser, argv)
+    check_numbers(settings, counts=("pairs", "steps"), seeds=("seed",))
+    if settings["steps"] < 2:
+        raise InputError("--steps", "at least 2", settings["steps"])
+    output = pictures.Output(settings, "interpolation")
+    from ppl_vae import plots
+
+    with machine.threads(settings["threads"]):
+        vae = pictures.open_model(output.folder, settings["device"])
+        x = pictures.load_data(settings, output.folder, vae, 2 * settings["pairs"], "--pairs")
+        lines = pictures.paths(vae, x, settings["pairs"], settings["steps"])
+        numbers = lines.flatten(0, 1) if output.path.suffix.lower() == ".csv" else lines
+        return output.write(numbers, lambda shape: plots.interpolation(lines.cpu(), shape))

@@ -1,0 +1,273 @@
+"""The options of models, and the VAE and objective that they name."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from pyro.infer import ELBO
+from torch import nn
+
+from ppl_vae import rng
+from ppl_vae.cli.oneline import UsageError, option, relabel
+from ppl_vae.data import Dataset
+from ppl_vae.errors import InputError
+from ppl_vae.likelihoods import Likelihood
+from ppl_vae.networks import MLP, ConvNet, Network
+from ppl_vae.posteriors import Posterior
+from ppl_vae.priors import Prior
+from ppl_vae.vae import VAE
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+_OWN = "or the import path of {} of your own (my_file.{})"
+CLASSES = {
+    "prior": "StandardNormal, MixtureOfGaussians, VampPrior, " + _OWN.format("a Prior", "MyPrior"),
+    "likelihood": "Bernoulli, Binomial, Gaussian, " + _OWN.format("a Likelihood", "MyLikelihood"),
+    "posterior": "MeanFieldNormal, MultivariateNormal, " + _OWN.format("a Posterior", "MyPosterior"),
+    "network": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyNetwork"),
+    "encoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyEncoder"),
+    "decoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyDecoder"),
+    "objective": "Trace_ELBO, TraceMeanField_ELBO, another of Pyro's, " + _OWN.format("an ELBO", "MyELBO"),
+}
+_BASES: dict[str, type] = {
+    "prior": Prior,
+    "likelihood": Likelihood,
+    "posterior": Posterior,
+    "network": Network,
+    "encoder": Network,
+    "decoder": Network,
+    "objective": ELBO,
+}
+_BYTES = 16  # a float32 parameter, its gradient, and Adam's two averages
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """``--latent-dim``, and an option for each part."""
+    model = parser.add_argument_group(
+        "model",
+        "a part is a class of ppl_vae by its name, or one of your own by its import path (my_file.MyPrior for a file\n"
+        "my_file.py in the current folder); its options follow, as in --prior.components 500. The sizes are supplied.\n"
+        "--prior.help VampPrior lists the options of a class.",
+    )
+    model.add_argument("--latent-dim", type=int, default=8, help="numbers in the latent vector z")
+    model.add_argument(
+        "--prior",
+        type=Callable[[int], Prior],
+        default={"class_path": "ppl_vae.priors.StandardNormal"},
+        help="p(z)",
+        metavar="CLASS",
+    )
+    model.add_argument(
+        "--likelihood",
+        type=Callable[[Any], Likelihood] | None,
+        help="p(x|z). Default: what the data call for: Bernoulli for binary data, Binomial for counts, Gaussian with a "
+        "learned scale for real numbers",
+        metavar="CLASS",
+    )
+    model.add_argument(
+        "--posterior",
+        type=Callable[[int], Posterior],
+        default={"class_path": "ppl_vae.posteriors.MeanFieldNormal"},
+        help="q(z|x)",
+        metavar="CLASS",
+    )
+    for name, text in (
+        ("network", "the encoder and the decoder. Default: MLP"),
+        ("encoder", "another class for the encoder alone"),
+        ("decoder", "another class for the decoder alone"),
+    ):
+        model.add_argument(
+            f"--{name}",
+            type=Callable[[Any, Any], Network] | None,
+            help=text,
+            metavar="CLASS",
+        )
+    model.add_argument(
+        "--hidden",
+        type=int | list[int] | None,
+        help='widths of the hidden layers, encoder first to last: "[200, 200]", short for --network.hidden',
+    )
+    model.add_argument(
+        "--activation",
+        type=str | None,
+        help="tanh, relu, softplus, elu, gelu, silu, leaky_relu or sigmoid, short for --network.activation",
+    )
+
+
+def resolve(settings: dict[str, Any]) -> None:
+    """Put the networks' classes and options in the place of the short options; the likelihood waits for data."""
+    settings["network"] = _with_defaults(
+        "network", settings["network"] or {"class_path": "ppl_vae.networks.MLP"}
+    )
+    for short in ("hidden", "activation"):
+        value = settings.pop(short, None)
+        if value is None:
+            continue
+        parameters = inspect.signature(import_class("network", settings["network"])).parameters
+        if short not in parameters:
+            raise UsageError(
+                option(short), f"a --network that has {short}", settings["network"]["class_path"]
+            )
+        settings["network"]["init_args"][short] = value
+    for role in ("prior", "posterior", "likelihood", "encoder", "decoder", "objective"):
+        if settings[role] is not None:
+            settings[role] = _with_defaults(role, settings[role])
+
+
+def convolutional(settings: dict[str, Any]) -> bool:
+    """Whether a network wants images as ``(C, H, W)``."""
+    specs = [(role, settings[role]) for role in ("network", "encoder", "decoder")]
+    return any(spec is not None and issubclass(import_class(role, spec), ConvNet) for role, spec in specs)
+
+
+def default_likelihood(dataset: Dataset) -> dict[str, Any]:
+    """The likelihood that the data call for; raises `InputError` for grey levels, which have none."""
+    if dataset.values == "binary":
+        return {"class_path": "ppl_vae.likelihoods.Bernoulli", "init_args": {}}
+    if dataset.values == "counts":
+        splits = (dataset.train, dataset.valid, dataset.test)
+        top = dataset.total_count or max(int(x.max()) for x in splits if x is not None)
+        return {"class_path": "ppl_vae.likelihoods.Binomial", "init_args": {"total_count": top}}
+    if dataset.values == "real":
+        return {
+            "class_path": "ppl_vae.likelihoods.Gaussian",
+            "init_args": {"scale": "learned", "min_scale": 1e-3},
+        }
+    raise InputError(
+        "--likelihood",
+        "a choice, since no likelihood is natural for grey levels in [0, 1] (Gaussian would do; or --view dynamic or "
+        "threshold for Bernoulli)",
+        "none",
+    )
+
+
+def build(settings: dict[str, Any], dataset: Dataset) -> VAE:
+    """The VAE that the resolved ``settings`` name; raises `InputError` naming the option at fault."""
+    dim, shape, seed = settings["latent_dim"], tuple(dataset.shape), settings["seed"]
+    _check_size(settings, dataset.shape.numel())
+    # A user's own class may draw its start from torch's global generator: that too is a function of the seed.
+    with rng.seeded("cpu", seed, "command line"):
+        prior = _make("prior", settings["prior"], dim)
+        likelihood = _make("likelihood", settings["likelihood"], shape)
+        posterior = _make("posterior", settings["posterior"], dim)
+        try:
+            return VAE(
+                prior,
+                likelihood,
+                posterior,
+                encoder=_network("encoder", settings),
+                decoder=_network("decoder", settings),
+                seed=seed,
+            )
+        except InputError as error:
+            names = {role: option(role) for role in (*_BASES, "hidden", "activation")}
+            raise relabel(error, names | {"features": "--prior"}) from error
+
+
+def objective(settings: dict[str, Any]) -> ELBO:
+    """The objective; raises `InputError` naming the option at fault."""
+    made: ELBO = _make("objective", settings["objective"])
+    return made
+
+
+def import_class(role: str, spec: dict[str, Any]) -> type:
+    """The class that ``spec`` names; raises `UsageError` if it is none, or not one for this ``role``."""
+    path = spec["class_path"]
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(option(role), CLASSES[role], f"{path!r} ({error})") from error
+    if not (isinstance(kind, type) and issubclass(kind, _BASES[role])):
+        raise UsageError(option(role), CLASSES[role], f"{path!r} (no {_BASES[role].__name__})")
+    return kind
+
+
+def _with_defaults(role: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with the options that the class has by default, so that a run does not change when they do."""
+    kind = import_class(role, spec)
+    given = dict(spec.get("init_args") or {})
+    supplied = {"network": 2, "encoder": 2, "decoder": 2, "objective": 0}.get(role, 1)  # the sizes, by us
+    for name, parameter in list(inspect.signature(kind).parameters.items())[supplied:]:
+        plain = parameter.default is None or isinstance(
+            parameter.default, bool | int | float | str | list | tuple
+        )
+        if (
+            name not in given
+            and plain
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ):
+            given[name] = parameter.default
+    return {"class_path": spec["class_path"], "init_args": given}
+
+
+def _make(role: str, spec: dict[str, Any], *sizes: Any, reverse: bool = False) -> Any:
+    kind, given = import_class(role, spec), dict(spec["init_args"])
+    if reverse and issubclass(kind, MLP) and isinstance(given.get("hidden"), Sequence):
+        given["hidden"] = given["hidden"][::-1]
+    names = {name: f"{option(role)}.{name}" for name in given}
+    for short in ("hidden", "activation"):
+        names[short] = f"{option(role)}.{short}" if role in ("encoder", "decoder") else option(short)
+    for name, value in given.items():
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InputError(names[name], "an integer of 64 bits", value)
+    try:
+        return kind(*sizes, **given)
+    except InputError as error:
+        raise relabel(error, {"dim": "--latent-dim", **names}) from error
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise InputError(
+            option(role), "a class that can be made", f"{spec['class_path']}, which raised {text}"
+        ) from error
+
+
+def _network(side: str, settings: dict[str, Any]) -> Callable[[Sequence[int], Sequence[int]], nn.Module]:
+    role = side if settings[side] is not None else "network"
+
+    def factory(in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Module:
+        reverse = side == "decoder" and role == "network"
+        made: nn.Module = _make(role, settings[role], in_shape, out_shape, reverse=reverse)
+        return made
+
+    return factory
+
+
+def _check_size(settings: dict[str, Any], datum: int) -> None:
+    """Refuse sizes whose parameters alone would not fit in this machine's memory, before any is allocated."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**36
+    dim = settings["latent_dim"]
+    hidden = settings["network"]["init_args"].get("hidden")
+    widths = [hidden] if isinstance(hidden, int) else list(hidden or [])
+    if not all(isinstance(width, int) for width in widths):
+        widths = []
+    last = (widths or [datum])[-1]
+    outputs = dim * dim // 2 if "MultivariateNormal" in settings["posterior"]["class_path"] else 2 * dim
+    sizes = {
+        "--latent-dim": last * (dim + outputs),
+        "--hidden": 2 * sum(a * b for a, b in pairwise([datum, *widths])),
+    }
+    for role in ("prior", "posterior", "network"):
+        for name, value in settings[role]["init_args"].items():
+            if (
+                isinstance(value, int)
+                and not isinstance(value, bool)
+                and "seed" not in name
+                and name != "hidden"
+            ):
+                sizes[f"{option(role)}.{name}"] = value * max(dim, datum if role == "prior" else 1)
+    for name, size in sizes.items():
+        if size * _BYTES > memory:
+            raise InputError(
+                name,
+                f"sizes whose parameters fit in this machine's memory of {memory / 2**30:.3g} GiB",
+                f"about {size * _BYTES / 2**30:.3g} GiB",
+            )

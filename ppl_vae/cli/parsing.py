@@ -1,0 +1,99 @@
+"""Command lines and YAML files into plain dictionaries of options."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+
+from ppl_vae.cli.oneline import UsageError, from_jsonargparse, option
+from ppl_vae.errors import check_positive_float, check_positive_int, check_seed
+
+_WIDTH = 110
+_TIDY = (
+    (r"type: (Callable\[\[.*?\], \w+\]( \| null)?|<class 'ELBO'>), (default: null, )?", ""),  # said in words
+    (r"\{'class_path': '[\w.]*?(\w+)'\}", r"\1"),
+    (r"known subclasses:.*?(?=\)$)", lambda match: re.sub(r"\b(?:\w+\.)+(?=\w)", "", match[0])),
+    (r" \| null, default: null", ""),  # an option that is not given; the text says what happens then
+    (r"default: null(, )?", ""),
+    (r"\(default: False\)", ""),
+    (r"type: list\[int\]", "type: list of int"),
+)
+
+
+class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """jsonargparse's types and defaults without what only Python's programmers would read."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        options.setdefault("width", min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
+        super().__init__(prog, **options)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        for pattern, replacement in _TIDY:
+            text = re.sub(pattern, replacement, text)
+        return text.strip()
+
+
+def make_parser(command: str, description: str, examples: str) -> ArgumentParser:
+    """A parser that raises instead of ending the process."""
+    return ArgumentParser(
+        prog=f"ppl-vae {command}",
+        description=description,
+        epilog=examples,
+        formatter_class=_Formatter,
+        exit_on_error=False,
+        print_config=None,
+        default_env=False,
+        allow_abbrev=False,
+    )
+
+
+def parse(
+    parser: ArgumentParser, argv: Sequence[str], classes: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """The options by name, as plain values.
+
+    Args:
+        parser: from `make_parser`.
+        argv: the arguments after the command.
+        classes: for each option that takes a class, what it expects in words.
+
+    Raises:
+        UsageError: in one line, whatever is wrong.
+    """
+    try:
+        parsed = parser.parse_args(list(argv))
+    except (ArgumentError, argparse.ArgumentError) as error:
+        raise from_jsonargparse(error, classes or {}) from error
+    except UnicodeDecodeError as error:
+        raise UsageError("--config", "a YAML file of options", error) from error
+    settings: dict[str, Any] = parsed.as_dict()
+    for name in classes or {}:
+        value = settings.get(name)
+        if value is not None and not (isinstance(value, dict) and "class_path" in value):
+            raise UsageError(option(name), (classes or {})[name], "a function")
+    return settings
+
+
+def check_numbers(
+    settings: dict[str, Any],
+    *,
+    counts: Sequence[str] = (),
+    rates: Sequence[str] = (),
+    seeds: Sequence[str] = (),
+) -> None:
+    """Refuse counts below 1, rates that are not positive and finite, and bad seeds; None is "not given"."""
+    checks: list[tuple[Sequence[str], Callable[[str, Any], object]]] = [
+        (counts, check_positive_int),
+        (rates, check_positive_float),
+        (seeds, lambda argument, value: check_seed(value, argument)),
+    ]
+    for names, check in checks:
+        for name in names:
+            if settings[name] is not None:
+                check(option(name), settings[name])

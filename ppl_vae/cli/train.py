@@ -1,0 +1,301 @@
+"""``ppl-vae train``: from options to a run folder with a trained VAE."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ppl_vae import files
+from ppl_vae.cli import datasets, machine
+from ppl_vae.cli.oneline import Interrupted, option, relabel
+from ppl_vae.cli.parsing import check_numbers, make_parser, parse
+from ppl_vae.cli.runfolder import (
+    CHECKPOINT,
+    DATA,
+    HISTORY,
+    MODEL,
+    OutputFolder,
+    dump_yaml,
+    run_folder,
+)
+from ppl_vae.errors import InputError, check_one_of
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+    from pyro.infer import ELBO
+
+    from ppl_vae.data import Dataset
+    from ppl_vae.history import History
+    from ppl_vae.vae import VAE
+
+_DESCRIPTION = """\
+Train a VAE into a run folder: config.yaml (every option resolved: with --config it repeats the run to the last bit),
+vae.safetensors, history.jsonl, data.json, a checkpoint, and pictures in figures/.
+
+Killed or stopped, the same command with --resume goes on from the checkpoint and ends with the same bits."""
+
+_EXAMPLES = """\
+examples:
+  ppl-vae train --data digits --latent-dim 8 --epochs 200 --patience 30 --out runs/digits
+  ppl-vae train --data digits --view counts --prior VampPrior --prior.components 100
+  ppl-vae train --data mnist --data-dir mnist --network ConvNet --network.channels "[32, 64]" --latent-dim 50
+  ppl-vae train --data array --path x.npy --likelihood Gaussian --likelihood.scale decoder
+  ppl-vae train --prior my_file.MyPrior --prior.my_arg 3 --hidden "[200, 200]" --activation tanh
+  ppl-vae train --prior.help VampPrior
+  ppl-vae train --config runs/digits/config.yaml --seed 1 --out runs/digits-1"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training run, checked as far as it can be without training.
+
+    Attributes:
+        settings: the resolved options, as config.yaml holds them.
+        dataset: the data.
+        vae: the model, untrained.
+        objective: the objective.
+        folder: where it goes; nothing has been written there.
+    """
+
+    settings: dict[str, Any]
+    dataset: Dataset
+    vae: VAE
+    objective: ELBO
+    folder: OutputFolder
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command."""
+    settings = parse_options(argv)
+    resume, overwrite = settings.pop("resume"), settings.pop("overwrite")
+    show, out = settings.pop("print_config"), settings.pop("out")
+    settings.pop("config", None)
+    resolve(settings, None if out is None or not resume else run_folder(out))
+    folder = run_folder(out or default_out(settings))
+    if not show:
+        folder.check(resume=resume, overwrite=overwrite)
+    job = prepare(settings, folder)
+    if show:
+        print(dump_yaml(job.settings), end="")
+        return 0
+    execute(job, resume=resume, overwrite=overwrite)
+    print(f"pictures in {folder.path / 'figures'}; next: ppl-vae evidence {shlex.quote(str(folder.path))}")
+    return 0
+
+
+def parser() -> ArgumentParser:
+    """The command's options."""
+    from ppl_vae.cli import models
+
+    made = make_parser("train", _DESCRIPTION, _EXAMPLES)
+    made.add_argument(
+        "--config",
+        action="config",
+        help="a YAML file of options, a config.yaml say; options after it override it",
+    )
+    made.add_argument(
+        "--print-config", action="store_true", help="print the resolved config.yaml; write nothing"
+    )
+    made.add_argument(
+        "--out", type=str | None, help="the run folder (default: runs/ and a name made of data and model)"
+    )
+    made.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier run's files there; other files stay"
+    )
+    made.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in the run folder, if any"
+    )
+    datasets.add_options(made)
+    models.add_options(made)
+    training = made.add_argument_group("training")
+    training.add_argument("--epochs", type=int, default=100, help="passes over the training data")
+    training.add_argument("--batch-size", type=int, default=128, help="data a step")
+    training.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate")
+    training.add_argument(
+        "--lr-schedule",
+        type=str,
+        default="constant",
+        help="constant, cosine or burda: the rate over the epochs",
+    )
+    training.add_argument(
+        "--kl-warmup", type=int, default=0, help="epochs over which the weight of the KL term grows to 1"
+    )
+    training.add_argument(
+        "--patience",
+        type=int | None,
+        help="stop when the validation ELBO has not risen for so many epochs, and keep the best epoch's parameters",
+    )
+    from pyro.infer import ELBO
+
+    training.add_argument(
+        "--objective",
+        type=ELBO,
+        default={"class_path": "pyro.infer.Trace_ELBO"},
+        metavar="CLASS",
+        help="one of Pyro's ELBOs by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO...), or your own by import path",
+    )
+    training.add_argument("--clip-norm", type=float | None, help="bound on the norm of the gradient")
+    training.add_argument(
+        "--seed", type=int, default=0, help="of everything random in the model and in training"
+    )
+    machine.add_options(training)
+    return made
+
+
+def parse_options(argv: Sequence[str]) -> dict[str, Any]:
+    """The options, before anything is resolved."""
+    from ppl_vae.cli import models
+
+    return parse(parser(), argv, models.CLASSES)
+
+
+def default_out(settings: dict[str, Any]) -> Path:
+    """``runs/digits-binary-VampPrior-z8-seed0``."""
+    prior = settings["prior"]["class_path"].rpartition(".")[2]
+    return (
+        Path("runs") / f"{datasets.title(settings)}-{prior}-z{settings['latent_dim']}-seed{settings['seed']}"
+    )
+
+
+def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
+    """Put values in the place of everything that is left to the library or the machine, and check the numbers.
+
+    Args:
+        settings: the options, changed in place.
+        resumed: the run that is to go on, if any: what the machine would choose stays as it was there.
+    """
+    from ppl_vae.cli import models
+    from ppl_vae.schedules import SCHEDULES
+
+    check_numbers(
+        settings,
+        counts=("latent_dim", "epochs", "batch_size", "patience"),
+        rates=("lr", "clip_norm"),
+        seeds=("seed", "data_seed"),
+    )
+    if settings["kl_warmup"] < 0:
+        raise InputError("--kl-warmup", "a number of epochs, 0 or more", settings["kl_warmup"])
+    check_one_of("--lr-schedule", settings["lr_schedule"], SCHEDULES)
+    models.resolve(settings)
+    datasets.resolve(settings, convolutional=models.convolutional(settings))
+    if resumed is not None and resumed.began():
+        before = resumed.settings()
+        if settings["threads"] is None and isinstance(before.get("threads"), int):
+            settings["threads"] = before["threads"]
+        if settings["device"] == "auto" and isinstance(before.get("device"), str):
+            settings["device"] = before["device"]
+    machine.resolve(settings)
+
+
+def prepare(settings: dict[str, Any], folder: OutputFolder) -> Job:
+    """Load the data, build the model, and check that they fit; nothing is written.
+
+    Raises:
+        InputError: naming the option or the file at fault.
+    """
+    from ppl_vae.cli import models
+
+    dataset = datasets.load(settings)
+    if settings["likelihood"] is None:
+        settings["likelihood"] = models.default_likelihood(dataset)
+    if settings["patience"] is not None and dataset.valid is None:
+        raise InputError(
+            "--patience", "data with a validation split", f"--data {settings['data']} without one"
+        )
+    with machine.threads(settings["threads"]):
+        vae, objective = models.build(settings, dataset), models.objective(settings)
+        vae.config()  # refuses a part that could not be saved
+        _check_data(vae, dataset, settings)
+        _rehearse(vae, dataset, objective)
+    return Job(settings, dataset, vae, objective, folder)
+
+
+def _check_data(vae: VAE, dataset: Dataset, settings: dict[str, Any]) -> None:
+    for split in datasets.SPLITS:
+        x = getattr(dataset, split)
+        if x is None or (split == "train" and dataset.resample is not None):
+            continue
+        try:
+            vae.check_data(x)
+        except InputError as error:
+            source = settings["path"] if settings["data"] == "array" else f"--data {settings['data']}"
+            raise relabel(error, {error.argument: f"{source} ({split} split)"}) from None
+
+
+def _rehearse(vae: VAE, dataset: Dataset, objective: ELBO) -> None:
+    """Run the program and the objective on two data, so that what cannot work fails before anything is written."""
+    import pyro
+
+    from ppl_vae import rng
+
+    x = dataset.train[:2]
+    if dataset.resample is not None:
+        x = dataset.resample(x, rng.generator(0, "rehearsal"))
+    vae.eval()
+    with rng.forked("cpu"), pyro.validation_enabled(False):
+        vae.program.check(x)
+        cast(Any, objective).loss(vae.model, vae.guide, x)  # Pyro's base class declares no loss
+    vae.train()
+
+
+def execute(job: Job, *, resume: bool = False, overwrite: bool = False) -> History:
+    """Train, save and draw."""
+    from ppl_vae import __version__, persistence, training
+    from ppl_vae.cli import pictures
+
+    path, settings = job.folder.path, job.settings
+    began = job.folder.began()
+    if resume and began:
+        job.folder.check_same(settings)
+        job.folder.sweep()
+    else:
+        import torch
+
+        header = (
+            f"# ppl_vae {__version__}, torch {torch.__version__}. The same numbers again, elsewhere:\n"
+            "#   ppl-vae train --config config.yaml --out OTHER\n"
+        )
+        job.folder.begin(settings, header=header, overwrite=overwrite)
+    files.write_json(path / DATA, job.dataset.describe())
+    try:
+        with machine.threads(settings["threads"]):
+            history = training.fit(
+                job.vae,
+                job.dataset.train,
+                x_valid=job.dataset.valid,
+                objective=job.objective,
+                epochs=settings["epochs"],
+                batch_size=settings["batch_size"],
+                lr=settings["lr"],
+                lr_schedule=settings["lr_schedule"],
+                clip_norm=settings["clip_norm"],
+                kl_warmup=settings["kl_warmup"],
+                patience=settings["patience"],
+                transform=job.dataset.resample,
+                seed=settings["seed"],
+                device=settings["device"],
+                checkpoint=path / CHECKPOINT,
+                resume=resume,
+                history_path=path / HISTORY,
+            )
+            persistence.save(job.vae, path / MODEL)
+            pictures.draw_run(job.vae.eval(), job.dataset, history, path, seed=settings["seed"])
+    except KeyboardInterrupt:
+        where = shlex.quote(str(path))
+        config = shlex.quote(str(path / job.folder.marker))
+        raise Interrupted(f"go on with: ppl-vae train --config {config} --out {where} --resume") from None
+    except InputError as error:
+        raise relabel(error, {name: option(name) for name in settings}) from error
+    print(_summary(job, history))
+    return history
+
+
+def _summary(job: Job, history: History) -> str:
+    last, best = history[-1], history.best_epoch
+    kept = last if best is None else history[best - 1]
+    elbo = "" if kept.valid_elbo is None else f"; validation ELBO {kept.valid_elbo:.2f} nats a datum"
+    which = "" if best is None or best == last.epoch else f" (kept: epoch {best})"
+    return f"trained for {len(history)} epochs{which}{elbo}; run folder: {job.folder.path}"
