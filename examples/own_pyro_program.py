@@ -17,7 +17,9 @@ CLASSES, POPULATION, WITHIN, NOISE = 4, 2.0, 1.0, 0.5
 def model(x):
     with pyro.plate("data", len(x), dim=-1):
         mu = pyro.sample("mu", dist.Normal(0.0, POPULATION))
-        theta = pyro.sample("theta", dist.Normal(mu[..., None].expand(*mu.shape, CLASSES), WITHIN).to_event(1))
+        theta = pyro.sample(
+            "theta", dist.Normal(mu[..., None].expand(*mu.shape, CLASSES), WITHIN).to_event(1)
+        )
         pyro.sample("x", dist.Normal(theta, NOISE).to_event(1), obs=x)
 
 

@@ -12,7 +12,9 @@ def main(epochs: int = 60, num_samples: int = 2000) -> pv.Evidence:
         hidden=(200, 200),
         activation="tanh",
     )
-    history = pv.fit(vae, digits.train, x_valid=digits.valid, epochs=epochs, batch_size=64, patience=15, seed=0)
+    history = pv.fit(
+        vae, digits.train, x_valid=digits.valid, epochs=epochs, batch_size=64, patience=15, seed=0
+    )
     print(f"trained for {len(history)} epochs; validation ELBO {history[-1].valid_elbo:.2f} nats a digit")
 
     evidence = pv.evidence.importance(vae.program, digits.test, num_samples=num_samples, seed=0)

@@ -36,7 +36,9 @@ def main(epochs: int = 60, num_samples: int = 2000) -> dict[str, pv.Evidence]:
     likelihoods = {"Binomial": pv.likelihoods.Binomial(64, 16), "BetaBinomial": BetaBinomial(64, 16)}
     results = {}
     for name, likelihood in likelihoods.items():
-        vae = pv.VAE(pv.priors.StandardNormal(8), likelihood, pv.posteriors.MeanFieldNormal(8), hidden=(200, 200))
+        vae = pv.VAE(
+            pv.priors.StandardNormal(8), likelihood, pv.posteriors.MeanFieldNormal(8), hidden=(200, 200)
+        )
         pv.fit(vae, digits.train, x_valid=digits.valid, epochs=epochs, batch_size=64, patience=15, seed=0)
         results[name] = pv.evidence.importance(vae.program, digits.test, num_samples=num_samples, seed=0)
         print(f"{name}:\n{results[name]}\n")

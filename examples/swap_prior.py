@@ -19,7 +19,9 @@ def main(epochs: int = 60, num_samples: int = 2000) -> dict[str, pv.Evidence]:
         results[name] = pv.evidence.importance(vae.program, digits.test, num_samples=num_samples, seed=0)
 
     baseline = results["StandardNormal"]
-    print("prior                 log p(x)   ELBO       difference from StandardNormal, paired over the test digits")
+    print(
+        "prior                 log p(x)   ELBO       difference from StandardNormal, paired over the test digits"
+    )
     for name, evidence in results.items():
         # The same digits under both models: most of the spread over digits cancels in the difference.
         difference = evidence.log_evidence - baseline.log_evidence

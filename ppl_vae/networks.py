@@ -74,7 +74,9 @@ class Network(Part):
         if split < 0 or x.shape[split:] != self.in_shape:
             raise InputError("x", f"a tensor of shape (..., {_words(self.in_shape)})", describe(x))
         leading = x.shape[:split]
-        return self.map_batch(x.reshape(math.prod(leading), *self.in_shape)).reshape(*leading, *self.out_shape)
+        return self.map_batch(x.reshape(math.prod(leading), *self.in_shape)).reshape(
+            *leading, *self.out_shape
+        )
 
     def set_output_bias(self, values: torch.Tensor) -> None:
         """Copy ``values`` (of ``out_shape``, or flat) into the output's bias, in place."""

@@ -18,6 +18,7 @@ from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.progress import bar
 
+_DATA = 256  # data in a tile on a CPU, at most
 _SAMPLES = 64  # the accumulator's own block: a tile of samples is a multiple of it
 
 
@@ -72,6 +73,9 @@ def importance(
         check_positive_int("chunk_size", chunk_size)
     n = num_data(x)
     with torch.no_grad():
+        if program.check_data is not None:
+            # All of x first: a block would count its bad datum from its own start.
+            program.check_data(x)
         width = program.check(take(x, slice(0, 1))).numbers_per_datum
         tiles = Tiles.plan(n, num_samples, width, device_of(x))
         keeper = None if checkpoint is None else _keeper(checkpoint, program, x, num_samples, seed, resume)
@@ -85,7 +89,7 @@ def importance(
             for block in range(start // tiles.data, tiles.blocks):
                 part = take(x, tiles.rows(block))
                 size = num_data(part)
-                program.check(part)
+                program.check(part, offset=block * tiles.data)
                 sums, current = current or Accumulator(size, num_samples, device_of(x)), None
                 for chunk in tiles.chunks(sums.count, chunk_size):
                     weights = [_tile(program, part, tiles, seed, block, tile) for tile in chunk]
@@ -137,7 +141,8 @@ class Tiles:
         """
         numbers = 2**25 if device.type == "cuda" else 2**20
         pairs = min(max(numbers // max(width, 1), 256), 2**16)
-        data = min(num_data, max(1, pairs // _SAMPLES))
+        # The sums keep the largest of a datum's weights, O(sqrt(S)): on a CPU few enough data for that to be little.
+        data = min(num_data, max(1, pairs // _SAMPLES), num_data if device.type == "cuda" else _DATA)
         samples = max(_SAMPLES, pairs // data // _SAMPLES * _SAMPLES)
         return cls(num_data, num_samples, data, min(samples, num_samples))
 
@@ -162,7 +167,8 @@ class Tiles:
     def chunks(self, done: int, chunk_size: int | None) -> Iterator[range]:
         """The tiles that remain after ``done`` samples, gathered into chunks."""
         step = 1 if chunk_size is None else max(1, chunk_size // self.samples)
-        for first in range(done // self.samples, self.tiles, step):
+        started = math.ceil(done / self.samples)  # not the floor: the last tile may be smaller
+        for first in range(started, self.tiles, step):
             yield range(first, min(first + step, self.tiles))
 
 

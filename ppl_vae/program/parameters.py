@@ -7,10 +7,16 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.nn.module import _Context
 from pyro.params.param_store import ParamStoreDict
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK, Message, apply_stack
 from torch import nn
+
+if not hasattr(_Context, "param_state"):
+    # A PyroModule made while `module_local_params` was off lacks what the setting needs of it, and Pyro raises
+    # AttributeError when it is switched on, as here, around a program; None makes Pyro start an empty state.
+    _Context.param_state = None  # type: ignore[assignment]
 
 
 def expose_parameters(name: str, module: nn.Module) -> None:
@@ -22,13 +28,16 @@ def expose_parameters(name: str, module: nn.Module) -> None:
     """
     if not _PYRO_STACK:
         return
+    one_is_enough = any(isinstance(handler, OwnParameters) and not handler.listed for handler in _PYRO_STACK)
     for key, parameter in module.named_parameters():
         if parameter.requires_grad:
             _param_site(f"{name}.{key}", parameter)
+            if one_is_enough:
+                return
 
 
 def _param_site(name: str, parameter: nn.Parameter) -> None:
-    parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # Pyro's convention
+    _refer(parameter)
     apply_stack(
         Message(
             type="param", name=name, fn=_never_called, is_observed=False, args=(name, parameter), kwargs={},
@@ -36,6 +45,10 @@ def _param_site(name: str, parameter: nn.Parameter) -> None:
             continuation=None, infer={},
         )
     )  # fmt: skip
+
+
+def _refer(parameter: nn.Parameter) -> None:
+    parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # Pyro's convention
 
 
 def _never_called(*_: Any, **__: Any) -> None:
@@ -50,11 +63,43 @@ class OwnParameters(Messenger):
         scratch: where first values go that nobody has trained. While evaluating, a name is looked up in
             ``own``, then in Pyro's global store (somebody may have trained it there), then in ``scratch``;
             ``None`` means that the program is being trained and ``own`` takes everything.
+        owned: where the parameters of modules are noted, while training.
+        role: "model" or "guide" in training. Parameters that modules bring have it put before their names: two
+            modules may use one name for two parameters, and SVI, which goes by names, would train only one.
+        listed: whether `expose_parameters` is to name all parameters of a module, or only the first. Listing them
+            takes a quarter of the time that Pyro adds to a step, so `fit`, which asked for them once, does without;
+            but Pyro's ELBOs go backward only if they saw a parameter.
     """
 
-    def __init__(self, own: ParamStoreDict, scratch: ParamStoreDict | None) -> None:
+    def __init__(
+        self,
+        own: ParamStoreDict,
+        scratch: ParamStoreDict | None,
+        owned: dict[int, nn.Parameter],
+        role: str = "",
+        listed: bool = True,
+    ) -> None:
         super().__init__()
-        self.own, self.scratch = own, scratch
+        self.own, self.scratch, self.owned, self.role, self.listed = own, scratch, owned, role, listed
+        self.trained = ParamStoreDict()
+
+    def __enter__(self) -> OwnParameters:
+        # Pyro hides its global store while a PyroModule with local parameters runs: know it from before.
+        store = pyro.get_param_store()
+        if self.scratch is not None and store:
+            self.trained.set_state(
+                {"params": dict(store.named_parameters()), "constraints": dict(store._constraints)}
+            )
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self.role:
+            # A PyroModule that ran saved the global store, and Pyro strips what is in it of this reference, by
+            # which SVI finds a parameter: those of the guide, too, when it is the model that ran.
+            for parameter in self.owned.values():
+                _refer(parameter)
 
     def _pyro_param(self, msg: Any) -> None:
         if msg["value"] is not None:
@@ -62,13 +107,24 @@ class OwnParameters(Messenger):
         name, *rest = msg["args"]
         if rest and isinstance(rest[0], nn.Parameter):
             # A module's own parameter (pyro.module): the module keeps it, under any name.
-            rest[0].unconstrained = weakref.ref(rest[0])  # type: ignore[attr-defined]
+            _refer(rest[0])
+            self.owned[id(rest[0])] = rest[0]
             msg["value"], msg["done"] = rest[0], True
+            self._rename(msg)
+            return
+        if getattr(msg["fn"], "__func__", None) is not ParamStoreDict.get_param:
+            self._rename(msg)  # a PyroModule's own parameter, which it brings itself
             return
         if self.scratch is None or name in self.own:
             msg["fn"] = self.own.get_param
-        elif name not in pyro.get_param_store():
+        elif name in self.trained:
+            msg["fn"] = self.trained.get_param
+        else:
             msg["fn"] = self.scratch.get_param
+
+    def _rename(self, msg: Any) -> None:
+        if self.role:
+            msg["name"] = f"{self.role}.{msg['name']}"
 
 
 def leaf(site: Any) -> torch.Tensor:

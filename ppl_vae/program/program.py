@@ -11,12 +11,12 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.params.param_store import ParamStoreDict
-from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed, describe
 from ppl_vae.program.data import Data, Latents, device_of, num_data
+from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.sites import (
     SAMPLES,
@@ -24,24 +24,14 @@ from ppl_vae.program.sites import (
     Sites,
     check_match,
     check_plates,
+    check_shapes,
     check_support,
+    family,
     refuse_nan,
     sample_sites,
-    site_log_prob,
     total,
+    try_log_prob,
 )
-
-
-class _ScaledLatents(Messenger):
-    """Multiplies the log density of every latent site by ``beta``, for KL warm-up. Training only."""
-
-    def __init__(self, beta: float) -> None:
-        super().__init__()
-        self.beta = beta
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and type(msg["fn"]).__name__ != "_Subsample":
-            msg["scale"] = msg["scale"] * self.beta
 
 
 class Program:
@@ -77,6 +67,7 @@ class Program:
         self._model, self._guide, self.check_data = model, guide, check_data
         self.params = ParamStoreDict()
         self._scratch = ParamStoreDict()
+        self._owned: dict[int, nn.Parameter] = {}
         owners = [fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None) for fn in (model, guide)]
         self.modules = tuple(dict.fromkeys(owner for owner in owners if isinstance(owner, nn.Module)))
 
@@ -85,31 +76,40 @@ class Program:
     @property
     def model(self) -> Callable[..., Any]:
         """The model with parameters of its own: safe to train beside any other program in the process."""
-        return self._isolated(self._model)
+        return self._isolated(self._model, "model")
 
     @property
     def guide(self) -> Callable[..., Any]:
         """The guide with parameters of its own: safe to train beside any other program in the process."""
-        return self._isolated(self._guide)
+        return self._isolated(self._guide, "guide")
 
-    def annealed(self, beta: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def annealed(self, beta: float, *, listed: bool = True) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Model and guide whose latent log densities are multiplied by ``beta``: KL warm-up, for training only.
 
         An ELBO of the pair is E_q[log p(x|z)] - beta KL(q(z|x) || p(z)). `log_weights` and its siblings never
         see it: they run the plain pair.
+
+        Args:
+            beta: the weight; at 1 it is the plain pair.
+            listed: whether all of a VAE's parameters are reported to handlers in every call, as `pyro.infer.SVI`
+                needs it if its optimiser is to find them, or one of them, for an optimiser that holds them already.
         """
+        model, guide = (
+            self._isolated(self._model, "model", listed),
+            self._isolated(self._guide, "guide", listed),
+        )
         if beta == 1.0:
-            return self.model, self.guide
+            return model, guide
 
         def scaled(fn: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(fn)
             def run(*args: Any, **kwargs: Any) -> Any:
-                with _ScaledLatents(beta):
+                with ScaledLatents(beta):
                     return fn(*args, **kwargs)
 
             return run
 
-        return scaled(self.model), scaled(self.guide)
+        return scaled(model), scaled(guide)
 
     def parameters(self, x: Data) -> dict[str, torch.Tensor]:
         """Every trainable leaf tensor (unconstrained) by site name; runs model and guide once on ``x``.
@@ -120,20 +120,23 @@ class Program:
         with torch.no_grad(), pyro.validation_enabled(False), poutine.trace(param_only=True) as capture:
             guide_trace = poutine.trace(self.guide).get_trace(x)
             poutine.replay(self.model, trace=guide_trace)(x)
-        return {name: leaf(site) for name, site in capture.trace.nodes.items() if site["type"] == "param"}
+        leaves = {name: leaf(site) for name, site in capture.trace.nodes.items() if site["type"] == "param"}
+        first = {id(value): name for name, value in reversed(leaves.items())}  # a module may be in both
+        return {name: value for name, value in leaves.items() if first[id(value)] == name}
 
-    def _isolated(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+    def _isolated(self, fn: Callable[..., Any], role: str, listed: bool = True) -> Callable[..., Any]:
         @wraps(fn)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with self._parameters(training=True):
+            with self._parameters(role, listed):
                 return fn(*args, **kwargs)
 
         return run
 
     @contextmanager
-    def _parameters(self, training: bool) -> Iterator[None]:
+    def _parameters(self, training: str = "", listed: bool = True) -> Iterator[None]:
         scratch = None if training else self._scratch
-        with pyro.settings.context(module_local_params=True), OwnParameters(self.params, scratch):
+        own = OwnParameters(self.params, scratch, self._owned, training, listed)
+        with pyro.settings.context(module_local_params=True), own:
             yield
 
     # ---- densities ------------------------------------------------------------------------------------
@@ -214,10 +217,9 @@ class Program:
             ProgramError: if an observed site's value cannot be found in ``x`` (it is computed from it).
         """
         # Observed values are found in x by where they lie in memory, so a site may observe x, x["counts"] or
-        # a slice such as x[:, :3] alike. Copies are laid out contiguously for that.
-        named = (
-            {"": x.contiguous()} if isinstance(x, torch.Tensor) else {k: v.contiguous() for k, v in x.items()}
-        )
+        # a slice such as x[:, :3] alike. Each tensor is copied for that: entries of x may share their memory.
+        entries = {"": x} if isinstance(x, torch.Tensor) else x
+        named = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in entries.items()}
         argument = named[""] if isinstance(x, torch.Tensor) else named
         with ExitStack() as stack:
             if seed is not None:
@@ -225,13 +227,13 @@ class Program:
                 stack.enter_context(rng.seeded(device_of(argument), seed, "simulate"))
             stack.enter_context(self._evaluating())
             stack.enter_context(torch.no_grad())
-            trace = self._trace(self._model, argument, 1, poutine.uncondition)
+            trace = self._trace(self._model, argument, 1, Unobserved())
         drawn = {name: value.clone() for name, value in named.items()}
         z = {}
         for name, site in sample_sites(trace).items():
-            if "obs" not in site["infer"]:
+            if OBSERVED not in site["infer"]:
                 z[name] = site["value"]
-            elif not _write_back(site["infer"]["obs"], site["value"][0], named, drawn):
+            elif not _write_back(site["infer"][OBSERVED], site["value"][0], named, drawn):
                 if name not in named:
                     raise ProgramError(
                         f"observed site {name!r}",
@@ -241,8 +243,12 @@ class Program:
                 drawn[name] = site["value"][0].to(drawn[name].dtype).reshape(drawn[name].shape)
         return z, drawn[""] if isinstance(x, torch.Tensor) else drawn
 
-    def check(self, x: Data) -> Sites:
+    def check(self, x: Data, *, offset: int = 0) -> Sites:
         """Run the pair once on ``x`` and refuse it if its evidence is not defined per datum.
+
+        Args:
+            x: the data.
+            offset: the index of their first datum in the user's data, for the messages.
 
         Returns:
             The latent and observed sites.
@@ -260,24 +266,17 @@ class Program:
             self.check_data(x)
         num_samples = 2 if n != 2 else 3  # told apart from 1 and from N, so that mixed-up axes show
         with rng.seeded(device_of(x), 0, "check"), self._evaluating(), torch.no_grad():
-            try:
-                guide_trace = self._trace(self._guide, x, num_samples)
-                check_plates("guide", guide_trace, num_samples, n)
-                latent = sample_sites(guide_trace)
-                model_trace = self._trace(self._model, x, num_samples, _replaying(guide_trace))
-                check_plates("model", model_trace, num_samples, n)
-            except ValueError as error:
-                first_line = str(error).splitlines()[0]
-                if "plate(" in first_line:  # Pyro found the mismatch before we did; it names site and plate
-                    raise ProgramError("program", "sites that fit their plates", first_line) from None
-                raise
+            guide_trace = self._try_trace("guide", self._guide, x, num_samples)
+            latent = sample_sites(guide_trace)
+            model_trace = self._try_trace("model", self._model, x, num_samples, guide_trace)
             sites = sample_sites(model_trace)
             check_match(latent, sites)
+            for name, site in sites.items():
+                if site["is_observed"]:  # bad data first: what they make of the guide says less
+                    check_support(name, site, offset)
             for role, found in (("guide", latent), ("model", sites)):
                 for name, site in found.items():
-                    if role == "model" and site["is_observed"]:
-                        check_support(name, site)
-                    log_prob = site_log_prob(site, latent if role == "model" else {})
+                    log_prob = try_log_prob(role, site, latent if role == "model" else {})
                     if log_prob.shape != (num_samples, n):
                         raise ProgramError(
                             f"{role} site {name!r}",
@@ -285,12 +284,12 @@ class Program:
                             "dimensions with .to_event",
                             tuple(log_prob.shape),
                         )
-                    refuse_nan(log_prob, f"log density of {role} site {name!r}")
+                    refuse_nan(log_prob, f"log density of {role} site {name!r}", offset)
         described = {
             name: Site(
                 site["fn"].event_shape,
                 site["value"].dtype,
-                type(getattr(site["fn"], "base_dist", site["fn"])).__name__,
+                family(site["fn"]),
             )
             for name, site in sites.items()
         }
@@ -307,35 +306,74 @@ class Program:
         if len(set(leading.values())) > 1 or any(len(lead) < 2 or lead[1] != n for lead in leading.values()):
             raise InputError("z", f"values of shape (S, {n}, *event)", leading)
         num_samples = next(iter(leading.values()))[0]
+        trace = poutine.Trace()
         with self._evaluating():
-            trace = self._trace(fn, x, num_samples, lambda fn: poutine.condition(fn, data=dict(z)))
+            try:
+                self._trace(fn, x, num_samples, Given(z), trace)
+            except (ValueError, RuntimeError, IndexError):
+                _check_given(z, sample_sites(trace), num_samples, n)  # a wrong shape breaks what follows it
+                raise
             sites = sample_sites(trace)
             missing = [name for name, site in sites.items() if not site["is_observed"]]
-            unknown = [name for name in z if name not in sites]
+            unknown = [name for name in z if name not in sites or GIVEN not in sites[name]["infer"]]
             if missing or unknown:
                 raise InputError(
                     "z", f"a value for each latent site of the {role}", f"{missing=}, {unknown=}"
                 )
-            for name, value in z.items():
-                expected = (num_samples, n, *sites[name]["fn"].event_shape)
-                if tuple(value.shape) != expected:
-                    raise InputError(f"z[{name!r}]", f"shape {expected}", tuple(value.shape))
+            _check_given(z, sites, num_samples, n)
             return total(trace, outside={name: {} for name in z})
 
     def _traces(self, x: Data, num_samples: int) -> tuple[poutine.Trace, poutine.Trace]:
         guide_trace = self._trace(self._guide, x, num_samples)
         return guide_trace, self._trace(self._model, x, num_samples, _replaying(guide_trace))
 
+    def _try_trace(
+        self,
+        role: str,
+        fn: Callable[..., Any],
+        x: Data,
+        num_samples: int,
+        guide_trace: poutine.Trace | None = None,
+    ) -> poutine.Trace:
+        """`_trace`, with its sites checked: those before the fault as well, where the callable fails."""
+        handler = (lambda fn: fn) if guide_trace is None else _replaying(guide_trace)
+        trace = poutine.Trace()
+        try:
+            self._trace(fn, x, num_samples, handler, trace)
+        except InputError:
+            raise
+        except (ValueError, RuntimeError, IndexError) as error:
+            # A site that does not fit its plate breaks the arithmetic that follows it: name the site.
+            check_plates(role, trace, num_samples, num_data(x))
+            if guide_trace is not None:
+                check_shapes(sample_sites(guide_trace), sample_sites(trace))
+            first_line = str(error).partition("\n")[0]
+            if "plate(" in first_line:  # Pyro found the mismatch before we did; it names site and plate
+                expected = "sites that fit their plates (declare event dimensions with .to_event)"
+                raise ProgramError(role, expected, first_line) from None
+            raise
+        check_plates(role, trace, num_samples, num_data(x))
+        return trace
+
     @staticmethod
     def _trace(
-        fn: Callable[..., Any], x: Data, num_samples: int, handler: Callable[..., Any] = lambda fn: fn
+        fn: Callable[..., Any],
+        x: Data,
+        num_samples: int,
+        handler: Callable[..., Any] = lambda fn: fn,
+        into: poutine.Trace | None = None,
     ) -> poutine.Trace:
         # The plate goes inside the handler: a handler that sets values would otherwise hide sites from it.
         def many(x: Data) -> None:
             with pyro.plate(SAMPLES, num_samples, dim=-2):
                 fn(x)
 
-        trace: poutine.Trace = poutine.trace(handler(many)).get_trace(x)
+        # As a context: as a wrapper it would raise errors again with its own text, which ours do not survive.
+        with poutine.trace() as tracer:
+            if into is not None:
+                tracer.trace = into
+            handler(many)(x)
+        trace: poutine.Trace = tracer.trace
         return trace
 
     @contextmanager
@@ -344,12 +382,23 @@ class Program:
         training = [child for module in self.modules for child in module.modules() if child.training]
         for child in training:
             child.training = False
+        # Pyro puts its own flags back, and torch's to what Pyro's was: a user may have set torch's alone.
+        validating = torch.distributions.Distribution._validate_args
         try:
-            with pyro.validation_enabled(False), self._parameters(training=False):
+            with pyro.validation_enabled(False), self._parameters(listed=False):
                 yield
         finally:
+            torch.distributions.Distribution.set_default_validate_args(validating)
             for child in training:
                 child.training = True
+
+
+def _check_given(z: Latents, sites: Mapping[str, Any], num_samples: int, n: int) -> None:
+    for name, value in z.items():
+        if name in sites:
+            expected = (num_samples, n, *sites[name]["fn"].event_shape)
+            if tuple(value.shape) != expected:
+                raise InputError(f"z[{name!r}]", f"shape {expected}", tuple(value.shape))
 
 
 def _replaying(trace: poutine.Trace) -> Callable[..., Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta
+from pyro.distributions import Delta, ExpandedDistribution, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch.distributions import constraints
 
@@ -54,17 +54,64 @@ def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
 
 
 def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
-    """The log density of one site, masked as Pyro masks it; -inf where a latent leaves the site's support."""
+    """The log density of one site, masked as Pyro masks it; -inf where a value leaves the site's support.
+
+    torch's densities are not zero outside their support (an exponential one goes on to the left of 0): a guide that
+    strays there must meet zero, and so must data where the support moves with a latent, not what the formula gives.
+    """
     fn, value = site["fn"], site["value"]
-    log_prob: torch.Tensor = scale_and_mask(fn.log_prob(value), 1.0, site["mask"])
+    log_prob: torch.Tensor = fn.log_prob(value)
     guide_site = guide_sites.get(site["name"])
-    if guide_site is not None and _base(fn.support) is not constraints.real:
-        # torch's densities are not zero outside their support (an exponential one goes on to the left of 0):
-        # a guide that strays there must meet zero, not whatever the formula gives.
-        if guide_site and _same_support(guide_site["fn"].support, fn.support):
-            return log_prob
+    if guide_site is not None:
+        strays = _base(fn.support) is not constraints.real
+        strays = strays and not (guide_site and _same_support(guide_site["fn"].support, fn.support))
+    else:
+        strays = site["is_observed"] and id(_base(fn.support)) not in _FIXED and not _masked(fn)
+    if strays:
         log_prob = torch.where(fn.support.check(value), log_prob, -torch.inf)
-    return log_prob
+    masked: torch.Tensor = scale_and_mask(log_prob, 1.0, site["mask"])
+    return masked
+
+
+def try_log_prob(role: str, site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
+    """`site_log_prob`; a value that the distribution cannot take is refused with the site's name."""
+    try:
+        return site_log_prob(site, guide_sites)
+    except (ValueError, RuntimeError, IndexError) as error:
+        fn = site["fn"]
+        raise ProgramError(
+            f"{role} site {site['name']!r}",
+            f"a value of shape {(*fn.batch_shape, *fn.event_shape)}, or one that broadcasts to it, on the support",
+            f"shape {tuple(site['value'].shape)} ({str(error).partition(chr(10))[0]})",
+        ) from error
+
+
+# Constraints that hold whatever a distribution's parameters are: torch keeps one instance of each.
+_FIXED = frozenset(id(c) for c in vars(constraints).values() if isinstance(c, constraints.Constraint))
+
+
+def _layers(fn: Any) -> Iterator[Any]:
+    """A distribution and what it wraps without changing the family: to_event, mask and expand."""
+    yield fn
+    while isinstance(fn, torch.distributions.Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+        yield fn
+
+
+def _moves(support: constraints.Constraint) -> bool:
+    """Whether a bound may differ between samples: one that does not is expanded along them, without memory."""
+    bounds = [bound for bound in vars(_base(support)).values() if isinstance(bound, torch.Tensor)]
+    return any(bound.ndim > 1 and bound.stride(0) != 0 for bound in bounds)
+
+
+def _masked(fn: Any) -> bool:
+    return any(isinstance(layer, MaskedDistribution) for layer in _layers(fn))
+
+
+def family(fn: Any) -> str:
+    """The name of a distribution's family."""
+    *_, core = _layers(fn)
+    return type(core).__name__
 
 
 def _base(support: constraints.Constraint) -> constraints.Constraint:
@@ -132,7 +179,7 @@ def check_plates(role: str, trace: poutine.Trace, num_samples: int, n: int) -> N
         if role == "guide":
             if site["is_observed"]:
                 raise ProgramError(where, "latent sites only", "an observed site")
-            if isinstance(getattr(site["fn"], "base_dist", site["fn"]), Delta):
+            if isinstance([*_layers(site["fn"])][-1], Delta):
                 raise ProgramError(where, "a distribution with a density", "a Delta (a point has no density)")
         if tuple(site["fn"].batch_shape) != (num_samples, n):
             raise ProgramError(
@@ -154,8 +201,13 @@ def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) 
         raise ProgramError(f"guide site {name!r}", "a latent site of the model", received)
     if not any(site["is_observed"] for site in model_sites.values()):
         raise ProgramError("model", "at least one observed site", "none")
-    for name, site in guide_sites.items():
-        ours, theirs = site["fn"].event_shape, model_sites[name]["fn"].event_shape
+    check_shapes(guide_sites, model_sites)
+
+
+def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
+    """Refuse, by name, latent sites on whose event shape model and guide disagree."""
+    for name in [name for name in guide_sites if name in model_sites]:
+        ours, theirs = guide_sites[name]["fn"].event_shape, model_sites[name]["fn"].event_shape
         if ours != theirs:
             raise ProgramError(
                 f"guide site {name!r}",
@@ -164,27 +216,26 @@ def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) 
             )
 
 
-def check_support(name: str, site: Any) -> None:
+def check_support(name: str, site: Any, offset: int = 0) -> None:
     """Refuse data outside an observed site's support: its density there is not a density."""
     fn, value = site["fn"], site["value"]
-    if site["mask"] is not None or hasattr(fn, "_mask"):
-        return  # what is masked may hold anything
+    if site["mask"] is not None or _masked(fn) or _moves(fn.support):
+        return  # what is masked may hold anything; a support that moves with a latent may miss a datum
     fine = fn.support.check(value)
     while fine.ndim > 1:
         fine = fine.all(0)
     if not bool(fine.all()):
         index = int((~fine).nonzero()[0])
-        kind = type(getattr(fn, "base_dist", fn)).__name__
         raise InputError(
             "x",
-            f"values on the support of observed site {name!r} ({kind})",
-            f"a value outside it at datum {index}",
+            f"values on the support of observed site {name!r} ({family(fn)})",
+            f"a value outside it at datum {offset + index}",
         )
 
 
-def refuse_nan(values: torch.Tensor, what: str) -> None:
+def refuse_nan(values: torch.Tensor, what: str, offset: int = 0) -> None:
     """Raise `NonFiniteError` naming ``what`` and the first datum, if any of ``values`` ``(S, N)`` is NaN."""
     bad = values.isnan().any(0)
     if bool(bad.any()):
         index = int(bad.nonzero()[0])
-        raise NonFiniteError(f"{what}: NaN at datum {index} ({int(bad.sum())} of {len(bad)} data)")
+        raise NonFiniteError(f"{what}: NaN at datum {offset + index} ({int(bad.sum())} of {len(bad)} data)")

@@ -62,7 +62,7 @@ class Run:
         """Pyro's SVI on the program, its KL term weighted by ``beta``, at a learning rate of ``lr``."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        model, guide = self.program.annealed(beta)
+        model, guide = self.program.annealed(beta, listed=False)  # the optimiser holds the parameters
         return SVI(model, guide, self.optim, loss=objective)
 
     def advance(self, svi: SVI, batch: Data) -> float:

@@ -1,0 +1,46 @@
+"""Effect handlers that a program runs under, where Pyro's own do something else than is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+
+from ppl_vae.program.data import Latents
+
+GIVEN = "_ppl_vae_given"  # marks a latent site whose value the caller gave
+OBSERVED = "_ppl_vae_observed"  # keeps what a site observed that is drawn instead
+
+
+class ScaledLatents(Messenger):
+    """Multiplies the log density of every latent site by ``beta``, for KL warm-up. Training only."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and type(msg["fn"]).__name__ != "_Subsample":
+            msg["scale"] = msg["scale"] * self.beta
+
+
+class Given(Messenger):
+    """Gives latent sites their values; unlike `pyro.poutine.condition`, never a site that is observed."""
+
+    def __init__(self, z: Latents) -> None:
+        super().__init__()
+        self.z = z
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.z and not msg["is_observed"]:
+            msg["value"], msg["is_observed"] = self.z[msg["name"]], True
+            msg["infer"] = {**msg["infer"], GIVEN: True}
+
+
+class Unobserved(Messenger):
+    """Draws what is observed; unlike `pyro.poutine.uncondition`, leaves `pyro.deterministic` as it is."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] and not msg["infer"].get("_deterministic"):
+            msg["infer"] = {**msg["infer"], OBSERVED: msg["value"]}
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
