@@ -39,14 +39,15 @@ class RecipeVAE(nn.Module):
 
 
 class Recipe:
-    """One epoch at a time, shuffled, of the recipe."""
+    """Some epochs at a time, shuffled, of the recipe."""
 
-    def __init__(self, x: torch.Tensor, batch_size: int) -> None:
+    def __init__(self, x: torch.Tensor, batch_size: int, epochs: int) -> None:
         pyro.clear_param_store()
-        self.x, self.batch_size = x, batch_size
+        self.x, self.batch_size, self.epochs = x, batch_size, epochs
         vae = RecipeVAE(x.shape[1])
         self.svi = SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), loss=Trace_ELBO())
 
     def __call__(self) -> None:
-        for index in torch.randperm(len(self.x)).split(self.batch_size):
-            self.svi.step(self.x[index])
+        for _ in range(self.epochs):
+            for index in torch.randperm(len(self.x)).split(self.batch_size):
+                self.svi.step(self.x[index])

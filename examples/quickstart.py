@@ -1,4 +1,4 @@
-"""Train a VAE on 1,297 real digits and ask what log p(x) is, how far below it the ELBO lies, and whether to trust it."""
+"""Train a VAE on 1,297 real digits; ask what log p(x) is, how far below it the ELBO lies, and whether to trust it."""
 
 import ppl_vae as pv
 

