@@ -56,3 +56,19 @@ def to_device(x: Data, device: torch.device | str) -> Data:
     if isinstance(x, torch.Tensor):
         return x.to(device)
     return {name: value.to(device) for name, value in x.items()}
+
+
+def write_back(
+    observed: torch.Tensor,
+    draw: torch.Tensor,
+    x: Mapping[str, torch.Tensor],
+    drawn: Mapping[str, torch.Tensor],
+) -> bool:
+    """Put ``draw`` into the tensor of ``drawn`` at the place where ``observed`` lies in the matching one of ``x``."""
+    for name, value in x.items():
+        if observed.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
+            offset = observed.storage_offset() - value.storage_offset()
+            target = drawn[name].as_strided(observed.shape, observed.stride(), offset)
+            target.copy_(draw.reshape(observed.shape))
+            return True
+    return False

@@ -15,7 +15,7 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed, describe
-from ppl_vae.program.data import Data, Latents, device_of, num_data
+from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
 from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.sites import (
@@ -233,7 +233,7 @@ class Program:
         for name, site in sample_sites(trace).items():
             if OBSERVED not in site["infer"]:
                 z[name] = site["value"]
-            elif not _write_back(site["infer"][OBSERVED], site["value"][0], named, drawn):
+            elif not write_back(site["infer"][OBSERVED], site["value"][0], named, drawn):
                 if name not in named:
                     raise ProgramError(
                         f"observed site {name!r}",
@@ -403,19 +403,3 @@ def _check_given(z: Latents, sites: Mapping[str, Any], num_samples: int, n: int)
 
 def _replaying(trace: poutine.Trace) -> Callable[..., Any]:
     return lambda fn: poutine.replay(fn, trace=trace)
-
-
-def _write_back(
-    observed: torch.Tensor,
-    draw: torch.Tensor,
-    x: Mapping[str, torch.Tensor],
-    drawn: Mapping[str, torch.Tensor],
-) -> bool:
-    """Put ``draw`` into the tensor of ``drawn`` at the place where ``observed`` lies in the matching one of ``x``."""
-    for name, value in x.items():
-        if observed.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
-            offset = observed.storage_offset() - value.storage_offset()
-            target = drawn[name].as_strided(observed.shape, observed.stride(), offset)
-            target.copy_(draw.reshape(observed.shape))
-            return True
-    return False
