@@ -80,11 +80,12 @@ def check_support(
         bad = ~(torch.isfinite(part) & support.check(part))
         if bad.any():
             advice = _advice(summarise(x))
-            row, *element = (int(i) for i in bad.nonzero()[0])
+            index = tuple(int(i) for i in bad.nonzero()[0])
+            row, *element = index
             raise InputError(
                 argument,
                 f"values on the support of {likelihood} ({_words(support)})",
-                f"{part[(row, *element)].item():g} at datum {start + row}{_element(element)} {advice}",
+                f"{part[index].item():g} at datum {start + row}{_element(element)} {advice}",
             )
 
 

@@ -139,9 +139,10 @@ def _float32(array: npt.NDArray[Any], name: str) -> torch.Tensor:
 
 def _refuse(bad: npt.NDArray[np.bool_], array: npt.NDArray[Any], name: str, expected: str) -> None:
     if bad.any():
-        datum, *element = (int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+        index = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+        datum, *element = index
         where = element[0] if len(element) == 1 else tuple(element)
-        raise InputError(name, expected, f"{array[(datum, *element)]} at datum {datum}, element {where}")
+        raise InputError(name, expected, f"{array[index]} at datum {datum}, element {where}")
 
 
 def _labels(labels: npt.NDArray[Any], n: int, name: str) -> torch.Tensor:
