@@ -76,8 +76,11 @@ def check_support(
         support = support.base_constraint
     if support.event_dim != 0:
         raise InputError("support", "a constraint on single numbers (event dimension 0)", describe(support))
+    # Most supports leave out what is not finite by themselves; asking again would double the time of this pass.
+    odd = (torch.inf, -torch.inf, torch.nan) if x.is_floating_point() else ()
+    lax = any(bool(support.check(torch.full_like(x[:1], value)).any()) for value in odd)
     for start, part in _chunks(x):
-        bad = ~(torch.isfinite(part) & support.check(part))
+        bad = ~(torch.isfinite(part) & support.check(part)) if lax else ~support.check(part)
         if bad.any():
             advice = _advice(summarise(x))
             index = tuple(int(i) for i in bad.nonzero()[0])
