@@ -6,6 +6,7 @@ import torch
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
+from ppl_vae.modes import in_mode
 from ppl_vae.vae import VAE
 
 _CHUNK = 1000  # images a pass; part of what the seed means
@@ -21,7 +22,7 @@ def sample(vae: VAE, num_data: int, *, seed: int = 0, mean: bool = False) -> tor
     check_seed(seed)
     parameter = next(vae.parameters())
     drawn = []
-    with _evaluating(vae), rng.forked(parameter.device):
+    with in_mode([vae], training=False), rng.forked(parameter.device):
         for i, start in enumerate(range(0, num_data, _CHUNK)):
             rng.reseed(parameter.device, seed, "sample z", i)
             z = vae.prior().expand((min(_CHUNK, num_data - start),)).sample().to(parameter)
@@ -35,7 +36,7 @@ def sample(vae: VAE, num_data: int, *, seed: int = 0, mean: bool = False) -> tor
 def reconstruct(vae: VAE, x: torch.Tensor) -> torch.Tensor:
     """E[x|z] at the mean of q(z|x), ``(N, *shape)``, for data ``x`` ``(N, *shape)``."""
     vae.check_data(x)
-    with _evaluating(vae):
+    with in_mode([vae], training=False):
         return torch.cat([_decode_mean(vae, _encode_mean(vae, part)) for part in x.split(_CHUNK)])
 
 
@@ -55,7 +56,7 @@ def interpolate(vae: VAE, x0: torch.Tensor, x1: torch.Tensor, *, steps: int = 9)
         if not isinstance(value, torch.Tensor) or value.shape != vae.shape:
             raise InputError(name, f"one datum, a tensor of shape {tuple(vae.shape)}", describe(value))
         vae.check_data(value[None], name)
-    with _evaluating(vae):
+    with in_mode([vae], training=False):
         ends = _encode_mean(vae, torch.stack([x0, x1]))
         weight = torch.linspace(0, 1, steps, dtype=ends.dtype, device=ends.device)[:, None]
         return _decode_mean(vae, (1 - weight) * ends[0] + weight * ends[1])
@@ -65,14 +66,14 @@ def interpolate(vae: VAE, x0: torch.Tensor, x1: torch.Tensor, *, steps: int = 9)
 def latent_means(vae: VAE, x: torch.Tensor) -> torch.Tensor:
     """The mean of q(z|x) for each datum, ``(N, latent_dim)``."""
     vae.check_data(x)
-    with _evaluating(vae):
+    with in_mode([vae], training=False):
         return torch.cat([_encode_mean(vae, part) for part in x.split(_CHUNK)])
 
 
 @torch.no_grad()
 def decode_means(vae: VAE, z: torch.Tensor) -> torch.Tensor:
     """E[x|z] for latents ``(..., latent_dim)``: ``(..., *shape)``."""
-    with _evaluating(vae):
+    with in_mode([vae], training=False):
         return _decode_mean(vae, z)
 
 
@@ -83,18 +84,3 @@ def _encode_mean(vae: VAE, x: torch.Tensor) -> torch.Tensor:
 
 def _decode_mean(vae: VAE, z: torch.Tensor) -> torch.Tensor:
     return vae.likelihood.mean(vae.decoder_params(z))
-
-
-class _evaluating:  # noqa: N801  (reads as the context it is)
-    """Evaluation mode for the time of a block."""
-
-    def __init__(self, vae: VAE) -> None:
-        self.vae = vae
-
-    def __enter__(self) -> None:
-        self.training = [module for module in self.vae.modules() if module.training]
-        self.vae.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module in self.training:
-            module.training = True

@@ -15,6 +15,7 @@ from ppl_vae import rng
 from ppl_vae._part import Part
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.modes import in_mode
 from ppl_vae.networks import MLP
 from ppl_vae.posteriors.base import Posterior
 from ppl_vae.priors.base import Prior
@@ -211,16 +212,12 @@ def _network(
         if not isinstance(given, nn.Module):
             raise InputError(role, "a factory that returns a torch.nn.Module", describe(given))
     parameter = next(given.parameters(), torch.zeros(()))
-    training = [module for module in given.modules() if module.training]
     try:
-        with torch.no_grad():
-            probe = given.eval()(torch.zeros(2, *in_shape, dtype=parameter.dtype, device=parameter.device))
+        with torch.no_grad(), in_mode([given], training=False):
+            probe = given(torch.zeros(2, *in_shape, dtype=parameter.dtype, device=parameter.device))
     except (RuntimeError, ValueError, TypeError) as error:
         expected = f"a network that accepts input of shape (B, {', '.join(map(str, in_shape))})"
         raise InputError(role, expected, error) from error
-    finally:
-        for module in training:
-            module.training = True
     wanted = out_shape.numel()
     if not isinstance(probe, torch.Tensor) or probe.numel() != 2 * wanted or len(probe) != 2:
         expected = f"{wanted} outputs a datum, (2, {wanted}) for a batch of 2"

@@ -15,6 +15,7 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed, describe
+from ppl_vae.modes import in_mode
 from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
 from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
 from ppl_vae.program.parameters import OwnParameters, leaf
@@ -379,18 +380,17 @@ class Program:
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Own parameters, evaluation mode, and Pyro's validation off: `check` does what is needed of it, once."""
-        training = [child for module in self.modules for child in module.modules() if child.training]
-        for child in training:
-            child.training = False
         # Pyro puts its own flags back, and torch's to what Pyro's was: a user may have set torch's alone.
         validating = torch.distributions.Distribution._validate_args
         try:
-            with pyro.validation_enabled(False), self._parameters(listed=False):
+            with (
+                in_mode(self.modules, training=False),
+                pyro.validation_enabled(False),
+                self._parameters(listed=False),
+            ):
                 yield
         finally:
             torch.distributions.Distribution.set_default_validate_args(validating)
-            for child in training:
-                child.training = True
 
 
 def _check_given(z: Latents, sites: Mapping[str, Any], num_samples: int, n: int) -> None:

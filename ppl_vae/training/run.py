@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pyro
@@ -15,6 +15,7 @@ from pyro.infer import ELBO, SVI
 from ppl_vae.checkpoint import Keeper, under
 from ppl_vae.errors import InputError
 from ppl_vae.history import Epoch, History
+from ppl_vae.modes import in_mode
 from ppl_vae.program import Data, Program
 from ppl_vae.training.optimiser import OptimiserFactory, SharedOptim
 
@@ -37,26 +38,12 @@ class Run:
         self.best: dict[str, torch.Tensor] | None = None
         self.best_epoch: int | None = None
 
-    @contextmanager
-    def training_mode(self) -> Iterator[None]:
+    def training_mode(self) -> AbstractContextManager[None]:
         """Put a program that is in evaluation mode, as a loaded one is, into training mode for a while.
 
         One that trains already is left alone: the user may have put some part of it into evaluation mode.
         """
-        resting = [
-            child
-            for module in self.program.modules
-            if not module.training
-            for child in module.modules()
-            if not child.training
-        ]
-        for child in resting:
-            child.training = True
-        try:
-            yield
-        finally:
-            for child in resting:
-                child.training = False
+        return in_mode([module for module in self.program.modules if not module.training], training=True)
 
     def svi(self, beta: float, lr: float, objective: ELBO) -> SVI:
         """Pyro's SVI on the program, its KL term weighted by ``beta``, at a learning rate of ``lr``."""

@@ -38,7 +38,9 @@ def arrays(train=60, test=10, side=(4, 3)):
 def write(folder, contents=None, suffix=".gz"):
     for key, array in (contents or arrays()).items():
         data = idx(array)
-        (folder / (NAMES[key] + suffix)).write_bytes(gzip.compress(data) if suffix == ".gz" else data)
+        (folder / (NAMES[key] + suffix)).write_bytes(
+            gzip.compress(data, mtime=0) if suffix == ".gz" else data
+        )
     return folder
 
 
@@ -108,22 +110,22 @@ def test_threshold(tmp_path):
     assert data.values == "binary"
 
 
-PACKED = gzip.compress(idx(arrays()["train", "images"]))
+PACKED = gzip.compress(idx(arrays()["train", "images"]), mtime=0)
 
 
 @pytest.mark.parametrize(
     ("key", "content", "word"),
     [
         (("train", "images"), b"", "empty"),
-        (("train", "images"), gzip.compress(b""), "empty"),
+        (("train", "images"), gzip.compress(b"", mtime=0), "empty"),
         (("train", "images"), idx(arrays()["train", "images"]), "ot a gzip"),
         (("train", "images"), PACKED[: len(PACKED) // 2], "cut short"),
         (("train", "images"), PACKED[:-4], "cut short"),
         (("train", "images"), PACKED[:30] + b"\0\0\0\0" + PACKED[34:], "IDX"),
-        (("train", "labels"), gzip.compress(idx(np.ones((60, 2)))), "2 dimension"),
-        (("train", "labels"), gzip.compress(idx(np.ones(59))), "as many labels as images (60)"),
-        (("t10k", "labels"), gzip.compress(idx(np.ones(11))), "as many labels as images (10)"),
-        (("t10k", "images"), gzip.compress(idx(np.ones((10, 4, 4)))), "as in training"),
+        (("train", "labels"), gzip.compress(idx(np.ones((60, 2))), mtime=0), "2 dimension"),
+        (("train", "labels"), gzip.compress(idx(np.ones(59)), mtime=0), "as many labels as images (60)"),
+        (("t10k", "labels"), gzip.compress(idx(np.ones(11)), mtime=0), "as many labels as images (10)"),
+        (("t10k", "images"), gzip.compress(idx(np.ones((10, 4, 4))), mtime=0), "as in training"),
         (("t10k", "images"), None, "t10k-images.idx3-ubyte.gz"),
     ],
 )
@@ -175,7 +177,7 @@ def write_static(folder, suffix=".gz"):
     for part, rows in (("train", 4), ("valid", 2), ("test", 1)):
         content = "".join(" ".join(map(str, row)) + "\n" for row in BITS[:rows].tolist()).encode()
         (folder / f"binarized_mnist_{part}.amat{suffix}").write_bytes(
-            gzip.compress(content) if suffix else content
+            gzip.compress(content, mtime=0) if suffix else content
         )
 
 
