@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from ppl_vae import rng
-from ppl_vae.checkpoint import Keeper, digest, under
-from ppl_vae.errors import InputError, check_positive_int, check_seed
+from ppl_vae.errors import check_positive_int, check_seed
+from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Accumulator, Figures
-from ppl_vae.program import Data, Program, device_of, num_data, take
-from ppl_vae.progress import bar
+from ppl_vae.program import Data, Program, device_of, num_data
 
 _DATA = 256  # data in a tile on a CPU, at most
 _SAMPLES = 64  # the accumulator's own block: a tile of samples is a multiple of it
@@ -64,52 +62,57 @@ def importance(
 
     Sources: Kloek and van Dijk (1978); Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016).
     """
-    if not isinstance(program, Program):  # what mypy sees as impossible is what a user's VAE here would be
-        hint = " (its .program is one)" if isinstance(getattr(program, "program", None), Program) else ""
-        raise InputError("program", "a ppl_vae.Program", f"{type(program).__name__}{hint}")
     check_positive_int("num_samples", num_samples)
     check_seed(seed)
     if chunk_size is not None:
         check_positive_int("chunk_size", chunk_size)
-    n = num_data(x)
-    with torch.no_grad():
-        if program.check_data is not None:
-            # All of x first: a block would count its bad datum from its own start.
-            program.check_data(x)
-        width = program.check(take(x, slice(0, 1))).numbers_per_datum
-        tiles = Tiles.plan(n, num_samples, width, device_of(x))
-        keeper = None if checkpoint is None else _keeper(checkpoint, program, x, num_samples, seed, resume)
-        done, current = (None, None) if keeper is None else _load(keeper, device_of(x))
-        start = 0 if done is None else len(done.log_evidence)
-        show = bar(n * num_samples, "importance sampling", "w", unit_scale=True)
-        if not progress:
-            show.disable = True
-        with show, rng.forked(device_of(x)):
-            show.update(start * num_samples)
-            for block in range(start // tiles.data, tiles.blocks):
-                part = take(x, tiles.rows(block))
-                size = num_data(part)
-                program.check(part, offset=block * tiles.data)
-                sums, current = current or Accumulator(size, num_samples, device_of(x)), None
-                for chunk in tiles.chunks(sums.count, chunk_size):
-                    weights = [_tile(program, part, tiles, seed, block, tile) for tile in chunk]
-                    sums.add(torch.cat(weights))
-                    show.update(size * sum(map(len, weights)))
-                    if keeper is not None and keeper.due():
-                        _save(keeper, done, sums)
-                done = _join(done, sums.finish(offset=block * tiles.data))
-    if keeper is not None:
-        keeper.remove()
-    if done is None:
-        raise AssertionError("no data, though num_data found some")
-    values = {field.name: getattr(done, field.name) for field in fields(done)}
-    values["curve_k"] = torch.tensor(done.curve_k)
-    return Evidence(**values, method="importance", bound="lower", seed=seed)
+    sites = begin(program, x)
+    tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device_of(x))
+    plan = Plan("importance sampling", tiles.data, num_samples, {"num_samples": num_samples})
+    figures = drive(
+        program,
+        x,
+        plan,
+        lambda block: _Sampling(program, block, tiles, seed, chunk_size),
+        seed=seed,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+    )
+    return evidence_of(figures, method="importance", bound="lower", seed=seed)
 
 
-def _tile(program: Program, part: Data, tiles: Tiles, seed: int, block: int, tile: int) -> torch.Tensor:
-    rng.reseed(device_of(part), seed, "importance", block * tiles.tiles + tile)
-    return program.log_weights(part, tiles.size(tile), seed=None, check=False)
+class _Sampling:
+    """Importance sampling of one block: tiles of samples into an accumulator."""
+
+    def __init__(
+        self, program: Program, block: Block, tiles: Tiles, seed: int, chunk_size: int | None
+    ) -> None:
+        self.program, self.block, self.tiles, self.seed = program, block, tiles, seed
+        self.chunk_size = chunk_size
+        self.sums = Accumulator(block.num_data, tiles.num_samples, device_of(block.x))
+
+    def advance(self) -> int:
+        chunk = next(self.tiles.chunks(self.sums.count, self.chunk_size), range(0))
+        weights = [_tile(self.program, self.block, self.tiles, self.seed, tile) for tile in chunk]
+        if weights:
+            self.sums.add(torch.cat(weights))
+        return sum(map(len, weights))
+
+    def state(self) -> State:
+        return self.sums.state()
+
+    def restore(self, state: State) -> int:
+        self.sums = Accumulator.from_state(state, device_of(self.block.x))
+        return self.sums.count
+
+    def figures(self) -> Figures:
+        return self.sums.finish(offset=self.block.offset)
+
+
+def _tile(program: Program, block: Block, tiles: Tiles, seed: int, tile: int) -> torch.Tensor:
+    rng.reseed(device_of(block.x), seed, "importance", block.index * tiles.tiles + tile)
+    return program.log_weights(block.x, tiles.size(tile), seed=None, check=False)
 
 
 @dataclass(frozen=True)
@@ -170,45 +173,3 @@ class Tiles:
         started = math.ceil(done / self.samples)  # not the floor: the last tile may be smaller
         for first in range(started, self.tiles, step):
             yield range(first, min(first + step, self.tiles))
-
-
-def _join(first: Figures | None, second: Figures) -> Figures:
-    if first is None:
-        return second
-    joined: dict[str, Any] = {}
-    for field in fields(Figures):
-        a, b = getattr(first, field.name), getattr(second, field.name)
-        joined[field.name] = torch.cat([a, b]) if isinstance(a, torch.Tensor) else a
-    return Figures(**joined)
-
-
-def _keeper(
-    path: str | os.PathLike[str], program: Program, x: Data, num_samples: int, seed: int, resume: bool
-) -> Keeper:
-    # Two weights of a few data stand for the model, the guide and all their parameters.
-    probe = program.log_weights(take(x, slice(0, 8)), 2, seed=0)
-    identity = {"num_samples": num_samples, "seed": seed, "data": digest(x), "program": digest(probe)}
-    return Keeper(path, "evidence", identity, resume)
-
-
-def _save(keeper: Keeper, done: Figures | None, current: Accumulator) -> None:
-    tensors = {f"current/{name}": value for name, value in current.state().items()}
-    curve_k: tuple[int, ...] = ()
-    if done is not None:
-        curve_k = done.curve_k
-        values = {field.name: getattr(done, field.name) for field in fields(done)}
-        tensors |= {f"done/{name}": v for name, v in values.items() if isinstance(v, torch.Tensor)}
-    keeper.write(tensors, {"curve_k": curve_k, "num_samples": current.num_samples})
-
-
-def _load(keeper: Keeper, device: torch.device) -> tuple[Figures | None, Accumulator | None]:
-    """What was finished, and the sums of the block that was not."""
-    saved = keeper.read()
-    if saved is None:
-        return None, None
-    tensors, state = saved
-    current = Accumulator.from_state(under("current/", tensors), device)
-    done = under("done/", tensors)
-    if not done:
-        return None, current
-    return Figures(**done, num_samples=state["num_samples"], curve_k=tuple(state["curve_k"])), current

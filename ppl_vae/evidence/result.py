@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from ppl_vae import files
@@ -25,21 +25,19 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
-from ppl_vae.evidence.psis import khat_threshold
-from ppl_vae.evidence.status import STATUSES, Verdict, judge
+from ppl_vae.evidence.status import BASES, STATUSES, Verdict, judge
+from ppl_vae.evidence.table import table
 
-BOUNDS = {
-    "lower": "stochastic lower bound",
-    "upper": "stochastic upper bound",
-    "consistent": "consistent estimate, no bound",
-}
+BOUNDS = ("lower", "upper", "consistent")
 _PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
+_COUNTED = ("draws", "density_evals", "gradient_evals")
 _PER_DATUM_AND_K = ("curve_bound", "curve_stderr")
-_TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K)
-_SETTINGS = ("num_samples", "method", "bound", "seed")
+_TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED)
+_INTEGERS = ("curve_k", "draws")
+_ROWS = tuple(name for name in _TENSORS if name != "curve_k")
+_NEEDED = ("num_samples", "method", "bound", "seed")
+_SETTINGS = (*_NEEDED, "basis", "certified", "details")
 _KIND = "ppl_vae.Evidence"
-_WIDTH = 100
-_TABLE_DATA = 8
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,27 @@ class Mean:
     value: float
     mc_stderr: float
     data_stderr: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ± {self.mc_stderr:.2g} (Monte Carlo) ± {self.data_stderr:.2g} (data)"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an estimate cost for each datum, on average: what estimators are compared at equal amounts of.
+
+    Attributes:
+        density: evaluations of log p(x, z) without a gradient.
+        gradient: evaluations of log p(x, z) together with its gradient in z. Pilot runs are counted, too.
+    """
+
+    density: float
+    gradient: float
+
+    @property
+    def passes(self) -> float:
+        """Passes through the decoder: 1 for a density, 2 for a gradient (forward, and backward to z)."""
+        return self.density + 2 * self.gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,25 +95,37 @@ class Curve:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evidence:
-    """Estimates of log p(x_n) for N data, in nats.
+    """Estimates of log p(x_n) for N data, in nats: what every estimator returns.
 
-    Tensors are copied to the CPU on construction, as float64 (``curve_k`` as int64). ``evidence[index]``,
-    with a mask, indices, a slice or a number, is the Evidence of those data.
+    Tensors are copied to the CPU on construction, as float64 (``curve_k`` and ``draws`` as int64).
+    ``evidence[index]``, with a mask, indices, a slice or a number, is the Evidence of those data. What an estimator
+    does not have is NaN (the ELBO of one that never samples the guide) or empty (its curve, J = 0).
 
     Attributes:
         log_evidence: ``(N,)`` the estimates of log p(x_n).
-        stderr: ``(N,)`` their Monte Carlo standard errors, by the delta method.
-        elbo: ``(N,)`` the ELBO of the same guide from the same samples.
+        stderr: ``(N,)`` their Monte Carlo standard errors, by the delta method; of a computed value, a bound of the
+            numerical error.
+        elbo: ``(N,)`` the ELBO of the guide from the same samples.
         elbo_stderr: ``(N,)`` its standard errors.
-        ess: ``(N,)`` effective sample sizes, out of ``num_samples``.
+        ess: ``(N,)`` effective sample sizes, out of ``draws``.
         khat: ``(N,)`` Pareto tail indices of the weights (Vehtari et al. 2024).
-        num_samples: S, the number of weights a datum.
+        num_samples: S, the number of weights a datum: samples, chains, or independent runs. Where data got different
+            numbers of them, the largest.
         method: the estimator's name, such as "importance".
         bound: "lower" or "upper" (in expectation: a stochastic bound), or "consistent" (no bound).
         seed: the seed that the estimate can be had again from.
         curve_k: ``(J,)`` the K of the curve.
         curve_bound: ``(N, J)`` the IWAE-K bounds (Burda et al. 2016).
         curve_stderr: ``(N, J)`` their standard errors.
+        draws: ``(N,)`` the number of weights that each datum got; ``num_samples`` each by default.
+        density_evals: ``(N,)`` evaluations of log p(x, z) spent on each datum; ``draws`` by default.
+        gradient_evals: ``(N,)`` evaluations of log p(x, z) and its gradient in z; none by default.
+        basis: what the errors and the verdict rest on: "weights" (independent importance weights, judged by k-hat),
+            "runs" (chains, islands or scramblings: few, each an estimate of its own, judged by their spread), or
+            "computed" (nothing was drawn).
+        certified: whether ``bound`` is proved. False for a heuristic, such as an upper bound whose chains start from
+            approximate posterior samples.
+        details: how it was run, in words, for tables and plots.
 
     Raises:
         InputError: if a shape, a name or a number does not fit.
@@ -114,21 +145,30 @@ class Evidence:
     curve_k: Tensor
     curve_bound: Tensor
     curve_stderr: Tensor
+    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these three in
+    density_evals: Tensor = None  # type: ignore[assignment]
+    gradient_evals: Tensor = None  # type: ignore[assignment]
+    basis: str = "weights"
+    certified: bool = True
+    details: str = ""
 
     def __post_init__(self) -> None:
+        check_positive_int("num_samples", self.num_samples)
         for name in _TENSORS:
             value = getattr(self, name)
+            if value is None and name in _COUNTED:
+                value = self._counted(name)
             if not isinstance(value, Tensor):
                 raise InputError(name, "a tensor", describe(value))
-            dtype = torch.int64 if name == "curve_k" else torch.float64
+            dtype = torch.int64 if name in _INTEGERS else torch.float64
             object.__setattr__(self, name, value.detach().to("cpu", dtype, copy=True))
         N, J = self.log_evidence.numel(), self.curve_k.numel()
-        shapes = dict.fromkeys(_PER_DATUM, (N,)) | dict.fromkeys(_PER_DATUM_AND_K, (N, J))
+        shapes = dict.fromkeys((*_PER_DATUM, *_COUNTED), (N,)) | dict.fromkeys(_PER_DATUM_AND_K, (N, J))
         for name, shape in (shapes | {"curve_k": (J,)}).items():
             if getattr(self, name).shape != shape:
                 raise InputError(name, f"a tensor of shape {shape}", describe(getattr(self, name)))
-        check_positive_int("num_samples", self.num_samples)
         check_one_of("bound", self.bound, BOUNDS)
+        check_one_of("basis", self.basis, BASES)
         check_seed(self.seed)
         if not isinstance(self.method, str) or not self.method:
             raise InputError("method", "a name", describe(self.method))
@@ -136,13 +176,20 @@ class Evidence:
         if len(missing):
             raise NonFiniteError(f"log evidence of datum {int(missing[0])}: expected a number, received NaN")
 
+    def _counted(self, name: str) -> Tensor:
+        """What a count is when it is not given."""
+        if name == "draws":
+            return torch.full_like(self.log_evidence, self.num_samples, dtype=torch.int64)
+        zeros = torch.zeros_like(self.log_evidence)
+        return zeros if name == "gradient_evals" else zeros + self.draws
+
     def __len__(self) -> int:
         return self.log_evidence.numel()
 
     def __getitem__(self, index: Any) -> Evidence:
         picked = index.detach().cpu().numpy() if isinstance(index, Tensor) else index
         rows = torch.from_numpy(np.atleast_1d(np.arange(len(self))[picked]))
-        chosen = {name: getattr(self, name)[rows] for name in (*_PER_DATUM, *_PER_DATUM_AND_K)}
+        chosen = {name: getattr(self, name)[rows] for name in _ROWS}
         return replace(self, **chosen)
 
     @property
@@ -153,7 +200,10 @@ class Evidence:
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The `Verdict` on each datum."""
-        return tuple(judge(self.log_evidence, self.khat, self.ess, self.num_samples))
+        found = judge(self.log_evidence, self.khat, self.ess, self.draws, self.basis)
+        if self.certified:
+            return tuple(found)
+        return tuple(Verdict.HEURISTIC if v.status == "trust" else v for v in found)
 
     @property
     def status(self) -> NDArray[np.str_]:
@@ -192,6 +242,32 @@ class Evidence:
         spread = float(values.std()) / math.sqrt(N) if N > 1 else math.nan
         error = math.sqrt(float(variance.sum())) / N if N else math.nan
         return Mean(float(values.mean()), error, spread)
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Per-datum confidence intervals of log p(x), ``(N,)`` and ``(N,)``, in nats.
+
+        ``log_evidence ± q stderr``, with q the quantile of the normal distribution where the error rests on many
+        weights, and of Student's with ``draws`` - 1 degrees of freedom where it rests on a few runs. They cover
+        log p(x) with about that probability where `status` is "trust", and nowhere else. A computed value's interval
+        is its error bound, whatever the level.
+
+        Raises:
+            InputError: if ``level`` is not between 0 and 1.
+        """
+        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+            raise InputError("level", "a number between 0 and 1", describe(level))
+        width = self.stderr
+        if self.basis == "weights":
+            width = width * float(stats.norm.ppf((1 + level) / 2))
+        elif self.basis == "runs":
+            freedom = (self.draws - 1).clamp(min=1).numpy()
+            width = width * torch.from_numpy(np.asarray(stats.t.ppf((1 + level) / 2, freedom)))
+        return self.log_evidence - width, self.log_evidence + width
+
+    @property
+    def cost(self) -> Cost:
+        """Evaluations of the model a datum, on average."""
+        return Cost(float(self.density_evals.mean()), float(self.gradient_evals.mean()))
 
     def bits_per_dim(self, dims: int) -> Mean:
         """The mean of -log p(x) / (dims log 2), in bits a dimension.
@@ -235,7 +311,8 @@ class Evidence:
             )
         settings = {name: metadata[name] for name in _SETTINGS if name in metadata}
         found = {name: tensors[name] for name in _TENSORS if name in tensors} | settings
-        missing = [field.name for field in fields(cls) if field.name not in found]
+        needed = [field.name for field in fields(cls) if field.name not in (*_COUNTED, *_SETTINGS)]
+        missing = [name for name in (*needed, *_NEEDED) if name not in found]
         if missing:
             raise InputError(str(path), expected, f"one without {', '.join(missing)}")
         try:
@@ -246,18 +323,19 @@ class Evidence:
     def __repr__(self) -> str:
         return (
             f"Evidence({self.method}, {self.bound}, N={len(self)}, S={self.num_samples}, "
-            f"mean log evidence {_with_errors(self.mean())})"
+            f"mean log evidence {self.mean()})"
         )
 
     def __str__(self) -> str:
-        return _table(self)
+        return table(self)
 
 
 def concatenate(parts: Sequence[Evidence]) -> Evidence:
     """The Evidence of all data of ``parts``, in order.
 
     Raises:
-        InputError: if there are no parts, or they differ in num_samples, method, bound, seed or curve_k.
+        InputError: if there are no parts, or they differ in a setting (num_samples, method, bound, seed, ...) or
+            in curve_k.
     """
     if not parts:
         raise InputError("parts", "at least one Evidence", "none")
@@ -271,70 +349,5 @@ def concatenate(parts: Sequence[Evidence]) -> Evidence:
         if not torch.equal(part.curve_k, first.curve_k):
             expected = str(first.curve_k.tolist())
             raise InputError(f"parts[{number}].curve_k", expected, part.curve_k.tolist())
-    names = (*_PER_DATUM, *_PER_DATUM_AND_K)
-    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
     return replace(first, **joined)
-
-
-def _with_errors(mean: Mean) -> str:
-    return f"{mean.value:.4f} ± {mean.mc_stderr:.2g} (Monte Carlo) ± {mean.data_stderr:.2g} (data)"
-
-
-def _median(values: Tensor) -> float:
-    """The median of what is not NaN (torch would give the lower of the middle two)."""
-    numbers = values[~values.isnan()]
-    return float(np.median(numbers.numpy())) if len(numbers) else math.nan
-
-
-def _table(e: Evidence) -> str:
-    """What ``print(evidence)`` shows."""
-    N, S = len(e), e.num_samples
-    header = f"{e.method}: N = {N} data, S = {S} samples, seed {e.seed}, {BOUNDS[e.bound]}; nats"
-    if not N:
-        return header
-    numbers = e.khat[~e.khat.isnan()]
-    worst = float(numbers.max()) if len(numbers) else math.nan
-    rows = [
-        ("log evidence", _with_errors(e.mean())),
-        ("ELBO", _with_errors(e.mean("elbo"))),
-        ("gap", _with_errors(e.mean("gap"))),
-        ("ESS", f"median {_median(e.ess):.1f} [min {float(e.ess.min()):.1f}] of {S}"),
-        (
-            "k-hat",
-            f"median {_median(e.khat):.2f}, max {worst:.2f}, threshold {khat_threshold(S):.2f}",
-        ),
-    ]
-    fractions = e.status_fractions()
-    counts = [f"{status} {round(share * N)} ({share:.1%})" for status, share in fractions.items()]
-    rows.append(("status", ", ".join(counts)))
-    tally = Counter(e.verdicts)
-    rows += [
-        ("", f"{v.status} {tally[v]}: {v.message}") for v in Verdict if tally[v] and v is not Verdict.GOOD
-    ]
-    curve = e.curve()
-    points = zip(curve.k.tolist(), curve.bound.tolist(), curve.stderr.tolist(), strict=True)
-    if len(curve.k):
-        rows.append(
-            ("IWAE-K", ", ".join(f"{k}:\xa0{bound:.3f}\xa0±\xa0{error:.2g}" for k, bound, error in points))
-        )
-    lines = [header]
-    for name, text in rows:
-        wrapped = textwrap.fill(text, _WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14)
-        lines.append(wrapped.replace("\xa0", " "))
-    if N <= _TABLE_DATA:
-        form = "{:>6} {:>14} {:>9} {:>14} {:>9} {:>9} {:>7}  {}"
-        lines.append(form.format("datum", "log evidence", "±", "ELBO", "±", "ESS", "k-hat", "status"))
-        for n in range(N):
-            figures = [f"{float(getattr(e, name)[n]):{spec}}" for name, spec in _COLUMNS]
-            lines.append(form.format(n, *figures, e.verdicts[n].status))
-    return "\n".join(lines)
-
-
-_COLUMNS = (
-    ("log_evidence", ".4f"),
-    ("stderr", ".2g"),
-    ("elbo", ".4f"),
-    ("elbo_stderr", ".2g"),
-    ("ess", ".1f"),
-    ("khat", ".2f"),
-)

@@ -17,6 +17,12 @@ ENOUGH_ESS = 100.0
 
 STATUSES = ("trust", "caution", "reject")
 
+BASES = ("weights", "runs", "computed")
+"""What an error rests on: many independent weights, a few independent runs, or nothing drawn at all."""
+
+AGREEING, DISAGREEING = 0.8, 0.25
+"""ESS a run: from 0.8 on (relative variance 1/4) a few runs agree; below 0.25 (variance 3) one of them carries all."""
+
 
 class Verdict(Enum):
     """What is to be thought of one datum's estimate. Where several hold, the first in this order is given.
@@ -65,33 +71,71 @@ class Verdict(Enum):
             "draw more samples, or use a better guide or annealed importance sampling"
         ),
     )
+    DISAGREE = (
+        "reject",
+        (
+            "the runs disagree so much that one or two of them carry the estimate, so it is too low (an upper bound: "
+            "too high) by an unknown amount: use more steps or a better schedule"
+        ),
+    )
+    SPREAD = (
+        "caution",
+        "the runs spread too widely for so few of them, so the standard error is rough: use more steps or more runs",
+    )
+    ONE_RUN = ("caution", "one run has no spread to judge it by: use at least two")
+    HEURISTIC = (
+        "caution",
+        "no bound is proved, since the chains start from approximate samples of the posterior: use simulated data",
+    )
     GOOD = ("trust", "the weights have a light tail and enough of them count")
+    AGREE = ("trust", "the runs agree")
+    COMPUTED = ("trust", "nothing was drawn: the error is the numerical one")
 
     def __init__(self, status: str, message: str) -> None:
         self.status = status
         self.message = message
 
 
-def judge(log_evidence: Tensor, khat: Tensor, ess: Tensor, num_samples: int) -> list[Verdict]:
+def judge(
+    log_evidence: Tensor, khat: Tensor, ess: Tensor, draws: Tensor | int, basis: str = "weights"
+) -> list[Verdict]:
     """The verdict on each datum.
 
     Args:
         log_evidence: ``(N,)`` in nats.
         khat: ``(N,)`` Pareto tail indices, NaN where there is none.
         ess: ``(N,)`` effective sample sizes.
-        num_samples: S, on which the threshold for k-hat depends.
+        draws: ``(N,)`` the numbers of weights, on which the threshold for k-hat depends; or one number for all.
+        basis: one of `BASES`. A few runs are judged by whether they agree, and by k-hat, too, where there are
+            enough of them for one.
     """
-    verdicts = list(Verdict)
-    rules = torch.stack(
-        [
-            log_evidence == -torch.inf,
-            khat > khat_threshold(num_samples),
-            khat.isnan(),
-            khat > INFINITE_VARIANCE,
-            ~(ess >= ENOUGH_ESS),
-            torch.ones_like(khat, dtype=torch.bool),
-        ]
-    )
+    number = torch.as_tensor(draws).expand(log_evidence.shape)
+    thresholds = {int(S): khat_threshold(int(S)) for S in number.unique()}
+    threshold = torch.tensor([thresholds[S] for S in number.tolist()], dtype=torch.float64)
+    always = torch.ones_like(khat, dtype=torch.bool)
+    empty = log_evidence.isinf()
+    heavy = khat > threshold
+    share = ess / number
+    rules = {
+        "weights": {
+            Verdict.NO_DENSITY: empty,
+            Verdict.HEAVY_TAIL: heavy,
+            Verdict.NO_TAIL_FIT: khat.isnan(),
+            Verdict.NO_VARIANCE: khat > INFINITE_VARIANCE,
+            Verdict.FEW_EFFECTIVE: ~(ess >= ENOUGH_ESS),
+            Verdict.GOOD: always,
+        },
+        "runs": {
+            Verdict.NO_DENSITY: empty,
+            Verdict.ONE_RUN: number < 2,
+            Verdict.DISAGREE: ~(share >= DISAGREEING) | (ess < 2),
+            Verdict.HEAVY_TAIL: heavy,
+            Verdict.SPREAD: share < AGREEING,
+            Verdict.AGREE: always,
+        },
+        "computed": {Verdict.NO_DENSITY: empty, Verdict.COMPUTED: always},
+    }[basis]
     # The first rule that holds, as the number of rules before it.
-    first = (rules.cumsum(dim=0) == 0).sum(dim=0)
+    first = (torch.stack(list(rules.values())).cumsum(dim=0) == 0).sum(dim=0)
+    verdicts = list(rules)
     return [verdicts[index] for index in first.tolist()]

@@ -47,6 +47,9 @@ class Figures:
         curve_stderr: ``(N, J)`` standard errors: from the spread over blocks where there are 8 or more (and
             at K = 1); otherwise by the delta method from all weights, sd(w) / (sqrt(B K) mean(w)) for B
             blocks of K.
+        draws: ``(N,)`` int64, the number of weights of each datum: S here.
+        density_evals: evaluations of log p(x, z) a datum: one a weight here.
+        gradient_evals: evaluations of log p(x, z) with its gradient a datum: none here.
     """
 
     log_evidence: Tensor
@@ -59,6 +62,9 @@ class Figures:
     curve_k: tuple[int, ...]
     curve_bound: Tensor
     curve_stderr: Tensor
+    draws: Tensor
+    density_evals: Tensor
+    gradient_evals: Tensor
 
 
 class Accumulator:
@@ -277,6 +283,9 @@ class Accumulator:
             curve_k=tuple(ks),
             curve_bound=torch.stack(bounds, dim=1).cpu(),
             curve_stderr=torch.stack(errors, dim=1).cpu(),
+            draws=torch.full((self.num_data,), S),
+            density_evals=torch.full((self.num_data,), float(S), dtype=torch.float64),
+            gradient_evals=torch.zeros(self.num_data, dtype=torch.float64),
         )
 
 

@@ -33,7 +33,7 @@ def judged(log_evidence=-90.0, khat=0.2, ess=500.0, S=1000):
         name: torch.tensor([value], dtype=torch.float64)
         for name, value in (("log_evidence", log_evidence), ("khat", khat), ("ess", ess))
     }
-    return dataclasses.replace(e, num_samples=S, **one)
+    return dataclasses.replace(e, num_samples=S, draws=None, density_evals=None, **one)
 
 
 def same(a, b):
@@ -115,7 +115,6 @@ def test_verdicts(changes, verdict):
 def test_every_reason_says_what_to_do():
     for verdict in Verdict:
         assert verdict.status in ("trust", "caution", "reject")
-        assert (verdict.status == "trust") or "sample" in verdict.message
         assert (verdict.status == "trust") or "use " in verdict.message or "draw " in verdict.message
 
 

@@ -1,0 +1,205 @@
+"""What all estimators share: data in blocks, a stream for each, progress, checkpoints, and the result put together.
+
+An estimator says how it works on one block of data, as a `Work`: something that can be advanced a little at a time,
+whose state can be written down and taken up again. Blocks do not know of one another: the result is the same
+whatever is interrupted, resumed or shared out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.checkpoint import Keeper, digest, under
+from ppl_vae.errors import InputError
+from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.weights import Figures
+from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
+from ppl_vae.progress import bar
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive data.
+
+    Attributes:
+        x: the data.
+        index: which block of the run it is: the stream of its draws follows from it.
+        offset: the index of its first datum in the user's data.
+    """
+
+    x: Data
+    index: int
+    offset: int
+
+    @property
+    def num_data(self) -> int:
+        """How many data."""
+        return num_data(self.x)
+
+
+class Work(Protocol):
+    """An estimator's work on one block, done a little at a time."""
+
+    def advance(self) -> int:
+        """Do a little (a tile, a temperature); returns how many units of work it was, 0 when all is done."""
+
+    def state(self) -> State:
+        """Everything that `restore` needs to go on to the same bits, and nothing that grows with what is done."""
+
+    def restore(self, state: State) -> int:
+        """Take up a `state`; returns how many units of work had been done."""
+
+    def figures(self) -> Figures:
+        """The block's figures, once `advance` has returned 0."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is cut up and told about.
+
+    Attributes:
+        name: the estimator's, for the progress bar and the result.
+        block_size: data in a block: part of what the numbers are a function of, so it follows from the arguments.
+        units: units of work a datum, for the progress bar.
+        identity: the settings that make this run this one, in JSON's types: a checkpoint of others is refused.
+    """
+
+    name: str
+    block_size: int
+    units: int
+    identity: Mapping[str, Any]
+
+
+def begin(program: Program, x: Data) -> Sites:
+    """Check all of what an estimator is given before any work is done; returns the program's sites.
+
+    Raises:
+        InputError: if ``program`` is no `Program`, or the data do not fit.
+        ProgramError: if the evidence of the pair is not defined per datum.
+    """
+    if not isinstance(program, Program):  # what mypy sees as impossible is what a user's VAE here would be
+        hint = " (its .program is one)" if isinstance(getattr(program, "program", None), Program) else ""
+        raise InputError("program", "a ppl_vae.Program", f"{type(program).__name__}{hint}")
+    num_data(x)
+    with torch.no_grad():
+        if program.check_data is not None:
+            # All of x first: a block would count its bad datum from its own start.
+            program.check_data(x)
+        return program.check(take(x, slice(0, 1)))
+
+
+def drive(
+    program: Program,
+    x: Data,
+    plan: Plan,
+    make: Callable[[Block], Work],
+    *,
+    seed: int,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Figures:
+    """Work through the blocks of ``x`` and join their figures.
+
+    Args:
+        program: the program.
+        x: the data.
+        plan: how they are cut up.
+        make: an estimator's `Work` for a block.
+        seed: the user's; part of the checkpoint's identity.
+        checkpoint: a file that keeps the state as work goes on; removed when it is done.
+        resume: continue from ``checkpoint`` if it is there.
+        progress: show a bar on a terminal.
+
+    Raises:
+        InputError: if ``checkpoint`` is there and not to be continued, or is of another run.
+    """
+    n = num_data(x)
+    keeper = None
+    if checkpoint is not None:
+        # Two weights of a few data stand for the model, the guide and all their parameters.
+        probe = program.log_weights(take(x, slice(0, 8)), 2, seed=0)
+        identity = {**plan.identity, "seed": seed, "data": digest(x), "program": digest(probe)}
+        keeper = Keeper(checkpoint, "evidence", identity, resume)
+    done, current = (None, None) if keeper is None else _load(keeper)
+    start = 0 if done is None else len(done.log_evidence)
+    show = bar(n * plan.units, plan.name, "w", unit_scale=True)
+    if not progress:
+        show.disable = True
+    with torch.no_grad(), show, rng.forked(device_of(x)):
+        show.update(start * plan.units)
+        for index in range(start // plan.block_size, math.ceil(n / plan.block_size)):
+            offset = index * plan.block_size
+            part = take(x, slice(offset, min(offset + plan.block_size, n)))
+            program.check(part, offset=offset)
+            block = Block(part, index, offset)
+            work = make(block)
+            if current is not None:
+                show.update(block.num_data * work.restore(current))
+                current = None
+            while units := work.advance():
+                show.update(block.num_data * units)
+                if keeper is not None and keeper.due():
+                    _save(keeper, done, work.state())
+            done = _join(done, work.figures())
+    if keeper is not None:
+        keeper.remove()
+    if done is None:
+        raise AssertionError("no data, though num_data found some")
+    return done
+
+
+def evidence_of(figures: Figures, **settings: Any) -> Evidence:
+    """The `Evidence` of joined figures; ``settings`` are its method, bound, seed and so on."""
+    values = {field.name: getattr(figures, field.name) for field in fields(figures)}
+    values["curve_k"] = torch.tensor(figures.curve_k)
+    return Evidence(**values, **settings)
+
+
+def _join(first: Figures | None, second: Figures) -> Figures:
+    if first is None:
+        return second
+    joined: dict[str, Any] = {
+        name: torch.cat([a, getattr(second, name)])
+        for name, a in vars(first).items()
+        if isinstance(a, Tensor)
+    }
+    return replace(first, **joined)
+
+
+def _save(keeper: Keeper, done: Figures | None, state: State) -> None:
+    tensors = {f"current/{name}": value for name, value in state.items()}
+    numbers = None
+    if done is not None:
+        values = vars(done)
+        tensors |= {f"done/{name}": v for name, v in values.items() if isinstance(v, Tensor)}
+        numbers = {"curve_k": done.curve_k, "num_samples": done.num_samples}
+    keeper.write(tensors, {"done": numbers})
+
+
+def _load(keeper: Keeper) -> tuple[Figures | None, State | None]:
+    """What was finished, and the state of the block that was not."""
+    saved = keeper.read()
+    if saved is None:
+        return None, None
+    tensors, state = saved
+    current = under("current/", tensors)
+    if state["done"] is None:
+        return None, current
+    numbers = state["done"]
+    done = Figures(
+        **under("done/", tensors),
+        num_samples=numbers["num_samples"],
+        curve_k=tuple(numbers["curve_k"]),
+    )
+    return done, current
