@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -289,12 +289,31 @@ class Evidence:
         error = (self.curve_stderr**2).sum(dim=0).sqrt() / len(self)
         return Curve(self.curve_k.clone(), self.curve_bound.mean(dim=0), error)
 
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything as named tensors and settings in JSON's types; `unpack` takes them back."""
+        return {name: getattr(self, name) for name in _TENSORS}, {n: getattr(self, n) for n in _SETTINGS}
+
+    @classmethod
+    def unpack(
+        cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str = "packed"
+    ) -> Evidence:
+        """What was packed; raises `InputError`, naming ``source``, if anything is missing or does not fit."""
+        found: dict[str, Any] = {name: tensors[name] for name in _TENSORS if name in tensors}
+        found |= {name: settings[name] for name in _SETTINGS if name in settings}
+        needed = [field.name for field in fields(cls) if field.name not in (*_COUNTED, *_SETTINGS)]
+        missing = [name for name in (*needed, *_NEEDED) if name not in found]
+        expected = "an evidence file written by Evidence.save"
+        if missing:
+            raise InputError(source, expected, f"one without {', '.join(missing)}")
+        try:
+            return cls(**found)
+        except (InputError, NonFiniteError) as error:
+            raise InputError(source, expected, error) from None
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, atomically; `load` gives it back exactly."""
-        settings = {name: getattr(self, name) for name in _SETTINGS}
-        files.write_tensors(
-            path, {name: getattr(self, name) for name in _TENSORS}, {"kind": _KIND, **settings}
-        )
+        tensors, settings = self.pack()
+        files.write_tensors(path, tensors, {"kind": _KIND, **settings})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evidence:
@@ -304,21 +323,11 @@ class Evidence:
             InputError: naming the file, if it is missing, broken, or holds anything else (a model, say).
         """
         tensors, metadata = files.read_tensors(path)
-        expected = "an evidence file written by Evidence.save"
         if not isinstance(metadata, dict) or metadata.get("kind") != _KIND:
-            raise InputError(
-                str(path), expected, "a safetensors file of something else, such as a saved model"
-            )
-        settings = {name: metadata[name] for name in _SETTINGS if name in metadata}
-        found = {name: tensors[name] for name in _TENSORS if name in tensors} | settings
-        needed = [field.name for field in fields(cls) if field.name not in (*_COUNTED, *_SETTINGS)]
-        missing = [name for name in (*needed, *_NEEDED) if name not in found]
-        if missing:
-            raise InputError(str(path), expected, f"one without {', '.join(missing)}")
-        try:
-            return cls(**found)
-        except (InputError, NonFiniteError) as error:
-            raise InputError(str(path), expected, error) from None
+            expected = "an evidence file written by Evidence.save"
+            received = "a safetensors file of something else, such as a saved model"
+            raise InputError(str(path), expected, received)
+        return cls.unpack(tensors, metadata, str(path))
 
     def __repr__(self) -> str:
         return (

@@ -192,14 +192,11 @@ class Program:
 
     def sample_guide(self, x: Data, num_samples: int, *, seed: int | None = 0) -> dict[str, torch.Tensor]:
         """Draws z ~ q(z|x): ``(S, N, *event)`` for every latent site; ``seed`` as in `log_weights`."""
-        check_positive_int("num_samples", num_samples)
-        with ExitStack() as stack:
-            if seed is not None:
-                check_seed(seed)
-                stack.enter_context(rng.seeded(device_of(x), seed, "sample_guide"))
-            stack.enter_context(self._evaluating())
-            trace = self._trace(self._guide, x, num_samples)
-        return {name: site["value"] for name, site in sample_sites(trace).items()}
+        return self._draw(self._guide, x, num_samples, seed, "sample_guide")
+
+    def sample_prior(self, x: Data, num_samples: int, *, seed: int | None = 0) -> dict[str, torch.Tensor]:
+        """Draws z ~ p(z): ``(S, N, *event)`` for every latent site; ``seed`` as in `log_weights`."""
+        return self._draw(self._model, x, num_samples, seed, "sample_prior")
 
     def simulate(self, x: Data, *, seed: int | None = 0) -> tuple[dict[str, torch.Tensor], Data]:
         """Draw (z, x') jointly from the model, as many data as ``x``; what is not observed in ``x`` is kept.
@@ -298,6 +295,18 @@ class Program:
             latent={name: value for name, value in described.items() if name in latent},
             observed={name: value for name, value in described.items() if name not in latent},
         )
+
+    def _draw(
+        self, fn: Callable[..., Any], x: Data, num_samples: int, seed: int | None, purpose: str
+    ) -> dict[str, torch.Tensor]:
+        check_positive_int("num_samples", num_samples)
+        with ExitStack() as stack:
+            if seed is not None:
+                check_seed(seed)
+                stack.enter_context(rng.seeded(device_of(x), seed, purpose))
+            stack.enter_context(self._evaluating())
+            trace = self._trace(fn, x, num_samples)
+        return {name: site["value"] for name, site in sample_sites(trace).items() if not site["is_observed"]}
 
     def _log_density(self, role: str, fn: Callable[..., Any], z: Latents, x: Data) -> torch.Tensor:
         if not isinstance(z, Mapping) or not z or not all(isinstance(v, torch.Tensor) for v in z.values()):
