@@ -1,7 +1,25 @@
 """Estimators of log p(x): each takes a Program and data and returns an `Evidence`."""
 
+from ppl_vae.evidence.annealed import annealed
 from ppl_vae.evidence.bounds import Sandwich
+from ppl_vae.evidence.hmc import HMC, RandomWalk, Transition, langevin
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.result import Curve, Evidence, Mean, concatenate
+from ppl_vae.evidence.sandwich import sandwich
+from ppl_vae.evidence.smc import smc
 
-__all__ = ["Curve", "Evidence", "Mean", "Sandwich", "concatenate", "importance"]
+__all__ = [
+    "HMC",
+    "Curve",
+    "Evidence",
+    "Mean",
+    "RandomWalk",
+    "Sandwich",
+    "Transition",
+    "annealed",
+    "concatenate",
+    "importance",
+    "langevin",
+    "sandwich",
+    "smc",
+]

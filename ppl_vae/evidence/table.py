@@ -70,7 +70,10 @@ def table(e: Evidence) -> str:
     points = zip(curve.k.tolist(), curve.bound.tolist(), curve.stderr.tolist(), strict=True)
     if len(curve.k):
         rows.append(
-            ("IWAE-K", ", ".join(f"{k}:\xa0{bound:.3f}\xa0±\xa0{error:.2g}" for k, bound, error in points))
+            (
+                "IWAE-K" if e.basis == "weights" else "K runs",
+                ", ".join(f"{k}:\xa0{bound:.3f}\xa0±\xa0{error:.2g}" for k, bound, error in points),
+            )
         )
     lines = [header]
     for name, text in rows:

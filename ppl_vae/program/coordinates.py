@@ -14,7 +14,7 @@ from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
 
 from ppl_vae.errors import ProgramError
-from ppl_vae.program.data import Data, Latents, num_data
+from ppl_vae.program.data import Data, Latents, device_of, num_data
 from ppl_vae.program.handlers import GIVEN
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import family, sample_sites, site_log_prob
@@ -55,6 +55,7 @@ class Coordinates:
     Attributes:
         dim: D.
         dtype: of u.
+        x_device: where the data are.
         names: the latent sites in the model's order.
 
     Raises:
@@ -63,6 +64,7 @@ class Coordinates:
 
     def __init__(self, program: Program, x: Data) -> None:
         self.program, self.x, self.num_data = program, x, num_data(x)
+        self.x_device = device_of(x)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), program._evaluating():
             torch.manual_seed(0)  # only shapes are read
             sites = sample_sites(program._trace(program._model, x, 1))

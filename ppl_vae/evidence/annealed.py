@@ -1,0 +1,337 @@
+"""Annealed importance sampling: from the guide, or from the prior, to p(x, z) along a bridge of many steps."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ppl_vae import rng
+from ppl_vae.checkpoint import under
+from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
+from ppl_vae.evidence import tempering
+from ppl_vae.evidence.bridge import STARTS, Bridge
+from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
+from ppl_vae.evidence.hmc import HMC, Chains, Transition
+from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.tuning import Tuning, tune
+from ppl_vae.evidence.weights import Accumulator, Figures
+from ppl_vae.program import Data, Program, Sites, device_of, num_data
+
+
+def annealed(
+    program: Program,
+    x: Data,
+    num_chains: int = 16,
+    num_steps: int = 1000,
+    *,
+    start: str = "guide",
+    schedule: str | Tensor = "sigmoid",
+    transition: Transition | None = None,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Evidence:
+    """log p(x) of each datum by annealed importance sampling.
+
+    Each chain starts at z_0 ~ f_0, q(z|x) or p(z), and is moved through f_b, log f_b = (1 - b) log f_0 +
+    b log p(x, z), for 0 = b_0 < ... < b_T = 1. Its weight is
+
+        log w = sum_{t=0}^{T-1} (b_{t+1} - b_t) (log p(x, z_t) - log f_0(z_t)),
+
+    z_t after a move that leaves f_{b_t} invariant. The mean of w over chains is unbiased for p(x), whatever the
+    moves do, so its logarithm is a lower bound of log p(x) in expectation; it exceeds log p(x) by c nats with
+    probability at most exp(-c). One step is plain importance sampling. The bias falls with the number of steps,
+    about as 1 / T once steps are small.
+
+    Step sizes (and the schedule "pilot") are tuned for each datum on pilot chains with random numbers of their own,
+    frozen, and then used for fresh chains. Latents move in unconstrained coordinates, with the Jacobian.
+
+    Args:
+        program: a `Program` with continuous latents.
+        x: the data, where the program's parameters live.
+        num_chains: S, chains a datum; their spread gives the standard error.
+        num_steps: T.
+        start: "guide" or "prior".
+        schedule: "linear", "sigmoid" (Wu et al. 2017), "pilot" (each datum's own, which equalises the spread of the
+            increments), or ``(T + 1,)`` numbers that rise from 0 to 1.
+        transition: a `Transition`; default: `HMC()`. `RandomWalk()` for a model without gradients.
+        seed: the numbers are a function of it.
+        checkpoint: a file that keeps the state as work goes on; removed when it is done.
+        resume: continue from ``checkpoint`` if it is there.
+        progress: show a bar on a terminal.
+
+    Returns:
+        `Evidence` with ``bound="lower"`` and ``basis="runs"``: per datum in nats, ``(N,)`` float64. Its ELBO is that
+        of the chains' first draws; NaN from the prior. Its curve holds the bounds of K = 1, 2, 4, ... chains.
+
+    Raises:
+        InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
+        ProgramError: if the evidence of the pair is not defined per datum, or a latent is discrete; names the site.
+        NonFiniteError: if a log weight is NaN; names the datum.
+
+    Sources: Neal, "Annealed importance sampling" (2001); Wu, Burda, Salakhutdinov and Grosse, "On the quantitative
+    analysis of decoder-based generative models" (2017).
+    """
+    sites = begin(program, x)
+    settings = Settings.of(num_chains, num_steps, start, schedule, transition)
+    check_seed(seed)
+    figures = drive(
+        program,
+        x,
+        settings.plan("annealed importance sampling", x, sites),
+        lambda block: Annealing(program, block, settings, seed),
+        seed=seed,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+    )
+    return evidence_of(
+        figures, method="annealed", bound="lower", seed=seed, basis="runs", details=settings.words()
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """How chains go along the bridge: what forward and reverse chains must share.
+
+    Attributes:
+        num_chains: S.
+        num_steps: T.
+        start: "guide" or "prior".
+        schedule: ``(T + 1,)``, or None where the pilot places it.
+        transition: the kernel.
+        name: the schedule's name.
+    """
+
+    num_chains: int
+    num_steps: int
+    start: str
+    schedule: Tensor | None
+    transition: Transition
+    name: str
+
+    @classmethod
+    def of(
+        cls,
+        num_chains: int,
+        num_steps: int,
+        start: str,
+        schedule: str | Tensor,
+        transition: Transition | None,
+    ) -> Settings:
+        """Settings from a user's arguments; raises `InputError` for what does not fit."""
+        check_positive_int("num_chains", num_chains)
+        check_one_of("start", start, STARTS)
+        beta = tempering.resolve(schedule, num_steps)
+        transition = HMC() if transition is None else transition
+        for part in ("start", "move", "target_accept", "gradients"):
+            if isinstance(transition, type) or not hasattr(transition, part):
+                expected = "a Transition such as HMC() or RandomWalk()"
+                raise InputError("transition", expected, describe(transition))
+        name = schedule if isinstance(schedule, str) else "given"
+        return cls(num_chains, num_steps, start, beta, transition, name)
+
+    def plan(self, title: str, x: Data, sites: Sites) -> Plan:
+        """How a run is cut up: all chains of some data together, about a million numbers a pass."""
+        n = num_data(x)
+        numbers = 2**25 if device_of(x).type == "cuda" else 2**20
+        pairs = min(max(numbers // max(sites.numbers_per_datum, 1), 64), 2**15)
+        size = min(n, max(1, pairs // self.num_chains))
+        return Plan(title, size, self.num_steps, self.identity(title))
+
+    def identity(self, title: str) -> dict[str, Any]:
+        """What tells one run from another."""
+        beta = None if self.schedule is None else self.schedule.tolist()
+        return {
+            "estimator": title,
+            "num_chains": self.num_chains,
+            "num_steps": self.num_steps,
+            "start": self.start,
+            "schedule": beta,
+            "transition": repr(self.transition),
+        }
+
+    def words(self) -> str:
+        """The settings in words, for tables and plots."""
+        return (
+            f"{self.num_chains} chains of {self.num_steps} steps from the {self.start}, "
+            f"{self.name} schedule, {self.transition}"
+        )
+
+
+class Annealing:
+    """The chains of one block, forwards from f_0, or backwards from samples of the posterior.
+
+    Args:
+        program: the program.
+        block: the data.
+        settings: how chains go.
+        seed: the user's.
+        posterior: ``(S or 1, N, D)`` samples of the posterior in unconstrained coordinates: the chains run backwards
+            from them, and the figures are those of an upper bound.
+        thinning: moves that leave the posterior invariant, between a posterior sample and the start of a chain: they
+            part chains that start from one sample, and change no law.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        block: Block,
+        settings: Settings,
+        seed: int,
+        posterior: Tensor | None = None,
+        thinning: int = 0,
+    ) -> None:
+        self.block, self.settings, self.seed = block, settings, seed
+        self.posterior, self.thinning = posterior, thinning
+        self.device = device_of(block.x)
+        self.bridge = Bridge(program, block.x, settings.start)
+        self.reverse = posterior is not None
+        self.done = 0
+        self.tuning: Tuning | None = None
+        self.chains: Chains | None = None
+        self.log_weight = torch.zeros(0)
+        self.first = torch.zeros(0)
+
+    def advance(self) -> int:
+        """The pilot and the first increment, or one move and the next increment."""
+        T = self.settings.num_steps
+        if self.done == T:
+            return 0
+        if self.chains is None or self.tuning is None:
+            self.tuning = self._tune()
+            self.chains = self._start(self.tuning)
+            ratio = self.chains.point.log_ratio()
+            self.first = ratio
+            at = T - 1 if self.reverse else 0
+            self.log_weight = self._increment(at) * ratio
+        else:
+            # Forwards: move at b_t, then the increment from b_t to b_{t+1}. Backwards the same pairs, last first, and
+            # the move comes before the increment that it leads to.
+            t = T - self.done if self.reverse else self.done
+            beta = self.tuning.beta[t]
+            self.chains, _ = self.settings.transition.move(
+                self.chains,
+                self.bridge,
+                beta,
+                self.tuning.step(beta),
+                self._stream("move", t),
+                reverse=self.reverse,
+            )
+            at = t - 1 if self.reverse else t
+            self.log_weight = self.log_weight + self._increment(at) * self.chains.point.log_ratio()
+        self.done += 1
+        return 1
+
+    def state(self) -> State:
+        """See `Work.state`."""
+        if self.chains is None or self.tuning is None:
+            return {}
+        state = {f"tuning/{name}": value for name, value in self.tuning.tensors().items()}
+        state |= {
+            "u": self.chains.point.u,
+            "log_weight": self.log_weight,
+            "first": self.first,
+            "done": torch.tensor(self.done),
+        }
+        if self.chains.momentum is not None:
+            state["momentum"] = self.chains.momentum
+        return state
+
+    def restore(self, state: State) -> int:
+        """See `Work.restore`; the densities where the chains are, are computed again."""
+        self.tuning = Tuning.from_tensors(under("tuning/", state), self.device)
+        there = {name: value.to(self.device) for name, value in state.items() if "/" not in name}
+        point = self.bridge.at(there["u"], gradient=self.settings.transition.needs_gradient)
+        self.chains = Chains(point, there.get("momentum"))
+        self.log_weight, self.first, self.done = there["log_weight"], there["first"], int(there["done"])
+        return self.done
+
+    def figures(self) -> Figures:
+        """The figures of the chains' weights; of their inverses, turned round, for an upper bound."""
+        S, n = self.log_weight.shape
+        sums = Accumulator(n, S, self.device)
+        sums.add(-self.log_weight if self.reverse else self.log_weight)
+        figures = sums.finish(offset=self.block.offset)
+        if self.reverse:
+            figures = replace(
+                figures,
+                log_evidence=-figures.log_evidence,
+                curve_bound=-figures.curve_bound,
+            )
+        elbo, elbo_stderr = self._elbo()
+        densities, gradients = self._cost(S)
+        return replace(
+            figures,
+            elbo=elbo,
+            elbo_stderr=elbo_stderr,
+            density_evals=torch.full((n,), float(densities), dtype=torch.float64),
+            gradient_evals=torch.full((n,), float(gradients), dtype=torch.float64),
+        )
+
+    def _elbo(self) -> tuple[Tensor, Tensor]:
+        """The guide's ELBO and its error, ``(N,)``, from the chains' first draws; NaN if they are others'."""
+        S, n = self.first.shape
+        nothing = torch.full((n,), torch.nan, dtype=torch.float64)
+        if self.settings.start != "guide" or self.reverse:
+            return nothing, nothing
+        return self.first.mean(0).cpu(), (self.first.std(0) / S**0.5).cpu() if S > 1 else nothing
+
+    def _cost(self, num_chains: int) -> tuple[int, int]:
+        if self.tuning is None:
+            raise AssertionError("figures were asked for before any work was done")
+        transition = self.settings.transition
+        moves = self.settings.num_steps - 1 + (self.thinning if self.reverse else 0)
+        densities = num_chains * moves * transition.densities
+        gradients = num_chains * moves * transition.gradients
+        if transition.needs_gradient:
+            gradients += num_chains
+        else:
+            densities += num_chains
+        return densities + self.tuning.densities, gradients + self.tuning.gradients
+
+    def _increment(self, t: int) -> Tensor:
+        if self.tuning is None:
+            raise AssertionError("chains were weighted before the pilot")
+        return self.tuning.beta[t + 1] - self.tuning.beta[t]
+
+    def _tune(self) -> Tuning:
+        settings = self.settings
+        return tune(
+            self.bridge,
+            settings.transition,
+            settings.schedule,
+            settings.num_steps,
+            lambda index: self._generator("annealed pilot", 1000, index),
+            lambda index: rng.reseed(
+                self.device, self.seed, "annealed pilot draws", self.block.index * 2 + index
+            ),
+        )
+
+    def _start(self, tuning: Tuning) -> Chains:
+        settings = self.settings
+        transition = settings.transition
+        if self.posterior is None:
+            rng.reseed(self.device, self.seed, "annealed start", self.block.index)
+            u = self.bridge.draw(settings.num_chains)
+        else:
+            u = self.posterior.expand(settings.num_chains, -1, -1)
+        point = self.bridge.at(u, gradient=transition.needs_gradient)
+        chains = transition.start(point, self._stream("move", 0))
+        one = torch.ones_like(tuning.beta[-1])
+        for index in range(self.thinning if self.reverse else 0):
+            generator = self._generator("annealed thinning", self.thinning, index)
+            chains, _ = transition.move(chains, self.bridge, one, tuning.step(one), generator)
+        return chains
+
+    def _stream(self, what: str, index: int) -> Generator:
+        side = "reverse " if self.reverse else ""
+        return self._generator(f"annealed {side}{what}", self.settings.num_steps, index)
+
+    def _generator(self, purpose: str, length: int, index: int) -> Generator:
+        return rng.generator(self.seed, purpose, self.block.index * length + index, self.device)

@@ -1,0 +1,135 @@
+"""The bridge from a distribution that is easy to draw from to p(x, z): what annealing walks along.
+
+    log f_b(u) = (1 - b) log f_0(u) + b log p(x, u),    0 <= b <= 1
+
+over the program's latents in unconstrained coordinates u (`ppl_vae.program.Coordinates`), where f_0 is the guide
+q(z|x) or the prior p(z), both normalised. The integral of f_0 is 1 and that of f_1 is p(x).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae.errors import check_one_of
+from ppl_vae.program import Coordinates, Data, Program
+
+STARTS = ("guide", "prior")
+
+
+class Point(NamedTuple):
+    """Where chains are, and the densities there. S chains of N data.
+
+    Attributes:
+        u: ``(S, N, D)``.
+        log_start: log f_0(u), ``(S, N)`` float64, nats.
+        log_end: log p(x, u), likewise.
+        start_gradient: of log f_0, ``(S, N, D)``; None where no gradient was asked for.
+        end_gradient: of log p(x, u), likewise.
+    """
+
+    u: Tensor
+    log_start: Tensor
+    log_end: Tensor
+    start_gradient: Tensor | None = None
+    end_gradient: Tensor | None = None
+
+    def log_ratio(self) -> Tensor:
+        """log p(x, u) - log f_0(u), ``(S, N)``: -inf where there is no density under the model."""
+        return torch.where(self.log_end == -torch.inf, -torch.inf, self.log_end - self.log_start)
+
+    def log_density(self, beta: Tensor) -> Tensor:
+        """log f_b, ``(S, N)``, at b = ``beta``, a number or ``(N,)``; NaN where a density is."""
+        mixed = (1 - beta) * self.log_start + beta * self.log_end
+        # At the ends only one of the two counts, even where the other is -inf (and 0 * -inf would be NaN).
+        mixed = torch.where(beta == 0, self.log_start, mixed)
+        return torch.where(beta == 1, self.log_end, mixed)
+
+    def gradient(self, beta: Tensor) -> Tensor:
+        """The gradient of log f_b in u, ``(S, N, D)``."""
+        if self.start_gradient is None or self.end_gradient is None:
+            raise AssertionError("a point without gradients was asked for one")
+        b = beta.to(self.u.dtype).unsqueeze(-1)
+        return torch.lerp(self.start_gradient, self.end_gradient, b)
+
+    def select(self, accept: Tensor, other: Point) -> Point:
+        """``other`` where ``accept`` ``(S, N)``, self elsewhere."""
+        wide = accept.unsqueeze(-1)
+        chosen = [
+            None if a is None or b is None else torch.where(wide if a.ndim == 3 else accept, b, a)
+            for a, b in zip(self, other, strict=True)
+        ]
+        return Point(*chosen)  # type: ignore[arg-type]
+
+    def rows(self, index: Tensor) -> Point:
+        """The chains at ``index`` ``(S, N)`` of each datum."""
+        wide = index.unsqueeze(-1)
+        picked = [
+            None if value is None else value.gather(0, wide.expand_as(value) if value.ndim == 3 else index)
+            for value in self
+        ]
+        return Point(*picked)  # type: ignore[arg-type]
+
+
+class Bridge:
+    """The bridge of a program for some data.
+
+    Args:
+        program: the program.
+        x: the data.
+        start: "guide" or "prior".
+
+    Raises:
+        InputError: if ``start`` is another word.
+        ProgramError: naming a latent that is not continuous.
+    """
+
+    def __init__(self, program: Program, x: Data, start: str = "guide") -> None:
+        self.start = check_one_of("start", start, STARTS)
+        self.coordinates = Coordinates(program, x)
+
+    def draw(self, num_chains: int) -> Tensor:
+        """u ~ f_0, ``(S, N, D)``, from torch's global generator as it stands.
+
+        Where a draw is outside the model's support its numbers are not finite.
+        """
+        draw = self.coordinates.draw_guide if self.start == "guide" else self.coordinates.draw_prior
+        return draw(num_chains)
+
+    def at(self, u: Tensor, *, gradient: bool) -> Point:
+        """The densities at u ``(S, N, D)``, with their gradients or without.
+
+        A row that is not finite is a draw outside the model's support: its density under the model is zero.
+        """
+        inside = u.isfinite().all(-1)
+        all_inside = bool(inside.all())
+        safe = u if all_inside else torch.where(inside.unsqueeze(-1), u, 0.0)
+        if gradient:
+            with torch.enable_grad():
+                leaf = safe.detach().requires_grad_()
+                log_start, log_end = self._densities(leaf)
+                gradients = [_gradient(value, leaf) for value in (log_start, log_end)]
+                log_start, log_end = log_start.detach(), log_end.detach()
+        else:
+            with torch.no_grad():
+                log_start, log_end = self._densities(safe)
+            gradients = []
+        if not all_inside:
+            log_end = torch.where(inside, log_end, -torch.inf)
+            log_start = torch.where(inside, log_start, 0.0)
+        return Point(safe, log_start, log_end, *gradients)
+
+    def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        at = self.coordinates.densities(u)
+        start = self.coordinates.log_guide(at) if self.start == "guide" else at.log_prior
+        return start, at.log_joint
+
+
+def _gradient(value: Tensor, at: Tensor) -> Tensor:
+    """The gradient of a sum, zero where nothing depends on the point."""
+    if not value.requires_grad:
+        return torch.zeros_like(at)
+    (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(at) if gradient is None else gradient
