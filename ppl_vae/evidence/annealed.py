@@ -13,7 +13,7 @@ from ppl_vae import rng
 from ppl_vae.checkpoint import under
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import tempering
-from ppl_vae.evidence.bridge import STARTS, Bridge
+from ppl_vae.evidence.bridge import STARTS, Bridge, Point
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.hmc import HMC, Chains, Transition
 from ppl_vae.evidence.result import Evidence
@@ -29,7 +29,7 @@ def annealed(
     num_steps: int = 1000,
     *,
     start: str = "guide",
-    schedule: str | Tensor = "sigmoid",
+    schedule: str | Tensor = "pilot",
     transition: Transition | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -57,8 +57,8 @@ def annealed(
         num_chains: S, chains a datum; their spread gives the standard error.
         num_steps: T.
         start: "guide" or "prior".
-        schedule: "linear", "sigmoid" (Wu et al. 2017), "pilot" (each datum's own, which equalises the spread of the
-            increments), or ``(T + 1,)`` numbers that rise from 0 to 1.
+        schedule: "pilot" (each datum's own, frozen from its pilot, which equalises the spread of the increments),
+            "sigmoid" (Wu et al. 2017), "linear", or ``(T + 1,)`` numbers that rise from 0 to 1.
         transition: a `Transition`; default: `HMC()`. `RandomWalk()` for a model without gradients.
         seed: the numbers are a function of it.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
@@ -234,7 +234,7 @@ class Annealing:
             return {}
         state = {f"tuning/{name}": value for name, value in self.tuning.tensors().items()}
         state |= {
-            "u": self.chains.point.u,
+            **{name: v for name, v in self.chains.point._asdict().items() if v is not None},
             "log_weight": self.log_weight,
             "first": self.first,
             "done": torch.tensor(self.done),
@@ -244,10 +244,10 @@ class Annealing:
         return state
 
     def restore(self, state: State) -> int:
-        """See `Work.restore`; the densities where the chains are, are computed again."""
+        """See `Work.restore`. Densities are not computed again: a matrix product may round differently then."""
         self.tuning = Tuning.from_tensors(under("tuning/", state), self.device)
         there = {name: value.to(self.device) for name, value in state.items() if "/" not in name}
-        point = self.bridge.at(there["u"], gradient=self.settings.transition.needs_gradient)
+        point = Point(**{name: there[name] for name in Point._fields if name in there})
         self.chains = Chains(point, there.get("momentum"))
         self.log_weight, self.first, self.done = there["log_weight"], there["first"], int(there["done"])
         return self.done

@@ -36,7 +36,7 @@ def sandwich(
     posterior: Latents | None = None,
     exact: bool = False,
     start: str = "guide",
-    schedule: str | Tensor = "sigmoid",
+    schedule: str | Tensor = "pilot",
     transition: Transition | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,

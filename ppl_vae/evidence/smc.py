@@ -27,7 +27,7 @@ def smc(
     num_islands: int = 8,
     ess_threshold: float = 0.5,
     start: str = "guide",
-    schedule: str | Tensor = "sigmoid",
+    schedule: str | Tensor = "pilot",
     transition: Transition | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
