@@ -1,42 +1,54 @@
-"""Importance sampling from the guide: the ELBO, the IWAE-K bounds and log p(x), in one pass over samples."""
+"""Importance sampling: the ELBO, the IWAE-K bounds and log p(x), in one pass over samples.
+
+Where the samples come from is a `proposals.Proposal`; how they are cut up, `Tiles`; what is read from their weights,
+an `Accumulator`. What is left for this file is to put a tile's weights into the sums.
+"""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from ppl_vae import rng
-from ppl_vae.errors import check_positive_int, check_seed
+from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
+from ppl_vae.evidence import budget, quasi
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
+from ppl_vae.evidence.proposals import Bound, Guide, Proposal, check_proposal
 from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program, device_of, num_data
 
-_DATA = 256  # data in a tile on a CPU, at most
-_SAMPLES = 64  # the accumulator's own block: a tile of samples is a multiple of it
+DRAWS = ("iid", "sobol")
+"""Independent draws, or randomised quasi-Monte Carlo."""
 
 
 def importance(
     program: Program,
     x: Data,
-    num_samples: int = 5000,
+    num_samples: int | None = None,
     *,
+    proposal: Proposal | None = None,
+    draws: str = "iid",
+    num_scrambles: int = 16,
+    target_stderr: float | None = None,
+    max_num_samples: int = 2**16,
     seed: int = 0,
     chunk_size: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Evidence:
-    """log p(x) of each datum by importance sampling from the guide.
+    """log p(x) of each datum by importance sampling.
 
     With ``log w_s = log p(x, z_s) - log q(z_s|x)`` and ``z_s ~ q(z|x)``, the estimate is
     ``log (1/S) sum_s w_s``. ``(1/S) sum_s w_s`` is unbiased for p(x), so the estimate is a lower bound of log p(x)
     in expectation, tight as S grows (bias about ``-stderr**2 / 2``), and exceeds log p(x) by b nats with
     probability at most ``exp(-b)``. Each datum has its own weights; nothing is ever summed over data before the log.
+    The same holds for any other proposal in the place of q(z|x); "ELBO" and curve are then those of the proposal.
 
     Memory does not grow with S. Work is cut into tiles of some samples for some data; a tile's size follows from
     N, S, the program's sites and the kind of device, and each tile draws from a stream of its own.
@@ -44,7 +56,18 @@ def importance(
     Args:
         program: a `Program`, such as ``vae.program``.
         x: the data, where the program's parameters live.
-        num_samples: S, the number of samples for each datum.
+        num_samples: S, the number of samples for each datum; 5,000 by default. With ``target_stderr``, the size of
+            the pilot that tells how many are needed; 512 by default.
+        proposal: where the samples come from: `Guide` (the default), `Defensive`, `Widened`, `StudentT`, `Refitted`,
+            or one of your own.
+        draws: "iid", or "sobol" for points that are spread more evenly than independent ones (see `quasi.scrambled`):
+            a far smaller error where the latents are few and the weights smooth.
+        num_scrambles: with "sobol", R, the independent scramblings whose spread is the error; each takes S / R
+            points, rounded up to a power of two.
+        target_stderr: give each datum the samples that a standard error of so many nats needs (see
+            `budget.budgeted`), rather than the same number to all. ``e.stderr > target_stderr`` are the data that
+            missed it.
+        max_num_samples: with ``target_stderr``, the most that any datum gets.
         seed: the numbers are a function of it.
         chunk_size: how many samples of a datum are drawn before the sums, the progress bar and the checkpoint are
             brought up to date (rounded to whole tiles). It never changes a number.
@@ -62,39 +85,80 @@ def importance(
 
     Sources: Kloek and van Dijk (1978); Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016).
     """
+    check_one_of("draws", draws, DRAWS)
+    run: dict[str, Any] = {"seed": seed, "checkpoint": checkpoint, "resume": resume, "progress": progress}
+    size = 5000 if num_samples is None else num_samples
+    if draws == "sobol":
+        if not isinstance(proposal, Guide | None):
+            raise InputError("proposal", 'Guide() with draws="sobol"', describe(proposal))
+        if target_stderr is not None:
+            raise InputError("target_stderr", 'None with draws="sobol"', target_stderr)
+        return quasi.scrambled(program, x, size, num_scrambles, **run)
+    proposal = check_proposal(Guide() if proposal is None else proposal)
+    if target_stderr is not None:
+        pilot = 512 if num_samples is None else num_samples
+        return budget.budgeted(program, x, target_stderr, max_num_samples, pilot, proposal, **run)
+    figures = weigh(program, x, size, proposal, Accumulator, chunk_size=chunk_size, **run)
+    return evidence_of(figures, method="importance", bound="lower", seed=seed, details=words(proposal))
+
+
+def words(proposal: Proposal) -> str:
+    """What a result says of a proposal: nothing of the guide."""
+    return "" if isinstance(proposal, Guide) else f"proposal {proposal}"
+
+
+def weigh(
+    program: Program,
+    x: Data,
+    num_samples: int,
+    proposal: Proposal,
+    sums: type[Accumulator],
+    *,
+    seed: int,
+    chunk_size: int | None,
+    name: str = "importance sampling",
+    **run: Any,
+) -> Figures:
+    """The figures that ``sums`` reads from the log weights of S independent draws from a proposal.
+
+    ``run`` is what `engine.drive` takes; two estimators that differ in ``sums`` alone see the same weights.
+    """
     check_positive_int("num_samples", num_samples)
     check_seed(seed)
     if chunk_size is not None:
         check_positive_int("chunk_size", chunk_size)
+    check_proposal(proposal)
     sites = begin(program, x)
     tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device_of(x))
-    plan = Plan("importance sampling", tiles.data, num_samples, {"num_samples": num_samples})
-    figures = drive(
-        program,
-        x,
-        plan,
-        lambda block: _Sampling(program, block, tiles, seed, chunk_size),
-        seed=seed,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
-    )
-    return evidence_of(figures, method="importance", bound="lower", seed=seed)
+    identity = {"num_samples": num_samples, "estimator": sums.__name__, "proposal": repr(proposal)}
+    plan = Plan(name, tiles.data, num_samples, identity)
+
+    def make(block: Block) -> _Sampling:
+        bound = proposal.bind(program, block.x, seed, block.index)
+        return _Sampling(bound, block, tiles, sums, seed, chunk_size)
+
+    return drive(program, x, plan, make, seed=seed, **run)
 
 
 class _Sampling:
     """Importance sampling of one block: tiles of samples into an accumulator."""
 
     def __init__(
-        self, program: Program, block: Block, tiles: Tiles, seed: int, chunk_size: int | None
+        self,
+        bound: Bound,
+        block: Block,
+        tiles: Tiles,
+        sums: type[Accumulator],
+        seed: int,
+        chunk_size: int | None,
     ) -> None:
-        self.program, self.block, self.tiles, self.seed = program, block, tiles, seed
+        self.bound, self.block, self.tiles, self.seed = bound, block, tiles, seed
         self.chunk_size = chunk_size
-        self.sums = Accumulator(block.num_data, tiles.num_samples, device_of(block.x))
+        self.sums = sums(block.num_data, tiles.num_samples, device_of(block.x))
 
     def advance(self) -> int:
         chunk = next(self.tiles.chunks(self.sums.count, self.chunk_size), range(0))
-        weights = [_tile(self.program, self.block, self.tiles, self.seed, tile) for tile in chunk]
+        weights = [_tile(self.bound, self.block, self.tiles, self.seed, tile) for tile in chunk]
         if weights:
             self.sums.add(torch.cat(weights))
         return sum(map(len, weights))
@@ -103,73 +167,18 @@ class _Sampling:
         return self.sums.state()
 
     def restore(self, state: State) -> int:
-        self.sums = Accumulator.from_state(state, device_of(self.block.x))
+        self.sums = type(self.sums).from_state(state, device_of(self.block.x))
         return self.sums.count
 
     def figures(self) -> Figures:
-        return self.sums.finish(offset=self.block.offset)
+        figures, bound = self.sums.finish(offset=self.block.offset), self.bound
+        return replace(
+            figures,
+            density_evals=figures.density_evals * bound.per_draw + bound.density_evals,
+            gradient_evals=figures.gradient_evals + bound.gradient_evals,
+        )
 
 
-def _tile(program: Program, block: Block, tiles: Tiles, seed: int, tile: int) -> torch.Tensor:
+def _tile(bound: Bound, block: Block, tiles: Tiles, seed: int, tile: int) -> torch.Tensor:
     rng.reseed(device_of(block.x), seed, "importance", block.index * tiles.tiles + tile)
-    return program.log_weights(block.x, tiles.size(tile), seed=None, check=False)
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """How S samples of N data are cut into pieces that are evaluated in one pass.
-
-    A tile is a fixed unit: same shapes, same random stream, same arithmetic, whoever evaluates it and whatever
-    chunks it is gathered in. That is why the results cannot depend on chunk size, on resuming, or on sharing
-    blocks of data among workers.
-
-    Attributes:
-        num_data: N.
-        num_samples: S.
-        data: data in a tile.
-        samples: samples of each of them, a multiple of 64 (or S).
-    """
-
-    num_data: int
-    num_samples: int
-    data: int
-    samples: int
-
-    @classmethod
-    def plan(cls, num_data: int, num_samples: int, width: int, device: torch.device) -> Tiles:
-        """Tiles for a program with ``width`` numbers for each sample of a datum.
-
-        About a million numbers a pass on a CPU: small enough for its caches, large enough that Pyro's cost for
-        each pass is lost in the arithmetic. A GPU wants more at a time.
-        """
-        numbers = 2**25 if device.type == "cuda" else 2**20
-        pairs = min(max(numbers // max(width, 1), 256), 2**16)
-        # The sums keep the largest of a datum's weights, O(sqrt(S)): on a CPU few enough data for that to be little.
-        data = min(num_data, max(1, pairs // _SAMPLES), num_data if device.type == "cuda" else _DATA)
-        samples = max(_SAMPLES, pairs // data // _SAMPLES * _SAMPLES)
-        return cls(num_data, num_samples, data, min(samples, num_samples))
-
-    @property
-    def blocks(self) -> int:
-        """The number of blocks of data."""
-        return math.ceil(self.num_data / self.data)
-
-    @property
-    def tiles(self) -> int:
-        """The number of tiles of a block."""
-        return math.ceil(self.num_samples / self.samples)
-
-    def rows(self, block: int) -> slice:
-        """The data of a block."""
-        return slice(block * self.data, min((block + 1) * self.data, self.num_data))
-
-    def size(self, tile: int) -> int:
-        """The number of samples in a tile: the last one may be smaller."""
-        return min(self.samples, self.num_samples - tile * self.samples)
-
-    def chunks(self, done: int, chunk_size: int | None) -> Iterator[range]:
-        """The tiles that remain after ``done`` samples, gathered into chunks."""
-        step = 1 if chunk_size is None else max(1, chunk_size // self.samples)
-        started = math.ceil(done / self.samples)  # not the floor: the last tile may be smaller
-        for first in range(started, self.tiles, step):
-            yield range(first, min(first + step, self.tiles))
+    return bound.log_weights(tiles.size(tile))

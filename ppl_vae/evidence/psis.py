@@ -91,25 +91,79 @@ def khat(log_tail: Tensor, num_samples: int) -> Tensor:
     Raises:
         InputError: if ``log_tail`` is of another shape.
     """
-    size = tail_size(check_positive_int("num_samples", num_samples))
-    width = min(size + 1, num_samples)
-    if log_tail.ndim != 2 or log_tail.shape[1] != width:
-        raise InputError("log_tail", f"shape (N, {width}) for {num_samples} samples", describe(log_tail))
-    ordered = log_tail.detach().to(torch.float64).sort(dim=1).values
+    ordered = _ordered(log_tail, num_samples)
     nan = torch.full_like(ordered[:, 0], math.nan)
-    if size < MIN_TAIL:
+    if tail_size(num_samples) < MIN_TAIL:
         return nan
     cut, tail = ordered[:, :1], ordered[:, 1:]
-    largest = tail[:, -1]
-    # log(w - cut), of which a tie (0) and zero above a cut-off of zero (-inf minus -inf) are both -inf.
-    log_exceedances = torch.where(tail > cut, tail + (-torch.expm1(cut - tail)).log(), -math.inf)
     number = (tail > cut).sum(dim=1)
-    shape = (number * _fit(log_exceedances)[0] + _PRIOR_DRAWS * _PRIOR_K) / (number + _PRIOR_DRAWS)
+    shape = _with_prior(_fit(_log_exceedances(cut, tail))[0], number)
     too_few = number < MIN_TAIL
     shape = torch.where(too_few & (number > 0) & (cut[:, 0] == -math.inf), math.inf, shape)
-    equal = largest - tail[:, 0] <= ROUND_OFF * largest.abs().clamp(min=1)
-    shape = torch.where(equal & largest.isfinite(), -math.inf, shape)
+    shape = torch.where(_equal(tail), -math.inf, shape)
     return torch.where(ordered.isnan().any(dim=1), nan, shape)
+
+
+def smooth(log_tail: Tensor, num_samples: int) -> Tensor:
+    """The largest log weights of each datum, Pareto smoothed.
+
+    The n weights above the cut-off are replaced, in their order, by the quantiles of the fitted generalised Pareto
+    distribution at (j - 1/2) / n, j = 1..n, and none is made larger than the largest was. Weights that no tail can
+    be fitted to stay what they are: those that `khat` is NaN or infinite for, and those that tie with the cut-off.
+
+    Args:
+        log_tail: as for `khat`.
+        num_samples: S.
+
+    Returns:
+        ``(N, min(M + 1, S))`` float64, ascending; the first is the cut-off, as it was.
+
+    Raises:
+        InputError: if ``log_tail`` is of another shape.
+    """
+    ordered = _ordered(log_tail, num_samples)
+    if tail_size(num_samples) < MIN_TAIL:
+        return ordered
+    cut, tail = ordered[:, :1], ordered[:, 1:]
+    number = (tail > cut).sum(dim=1)
+    shape, log_scale = _fit(_log_exceedances(cut, tail))
+    k = _with_prior(shape, number)[:, None]
+    size = tail.shape[1]
+    j = torch.arange(1, size + 1, dtype=torch.float64, device=tail.device) - (size - number)[:, None]
+    y = -torch.log1p(
+        -(j - 0.5).clamp(min=0.5) / number.clamp(min=1)[:, None]
+    )  # of the exponential distribution
+    y = torch.where(j > 0, y, 1.0)
+    # log of (exp(k y) - 1) / k, which is y where k is zero.
+    grown = k.clamp(min=0) * y + (-torch.expm1(-k.abs() * y)).log() - k.abs().log()
+    quantile = log_scale[:, None] + torch.where(k.abs() < 1e-12, y.log(), grown)
+    smoothed = torch.minimum(torch.logaddexp(cut, quantile), tail[:, -1:])
+    fitted = (number >= MIN_TAIL) & ~_equal(tail)
+    kept = ~fitted[:, None] | (j <= 0)
+    return torch.cat([cut, torch.where(kept, tail, smoothed)], dim=1)
+
+
+def _ordered(log_tail: Tensor, num_samples: int) -> Tensor:
+    """The M + 1 largest log weights, ascending, in float64, once their shape is checked."""
+    width = min(tail_size(check_positive_int("num_samples", num_samples)) + 1, num_samples)
+    if log_tail.ndim != 2 or log_tail.shape[1] != width:
+        raise InputError("log_tail", f"shape (N, {width}) for {num_samples} samples", describe(log_tail))
+    return log_tail.detach().to(torch.float64).sort(dim=1).values
+
+
+def _log_exceedances(cut: Tensor, tail: Tensor) -> Tensor:
+    """log(w - cut), of which a tie (0) and zero above a cut-off of zero (-inf minus -inf) are both -inf."""
+    return torch.where(tail > cut, tail + (-torch.expm1(cut - tail)).log(), -math.inf)
+
+
+def _with_prior(shape: Tensor, number: Tensor) -> Tensor:
+    return (number * shape + _PRIOR_DRAWS * _PRIOR_K) / (number + _PRIOR_DRAWS)
+
+
+def _equal(tail: Tensor) -> Tensor:
+    """``(N,)`` whether there is no tail: the largest weights are the same but for round-off."""
+    largest = tail[:, -1]
+    return (largest - tail[:, 0] <= ROUND_OFF * largest.abs().clamp(min=1)) & largest.isfinite()
 
 
 def _fit(log_x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -77,6 +78,9 @@ class Accumulator:
     -inf is a legal log weight. NaN and +inf are not: `add` never waits for the device to find out, so they
     are noted there and raised by `check` and `finish`.
 
+    A subclass may read another estimate from the same stream: it keeps a longer tail (``_least_tail``), takes what
+    falls out of it (`_shorten_tail`), names the tensors of its own (``_tensors``) and reads them (`_read`).
+
     Args:
         num_data: N.
         num_samples: S, the number of samples that will be added in all; it sets the size of the tail.
@@ -86,12 +90,15 @@ class Accumulator:
         InputError: if a number is not a positive integer.
     """
 
+    _tensors: ClassVar[tuple[str, ...]] = _TENSORS
+    _least_tail: ClassVar[int] = 0
+
     def __init__(self, num_data: int, num_samples: int, device: torch.device | str = "cpu") -> None:
         self.num_data = check_positive_int("num_data", num_data)
         self.num_samples = check_positive_int("num_samples", num_samples)
         self.count = 0
         levels = num_samples.bit_length()
-        self._tail_keep = min(tail_size(num_samples) + 1, num_samples)
+        self._tail_keep = min(max(tail_size(num_samples) + 1, self._least_tail), num_samples)
         self._tail_fill = 0
 
         def make(*rows: int, value: float = 0.0) -> Tensor:
@@ -162,7 +169,7 @@ class Accumulator:
 
     def state(self) -> dict[str, Tensor]:
         """Everything, as CPU tensors, to go on from with `from_state` to the same bits. Its size is fixed."""
-        tensors = {name: getattr(self, f"_{name}").detach().cpu().clone() for name in _TENSORS}
+        tensors = {name: getattr(self, f"_{name}").detach().cpu().clone() for name in self._tensors}
         numbers = (self.num_samples, self.count, self._tail_fill)
         return tensors | {name: torch.tensor(value) for name, value in zip(_NUMBERS, numbers, strict=True)}
 
@@ -173,7 +180,7 @@ class Accumulator:
         Raises:
             InputError: if tensors are missing or of other shapes than an accumulator's.
         """
-        missing = [name for name in (*_TENSORS, *_NUMBERS) if name not in state]
+        missing = [name for name in (*cls._tensors, *_NUMBERS) if name not in state]
         if missing:
             raise InputError(
                 "state", "the tensors of Accumulator.state()", f"none called {', '.join(missing)}"
@@ -181,7 +188,7 @@ class Accumulator:
         num_samples, count, tail_fill = (int(state[name]) for name in _NUMBERS)
         made = cls(state["max"].numel(), num_samples, device)
         made.count, made._tail_fill = count, tail_fill
-        for name in _TENSORS:
+        for name in cls._tensors:
             own: Tensor = getattr(made, f"_{name}")
             if own.shape != state[name].shape or own.dtype != state[name].dtype:
                 raise InputError(f"state[{name!r}]", describe(own), describe(state[name]))
@@ -202,7 +209,7 @@ class Accumulator:
         self.check(offset)
         if not self.count:
             raise InputError("log_weights", "at least one sample", "none")
-        whole = Accumulator.from_state(self.state(), self._max.device)
+        whole = type(self).from_state(self.state(), self._max.device)
         rest = whole.count % _BLOCK
         if rest:
             whole._absorb(whole._pending[:rest], whole.count - rest)
@@ -221,8 +228,7 @@ class Accumulator:
         _merge(self._mean, self._m2, before, (rows - reference).exp())
 
         if self._tail_fill + number > self._tail.shape[0]:
-            self._tail[: self._tail_keep] = self._tail[: self._tail_fill].topk(self._tail_keep, dim=0).values
-            self._tail_fill = self._tail_keep
+            self._shorten_tail()
         self._tail[self._tail_fill : self._tail_fill + number] = rows
         self._tail_fill += number
 
@@ -244,6 +250,11 @@ class Accumulator:
                     return
                 values = _log_mean_pair(half, values[0])[None]
             level += 1
+
+    def _shorten_tail(self) -> None:
+        """Keep the largest of the tail and let the others go."""
+        self._tail[: self._tail_keep] = self._tail[: self._tail_fill].topk(self._tail_keep, dim=0).values
+        self._tail_fill = self._tail_keep
 
     def _read(self) -> Figures:
         """The figures, once every row has been absorbed."""

@@ -1,0 +1,116 @@
+"""A guide seen as draws of a vector of unconstrained numbers: where it can be widened or given other tails."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.program import Coordinates, Data, Densities, Program, device_of, take
+from ppl_vae.program.moments import Moments, guide_moments, is_unconstrained
+
+PILOT_DRAWS = 1024
+"""Draws that moments are estimated from, where the guide does not say what they are."""
+
+FULL_COVARIANCE = 64
+"""The most dimensions in which an estimated covariance is a matrix: 1,024 draws say little about a larger one."""
+
+_CHUNK = 64
+
+
+class Space:
+    """The latents of a program at data ``x`` as vectors u of D real numbers.
+
+    Attributes:
+        coordinates: what maps u to the latents.
+        draw_cost: runs of the model that one of the guide's draws takes: none where u is z itself.
+
+    Raises:
+        ProgramError: naming a latent site that is discrete, or that no smooth map reaches.
+    """
+
+    def __init__(self, program: Program, x: Data) -> None:
+        self.program, self.x = program, x
+        self.coordinates = Coordinates(program, x)
+        self._plain = is_unconstrained(program, x)
+        self.draw_cost = 0.0 if self._plain else 2.0
+
+    def draw(self, num_samples: int) -> tuple[Tensor, Tensor]:
+        """u for z ~ q(z|x), ``(S, N, D)``, not finite where the model cannot give z, and log q(u) ``(S, N)``."""
+        if self._plain:
+            z = self.program.sample_guide(self.x, num_samples, seed=None)
+            u = self._flat(z)
+            zero = u.new_zeros(u.shape[:2], dtype=torch.float64)
+            return u, self.coordinates.log_guide(Densities(z, zero, zero, zero))
+        u = self.coordinates.draw_guide(num_samples)
+        at = self.coordinates.densities(torch.where(outside(u).unsqueeze(-1), 0.0, u))
+        return u, self.coordinates.log_guide(at)
+
+    def take(self, rows: Tensor) -> Space:
+        """The same for the data at indices ``rows``."""
+        return Space(self.program, take(self.x, rows))
+
+    def log_joint(self, u: Tensor) -> Tensor:
+        """log p(x, z) + log |dz/du| at u ``(S, N, D)``, ``(S, N)`` float64."""
+        return self.coordinates.densities(u.to(self.coordinates.dtype)).log_joint
+
+    def moments(self, seed: int, index: int) -> tuple[Moments, float]:
+        """Means and covariances of u under the guide, and what runs of the model they took.
+
+        They are exact where the guide's distribution says them, and otherwise those of `PILOT_DRAWS` draws from
+        stream ``index`` of ``seed``: any values give an unbiased estimate, and good ones a precise one.
+        """
+        exact = guide_moments(self.program, self.x)
+        if exact is not None:
+            return exact, 0.0
+        device = device_of(self.x)
+        D, N = self.coordinates.dim, self.coordinates.num_data
+        full = D <= FULL_COVARIANCE
+        count = torch.zeros(N, 1, dtype=torch.float64, device=device)
+        mean = count.new_zeros(N, D)
+        m2 = count.new_zeros((N, D, D) if full else (N, D))
+        with rng.seeded(device, seed, "moments of the guide", index):
+            for _ in range(PILOT_DRAWS // _CHUNK):
+                u = self._flat(self.program.sample_guide(self.x, _CHUNK, seed=None)) if self._plain else None
+                u = self.coordinates.draw_guide(_CHUNK) if u is None else u
+                inside = ~outside(u).unsqueeze(-1)
+                u = torch.where(inside, u, 0.0).double()
+                number = inside.sum(0).double()
+                new_mean = u.sum(0) / number.clamp(min=1)
+                spread = torch.where(inside, u - new_mean, 0.0)
+                shift = (new_mean - mean) * (number > 0)
+                weight = count * number / (count + number).clamp(min=1)
+                if full:
+                    m2 += torch.einsum("snd,sne->nde", spread, spread)
+                    m2 += weight.unsqueeze(-1) * shift.unsqueeze(-1) * shift.unsqueeze(-2)
+                else:
+                    m2 += (spread**2).sum(0) + weight * shift**2
+                count += number
+                mean += shift * number / count.clamp(min=1)
+        m2 /= (count - 1).clamp(min=1).reshape(N, *(1,) * (m2.ndim - 1))
+        factor = _cholesky(m2) if full else _deviation(m2)
+        return Moments(mean, factor), PILOT_DRAWS * self.draw_cost / 2
+
+    def _flat(self, z: dict[str, Tensor]) -> Tensor:
+        pieces = [
+            z[name].flatten(2) if z[name].ndim > 2 else z[name].unsqueeze(-1)
+            for name in self.coordinates.names
+        ]
+        return torch.cat([piece.to(self.coordinates.dtype) for piece in pieces], dim=-1)
+
+
+def outside(u: Tensor) -> Tensor:
+    """``(S, N)`` whether a vector is not finite: a draw that the model gives no density to."""
+    return ~u.isfinite().all(-1)
+
+
+def _deviation(variance: Tensor) -> Tensor:
+    """Standard deviations, 1 where draws that the model can give are too few to have any."""
+    return torch.where(variance > 0, variance, 1.0).sqrt()
+
+
+def _cholesky(covariance: Tensor) -> Tensor:
+    """Cholesky factors; of the diagonal alone where the matrix has none."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    diagonal = _deviation(covariance.diagonal(dim1=-2, dim2=-1)).diag_embed()
+    return torch.where((failed != 0).reshape(-1, 1, 1), diagonal, factor)

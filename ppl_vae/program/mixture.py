@@ -1,0 +1,70 @@
+"""Draws of which some come from the prior, with the two factors of the model's density: one run of the model."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppl_vae.program.data import Data, Latents
+from ppl_vae.program.handlers import GIVEN
+from ppl_vae.program.program import Program
+from ppl_vae.program.sites import sample_sites, site_log_prob
+
+
+class Mixed(NamedTuple):
+    """Latents with their densities under the model, ``(S, N)`` float64 in nats.
+
+    Attributes:
+        z: the latents, ``(S, N, *event)`` each.
+        log_prior: log p(z).
+        log_likelihood: log p(x|z).
+    """
+
+    z: dict[str, Tensor]
+    log_prior: Tensor
+    log_likelihood: Tensor
+
+
+def mix_prior(program: Program, x: Data, z: Latents, from_prior: Tensor) -> Mixed:
+    """Replace the latents of some draws by draws from the prior.
+
+    Args:
+        program: the program.
+        x: the data.
+        z: draws ``(S, N, *event)`` for each latent site.
+        from_prior: ``(S, N)`` bool: the draws of which all latents are to come from p(z), drawn from torch's global
+            generator as it stands. They are mixed inside the run of the model, so a prior of one latent that depends
+            on another is that of the value which the draw has.
+    """
+    with program._evaluating():
+        num_samples = from_prior.shape[0]
+        trace = program._trace(program._model, x, num_samples, _Mixing(z, from_prior))
+        log_prior = torch.zeros(from_prior.shape, dtype=torch.float64, device=from_prior.device)
+        log_likelihood = torch.zeros_like(log_prior)
+        mixed = {}
+        for name, site in sample_sites(trace).items():
+            if name in z and GIVEN in site["infer"]:
+                mixed[name] = site["value"]
+                log_prior = log_prior + site_log_prob(site, {name: {}}).double()
+            else:
+                log_likelihood = log_likelihood + site_log_prob(site, {}).double()
+    return Mixed(mixed, log_prior, log_likelihood)
+
+
+class _Mixing(Messenger):
+    """Gives latent sites their values, or draws them where a draw is to come from the prior."""
+
+    def __init__(self, z: Latents, from_prior: Tensor) -> None:
+        super().__init__()
+        self.z, self.from_prior = z, from_prior
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["name"] not in self.z:
+            return
+        given, drawn = self.z[msg["name"]], msg["fn"]()
+        mask = self.from_prior.reshape(*self.from_prior.shape, *(1,) * (given.ndim - 2))
+        msg["value"], msg["is_observed"] = torch.where(mask, drawn, given), True
+        msg["infer"] = {**msg["infer"], GIVEN: True}

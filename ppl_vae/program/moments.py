@@ -1,0 +1,62 @@
+"""Where a guide is and how wide, in unconstrained coordinates, as far as its distribution says so itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from ppl_vae import rng
+from ppl_vae.program.data import Data, device_of
+from ppl_vae.program.program import Program
+from ppl_vae.program.sites import _base, _layers, sample_sites
+
+
+class Moments(NamedTuple):
+    """Means and spreads of N distributions over D numbers, float64.
+
+    Attributes:
+        mean: ``(N, D)``.
+        factor: the Cholesky factor of the covariance ``(N, D, D)``, or standard deviations ``(N, D)``.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+
+def is_unconstrained(program: Program, x: Data) -> bool:
+    """Whether every latent site of the model may be any real number: unconstrained coordinates are then z itself."""
+    with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program._evaluating():
+        sites = sample_sites(program._trace(program._model, x, 1))
+    return all(_base(s["fn"].support) is constraints.real for s in sites.values() if not s["is_observed"])
+
+
+def guide_moments(program: Program, x: Data) -> Moments | None:
+    """The moments of q(z|x), where they are known: one site, of real numbers in guide and model, that has them.
+
+    The covariance is exact where the distribution has a ``scale_tril`` or independent components; None where it has
+    something else, such as a flow.
+    """
+    if not is_unconstrained(program, x):
+        return None
+    with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program._evaluating():
+        sites = list(sample_sites(program._trace(program._guide, x, 1)).values())
+        if len(sites) != 1 or _base(sites[0]["fn"].support) is not constraints.real:
+            return None
+        fn = sites[0]["fn"]
+        *_, core = _layers(fn)
+        try:
+            mean = fn.mean[0].double().flatten(1) if fn.event_shape else fn.mean[0].double().unsqueeze(-1)
+            if core.event_shape:
+                if core.event_shape != fn.event_shape or len(core.event_shape) > 1:
+                    return None
+                factor = core.scale_tril.double().expand(*fn.batch_shape, -1, -1)[0]
+            else:
+                factor = fn.stddev[0].double().reshape(mean.shape)
+        except (AttributeError, NotImplementedError):
+            return None
+    if not bool(mean.isfinite().all() and factor.isfinite().all()):
+        return None
+    return Moments(mean, factor)
