@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,33 +22,41 @@ from ppl_vae.cli import datasets
 from ppl_vae.cli.runfolder import MODEL, finished_run
 from ppl_vae.evidence import Evidence, Sandwich
 
-STEPS = (10, 100, 1000, 10_000)
+STEPS = (10, 100, 1000)
+LONGEST, FEWER = 10_000, 20  # the longest chains, both ways, for some of the data
 
 
 def estimates(program: pv.Program, x: torch.Tensor) -> dict[str, Callable[[Path], Evidence | Sandwich]]:
     """Every estimate by name; each is called with the file for its checkpoint."""
     ev = pv.evidence
-    made: dict[str, Callable[[Path], Evidence | Sandwich]] = {
-        "importance-100": lambda file: ev.importance(program, x, 100, checkpoint=file, resume=True),
-        "importance-5000": lambda file: ev.importance(program, x, 5000, checkpoint=file, resume=True),
-        "importance-100000": lambda file: ev.importance(program, x, 100_000, checkpoint=file, resume=True),
-    }
+
+    def kept(estimate: Callable[..., Evidence | Sandwich], x: torch.Tensor = x, **settings: Any) -> Any:
+        return lambda file: estimate(program, x, **settings, checkpoint=file, resume=True)
+
+    made = {f"importance-{size}": kept(ev.importance, num_samples=size) for size in (100, 5000, 100_000)}
+    for order in (1, 2):
+        made[f"jackknife-{order}-5000"] = kept(ev.jackknife, num_samples=5000, order=order)
+    made["psis-5000"] = kept(ev.psis, num_samples=5000)
+    for name, proposal in (
+        ("defensive", ev.Defensive(0.1)),
+        ("student-t", ev.StudentT(5)),
+        ("refitted", ev.Refitted()),
+    ):
+        made[f"{name}-5000"] = kept(ev.importance, num_samples=5000, proposal=proposal)
+    made["sobol-5000"] = kept(ev.importance, num_samples=5000, draws="sobol")
     for steps in STEPS:
         for start in ("guide", "prior"):
-            if (start, steps) == ("prior", 10):
-                continue
-            made[f"annealed-{start}-{steps}"] = lambda file, steps=steps, start=start: ev.annealed(
-                program, x, 16, steps, start=start, checkpoint=file, resume=True
-            )
-        made[f"sandwich-{steps}"] = lambda file, steps=steps: ev.sandwich(
-            program, x, 16, steps, checkpoint=file, resume=True
-        )
-    made["smc-100"] = lambda file: ev.smc(program, x, 256, 100, checkpoint=file, resume=True)
+            made[f"annealed-{start}-{steps}"] = kept(ev.annealed, num_chains=16, num_steps=steps, start=start)
+            made[f"sandwich-{start}-{steps}"] = kept(ev.sandwich, num_chains=16, num_steps=steps, start=start)
+    made["smc-100"] = kept(ev.smc, num_particles=256, num_steps=100)
+    made[f"sandwich-guide-{LONGEST}"] = kept(ev.sandwich, x[:FEWER], num_chains=16, num_steps=LONGEST)
     return made
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--num-data", type=int, default=100)

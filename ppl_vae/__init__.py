@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppl_vae import data, evidence, likelihoods, networks, plots, posteriors, priors
+    from ppl_vae import analysis, data, evidence, likelihoods, networks, plots, posteriors, priors
     from ppl_vae.errors import InputError, NonFiniteError, ProgramError
     from ppl_vae.evidence.result import Evidence
     from ppl_vae.generate import interpolate, reconstruct, sample
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("data", "evidence", "likelihoods", "networks", "plots", "posteriors", "priors")
+_ROOMS = ("analysis", "data", "evidence", "likelihoods", "networks", "plots", "posteriors", "priors")
 _NAMES = {
     "InputError": "errors",
     "NonFiniteError": "errors",
@@ -49,6 +49,7 @@ __all__ = [
     "NonFiniteError",
     "Program",
     "ProgramError",
+    "analysis",
     "data",
     "evidence",
     "fit",

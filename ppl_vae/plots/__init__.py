@@ -3,21 +3,33 @@
 Nothing here trains or estimates, opens a window, or touches matplotlib's global state; `save` writes a file.
 """
 
+from ppl_vae.plots.calibration import calibration_ranks
+from ppl_vae.plots.cost import error_against_cost
 from ppl_vae.plots.evidence import evidence_curve, gap_and_khat
+from ppl_vae.plots.gaps import gap_decomposition
 from ppl_vae.plots.images import image_grid, interpolation, prior_samples, reconstructions
+from ppl_vae.plots.ladder import Rung, evidence_ladder, ladder_rows
 from ppl_vae.plots.latent import latent_plane, latent_points
+from ppl_vae.plots.sandwich import sandwich_curve
 from ppl_vae.plots.saving import save
 from ppl_vae.plots.training import training_curve
 
 __all__ = [
+    "Rung",
+    "calibration_ranks",
+    "error_against_cost",
     "evidence_curve",
+    "evidence_ladder",
     "gap_and_khat",
+    "gap_decomposition",
     "image_grid",
     "interpolation",
+    "ladder_rows",
     "latent_plane",
     "latent_points",
     "prior_samples",
     "reconstructions",
+    "sandwich_curve",
     "save",
     "training_curve",
 ]

@@ -1,0 +1,323 @@
+"""Simulation-based calibration: does the guide, or the guide reweighted, give the truth the ranks that it should?"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from ppl_vae import files, rng
+from ppl_vae.analysis.units import flat, labels_of
+from ppl_vae.errors import InputError, NonFiniteError, check_one_of, check_positive_int, check_seed, describe
+from ppl_vae.evidence.engine import begin
+from ppl_vae.evidence.psis import ROUND_OFF
+from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
+from ppl_vae.progress import bar
+
+POSTERIORS = ("guide", "reweighted")
+JOINT = "log p(x, z)"
+"""The label of the last quantity: it sees what no single latent does, such as a guide that is the prior."""
+
+_KIND = "ppl_vae.Calibration"
+_TENSORS = ("ranks", "reweighted_ranks", "ess")
+_SETTINGS = ("labels", "num_draws", "num_importance", "bins", "alpha", "seed")
+_DATA = 64  # in a block
+_BINS = 20
+_NUMBERS = 2**20  # in a pass
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration:
+    """Ranks of N true latents among draws from their posteriors, and what they say, for D + 1 quantities.
+
+    The quantities are the D latent dimensions and log p(x, z). If the draws come from p(z|x), every rank is uniform on
+    0, ..., L. `reweighted_ranks`, among L resampled from K weighted draws, are so only as K grows: with few effective
+    draws they crowd at both ends, as those of a narrow posterior do (some 1 / (2 ESS) more at each end), so a verdict
+    on them is one on reweighting with K draws.
+
+    Attributes:
+        labels: a name for each quantity.
+        ranks: ``(D + 1, N)`` int64: how many of L draws from the guide are below the truth.
+        reweighted_ranks: ``(D + 1, N)`` int64: the same for the reweighted guide.
+        ess: ``(N,)`` effective number of the K weighted draws.
+        num_draws: L.
+        num_importance: K.
+        bins: B, of equally many ranks each: what a test and a histogram count.
+        alpha: the probability that a calibrated posterior fails in any quantity.
+        seed: what simulated data and draws are a function of.
+    """
+
+    labels: tuple[str, ...]
+    ranks: Tensor
+    reweighted_ranks: Tensor
+    ess: Tensor
+    num_draws: int
+    num_importance: int
+    bins: int
+    alpha: float
+    seed: int
+
+    def __len__(self) -> int:
+        return self.ranks.shape[1]
+
+    def ranks_of(self, of: str = "guide") -> Tensor:
+        """``(D + 1, N)`` the ranks among draws from the "guide" or the "reweighted" guide."""
+        return {"guide": self.ranks, "reweighted": self.reweighted_ranks}[check_one_of("of", of, POSTERIORS)]
+
+    def counts(self, of: str = "guide") -> Tensor:
+        """``(D + 1, B)`` int64, ranks in each bin; N / B are expected."""
+        binned = self.ranks_of(of) * self.bins // (self.num_draws + 1)
+        return torch.stack([row.bincount(minlength=self.bins) for row in binned])
+
+    def p_values(self, of: str = "guide") -> Tensor:
+        """``(D + 1,)`` of the hypothesis that a quantity's ranks are uniform, each by itself.
+
+        Three tests, and 3 times the smallest of their p-values: Pearson's chi-square on `counts` (B - 1 degrees of
+        freedom), which sees any shape, and `shift` and `spread` as standard normals, which see theirs far sooner.
+        """
+        expected = len(self) / self.bins
+        statistic = ((self.counts(of) - expected) ** 2 / expected).sum(1)
+        found = [stats.chi2.sf(statistic.numpy(), self.bins - 1)]
+        found += [2 * stats.norm.sf(moment.abs().numpy()) for moment in self._moments(of)]
+        return torch.from_numpy(np.minimum(1.0, len(found) * np.min(found, axis=0)))
+
+    def shift(self, of: str = "guide") -> Tensor:
+        """``(D + 1,)`` the slope of the ranks, in standard deviations under uniformity: above 0, truths rank high."""
+        return self._moments(of)[0]
+
+    def spread(self, of: str = "guide") -> Tensor:
+        """``(D + 1,)`` the spread of the ranks, likewise: above 0 they crowd at the ends, below 0 in the middle."""
+        return self._moments(of)[1]
+
+    def verdicts(self, of: str = "guide") -> NDArray[np.str_]:
+        """``(D + 1,)`` "calibrated", or what is wrong with the posterior of each quantity.
+
+        "too narrow" (ranks crowd at the ends), "too wide" (in the middle), "too low" or "too high" (its draws lie below
+        or above the truth), "misshapen" (neither). Draws whose log p(x, z) is too high come from where the posterior
+        is dense, as those of a narrow guide do; too low, from a guide that is wide or beside the posterior.
+
+        Not calibrated are those whose `p_values` Holm's procedure rejects at `alpha` over the D + 1 quantities: if all
+        are calibrated, any is called otherwise with probability at most alpha (but for the normal approximations).
+        """
+        p = self.p_values(of)
+        order = p.argsort()
+        allowed = self.alpha / torch.arange(len(p), 0, -1)
+        rejected = torch.zeros(len(p), dtype=torch.bool)
+        rejected[order] = (p[order] <= allowed).cummin(0).values
+        shift, spread = self._moments(of)
+        words = np.where(
+            (spread.abs() >= shift.abs()).numpy(),
+            np.where((spread > 0).numpy(), "too narrow", "too wide"),
+            np.where((shift > 0).numpy(), "too low", "too high"),
+        )
+        plain = (torch.maximum(spread.abs(), shift.abs()) < _CLEARLY).numpy()
+        return np.where(rejected.numpy(), np.where(plain, "misshapen", words), "calibrated")
+
+    def calibrated(self, of: str = "guide") -> bool:
+        """Whether no quantity's posterior is found wanting."""
+        return bool((self.verdicts(of) == "calibrated").all())
+
+    def _moments(self, of: str) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the ranks, standardised by their exact values under uniformity on 0..L."""
+        N, L = len(self), self.num_draws
+        centred = self.ranks_of(of).double() - L / 2
+        grid = torch.arange(L + 1, dtype=torch.float64) - L / 2
+        second, fourth = (grid**2).mean(), (grid**4).mean()
+        shift = centred.mean(1) / (second / N).sqrt()
+        return shift, ((centred**2).mean(1) - second) / ((fourth - second**2) / N).sqrt()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file, atomically; `load` gives it back exactly."""
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        files.write_tensors(
+            path, {name: getattr(self, name) for name in _TENSORS}, {"kind": _KIND, **settings}
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: naming the file, if it is missing, broken, or holds anything else.
+        """
+        tensors, metadata = files.read_tensors(path)
+        expected = "a file written by Calibration.save"
+        if not isinstance(metadata, Mapping) or metadata.get("kind") != _KIND:
+            raise InputError(str(Path(path)), expected, "a file of something else")
+        missing = [name for name in _TENSORS if name not in tensors]
+        missing += [name for name in _SETTINGS if name not in metadata]
+        if missing:
+            raise InputError(str(Path(path)), expected, f"one without {', '.join(missing)}")
+        found: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+        found |= {name: metadata[name] for name in _SETTINGS} | {"labels": tuple(metadata["labels"])}
+        return cls(**found)
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{of} {'passes' if self.calibrated(of) else 'fails'}" for of in POSTERIORS)
+        return f"Calibration({len(self.labels)} quantities, N={len(self)}: {words})"
+
+    def __str__(self) -> str:
+        title = f"simulation-based calibration: N = {len(self)} simulated data, L = {self.num_draws} draws, "
+        lines = [f"{title}{self.bins} bins, seed {self.seed}"]
+        for of in POSTERIORS:
+            verdicts, p = self.verdicts(of), self.p_values(of)
+            wrong = int((verdicts != "calibrated").sum())
+            word = f"{wrong} of {len(p)} quantities are not" if wrong else f"all {len(p)} quantities are"
+            note = "" if of == "guide" else f"; {self.num_importance} weighted draws, ESS median "
+            note += (
+                "" if of == "guide" else f"{float(self.ess.median()):.0f} [min {float(self.ess.min()):.1f}]"
+            )
+            lines.append(f"{of}: {word} calibrated (family-wise level {self.alpha:g}){note}")
+            shift, spread = self._moments(of)
+            shown = p.argsort()[:_SHOWN].tolist()
+            lines += [
+                f"  {self.labels[d]:<12} p = {float(p[d]):<8.2g} shift {float(shift[d]):>6.1f}, spread "
+                f"{float(spread[d]):>6.1f}  {verdicts[d]}"
+                for d in shown
+            ]
+            if len(p) > _SHOWN:
+                lines.append(f"  ... and {len(p) - _SHOWN} with larger p")
+        return "\n".join(lines)
+
+
+_CLEARLY = 2.0  # standard deviations of shift or spread that a verdict is named after
+_SHOWN = 12
+
+
+def calibration(
+    program: Program,
+    x_like: Data,
+    num_data: int = 1000,
+    *,
+    num_draws: int = 99,
+    num_importance: int = 1000,
+    bins: int | None = None,
+    alpha: float = 0.01,
+    seed: int = 0,
+    progress: bool = True,
+) -> Calibration:
+    """Ranks of latents drawn with their data from the model among draws from the guide, plain and reweighted.
+
+    For each of ``num_data`` pairs (z, x') from p(z) p(x|z): L draws from q(z|x'), and L draws with replacement from
+    ``num_importance`` draws by their weights p(x', z) / q(z|x'). z is an exact draw from p(z|x'), so its rank among L
+    draws from p(z|x') is uniform in every quantity, whatever the model. The first L of the weighted draws are those
+    of the guide. Ties (discrete latents) are broken at random.
+
+    It tests the posterior over data from the *model*. What the guide does on real data, which the model may not
+    be like, is for k-hat and two-sided bounds to say.
+
+    Args:
+        program: the program.
+        x_like: data that give shapes, and covariates if there are any; repeated in turn as often as needed.
+        num_data: N.
+        num_draws: L; ``bins`` must divide L + 1.
+        num_importance: K, at least L.
+        bins: B of the test, with N / B at least 5 for its p-values to be right; by default the most that fit, up to 20.
+        alpha: the family-wise level of each posterior's D + 1 tests.
+        seed: the numbers are a function of it.
+        progress: show a bar on a terminal.
+
+    Raises:
+        InputError: if an argument or the data do not fit.
+        ProgramError: as `Program.check` and `Program.simulate`.
+        NonFiniteError: if a log density is NaN.
+
+    Sources: Cook, Gelman & Rubin (2006); Talts et al., "Validating Bayesian inference algorithms with simulation-based
+    calibration" (2018); Yao et al., "Yes, but did it work? Evaluating variational inference" (2018); for log p(x, z)
+    as a quantity, Modrák et al. (2023).
+    """
+    check_positive_int("num_data", num_data)
+    check_positive_int("num_draws", num_draws)
+    if check_positive_int("num_importance", num_importance) < num_draws:
+        raise InputError("num_importance", f"at least num_draws, {num_draws}", num_importance)
+    fitting = [b for b in range(2, num_draws + 2) if (num_draws + 1) % b == 0]
+    if bins is None:
+        bins = max((b for b in fitting if b <= _BINS and num_data >= 5 * b), default=fitting[0])
+    if check_positive_int("bins", bins) not in fitting:
+        raise InputError("bins", f"a divisor of num_draws + 1 = {num_draws + 1}, at least 2", bins)
+    if num_data < 5 * bins:
+        raise InputError("num_data", f"at least 5 for each of {bins} bins", num_data)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1:
+        raise InputError("alpha", "a number between 0 and 1", describe(alpha))
+    check_seed(seed)
+    sites = begin(program, x_like)
+    device = device_of(x_like)
+    have = _num_data(x_like)
+    like = take(x_like, torch.arange(num_data, device=device) % have)
+    z, x = program.simulate(like, seed=rng.derive(seed, "calibration data"))
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    with torch.no_grad(), rng.forked(device), bar(num_data, "calibration", "datum") as show:
+        if not progress:
+            show.disable = True
+        for index, start in enumerate(range(0, num_data, _DATA)):
+            rows = slice(start, start + _DATA)
+            part, truth = take(x, rows), {name: value[:, rows] for name, value in z.items()}
+            program.check(part, offset=start)
+            rng.reseed(device, seed, "calibration", index)
+            step = max(1, _NUMBERS // (sites.numbers_per_datum * _num_data(part)))
+            parts.append(_rank(*_draw(program, part, truth, num_importance, step, start), num_draws))
+            show.update(_num_data(part))
+    ranks, reweighted, ess = (torch.cat(part, dim=-1).cpu() for part in zip(*parts, strict=True))
+    return Calibration(
+        (*labels_of(sites), JOINT),
+        ranks,
+        reweighted,
+        ess,
+        num_draws,
+        num_importance,
+        bins,
+        float(alpha),
+        seed,
+    )
+
+
+_num_data = num_data  # where an argument has its name
+
+
+def _draw(
+    program: Program, x: Data, truth: Latents, num_samples: int, step: int, offset: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which draws are below the truth, which equal it, ``(K, n, D + 1)`` bool, and their log weights ``(K, n)``."""
+    true, true_joint = flat(truth), program.log_joint(truth, x)
+    below, equal, weights = [], [], []
+    for start in range(0, num_samples, step):
+        z = program.sample_guide(x, min(step, num_samples - start), seed=None)
+        values, log_joint = flat(z), program.log_joint(z, x)
+        # The same latents have the same density but for rounding: a tie, and none that rounding may break.
+        close = (log_joint - true_joint).abs() <= ROUND_OFF * true_joint.abs().clamp(min=1)
+        close |= log_joint == true_joint
+        lower = (log_joint < true_joint) & ~close
+        below.append(torch.cat([values < true, lower[..., None]], dim=-1))
+        equal.append(torch.cat([values == true, close[..., None]], dim=-1))
+        weights.append(log_joint - program.log_guide(z, x))
+    log_weights = torch.cat(weights)
+    bad = log_weights.isnan().any(0)
+    if bool(bad.any()):
+        raise NonFiniteError(f"log weight: NaN at simulated datum {offset + int(bad.nonzero()[0])}")
+    return torch.cat(below), torch.cat(equal), log_weights
+
+
+def _rank(below: Tensor, equal: Tensor, log_weights: Tensor, L: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ranks ``(D + 1, n)`` of the truth among L draws and among L resampled ones, and ESS ``(n,)``."""
+    largest = log_weights.amax(0)
+    # Where no draw has any density there is nothing to choose by: each is as good, and the ESS says 0.
+    none = largest == -math.inf
+    weights = torch.where(none, 1.0, (log_weights - largest).exp())
+    ess = torch.where(none, 0.0, weights.sum(0) ** 2 / (weights**2).sum(0))
+    chosen = torch.multinomial(weights.T, L, replacement=True).T  # (L, n)
+    index = chosen[..., None].expand(-1, -1, below.shape[-1])
+
+    def rank(smaller: Tensor, same: Tensor) -> Tensor:
+        ties = same.sum(0)
+        return (smaller.sum(0) + (torch.rand_like(ties, dtype=torch.float64) * (ties + 1)).long()).T
+
+    return rank(below[:L], equal[:L]), rank(below.gather(0, index), equal.gather(0, index)), ess

@@ -1,0 +1,303 @@
+"""Where the gap between log p(x) and the ELBO comes from: the guide's family, or the network that feeds it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae import files, rng
+from ppl_vae.checkpoint import digest, under
+from ppl_vae.errors import InputError, NonFiniteError, check_one_of, check_positive_int, check_seed, describe
+from ppl_vae.evidence.engine import begin
+from ppl_vae.evidence.importance import importance
+from ppl_vae.evidence.proposals import StudentT
+from ppl_vae.evidence.refit import TOLERANCE, Refit, refit
+from ppl_vae.evidence.result import Evidence, Mean
+from ppl_vae.evidence.tiles import Tiles
+from ppl_vae.program import Data, Program, device_of, num_data, take
+
+PARTS = ("gap", "approximation", "amortisation")
+_KIND = "ppl_vae.Gaps"
+_TENSORS = (
+    "elbo", "elbo_stderr", "refitted_elbo", "refitted_elbo_stderr", "gap_stderr", "approximation_stderr",
+    "amortisation_stderr", "converged", "steps",
+)  # fmt: skip
+_CLEARLY = 4.0  # standard errors: a chance of 1 in 30,000 a datum
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gaps:
+    """log p(x) - ELBO(q) = [log p(x) - ELBO(q*)] + [ELBO(q*) - ELBO(q)] for each of N data, in nats.
+
+    q* is the guide's family refitted to the datum alone: the first part is what the family cannot do (approximation),
+    the second what the network does not (amortisation). The refit stops a little short of the best member, by which
+    the second is too small and the first too large. Where the evidence is a lower bound the first is too small by what
+    it lacks.
+
+    Attributes:
+        evidence: the estimates of log p(x).
+        elbo: ``(N,)`` ELBO(q).
+        elbo_stderr: ``(N,)`` its Monte Carlo standard errors.
+        refitted_elbo: ``(N,)`` ELBO(q*), on draws that had no part in the refit.
+        refitted_elbo_stderr: ``(N,)`` its standard errors.
+        gap_stderr: ``(N,)`` standard errors of `gap`.
+        approximation_stderr: ``(N,)`` those of `approximation`.
+        amortisation_stderr: ``(N,)`` those of `amortisation`: of differences, since both ELBOs use the same noise.
+        converged: ``(N,)`` bool, whether the refit did.
+        steps: ``(N,)`` int64, the steps of the refit.
+        num_samples: S, draws for each ELBO.
+        seed: what the draws are a function of.
+    """
+
+    evidence: Evidence
+    elbo: Tensor
+    elbo_stderr: Tensor
+    refitted_elbo: Tensor
+    refitted_elbo_stderr: Tensor
+    gap_stderr: Tensor
+    approximation_stderr: Tensor
+    amortisation_stderr: Tensor
+    converged: Tensor
+    steps: Tensor
+    num_samples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in _TENSORS:
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) or value.shape != (len(self.evidence),):
+                raise InputError(name, f"a tensor of shape {(len(self.evidence),)}", describe(value))
+
+    def __len__(self) -> int:
+        return len(self.evidence)
+
+    @property
+    def gap(self) -> Tensor:
+        """``(N,)`` log p(x) - ELBO(q): exactly `approximation` + `amortisation`, but for rounding."""
+        return self.evidence.log_evidence - self.elbo
+
+    @property
+    def approximation(self) -> Tensor:
+        """``(N,)`` log p(x) - ELBO(q*) = KL(q* || p(z|x))."""
+        return self.evidence.log_evidence - self.refitted_elbo
+
+    @property
+    def amortisation(self) -> Tensor:
+        """``(N,)`` ELBO(q*) - ELBO(q)."""
+        return self.refitted_elbo - self.elbo
+
+    @property
+    def worsened(self) -> Tensor:
+        """``(N,)`` bool: the refitted ELBO is below the guide's, by more than 4 standard errors and 0.01 nats."""
+        return self.amortisation < -(_CLEARLY * self.amortisation_stderr).clamp(min=TOLERANCE)
+
+    def mean(self, of: str = "gap") -> Mean:
+        """The average over data, in nats, with the Monte Carlo and the data's standard error.
+
+        Args:
+            of: "gap", "approximation", "amortisation", "elbo" or "refitted_elbo".
+
+        Raises:
+            InputError: if ``of`` is another name.
+        """
+        check_one_of("of", of, (*PARTS, "elbo", "refitted_elbo"))
+        values: Tensor = getattr(self, of)
+        N = len(self)
+        error = math.sqrt(float((getattr(self, f"{of}_stderr") ** 2).sum())) / N
+        return Mean(float(values.mean()), error, float(values.std()) / math.sqrt(N) if N > 1 else math.nan)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file, atomically; `load` gives it back exactly."""
+        packed, settings = self.evidence.pack()
+        tensors = {f"evidence/{name}": value for name, value in packed.items()}
+        tensors |= {name: getattr(self, name) for name in _TENSORS}
+        numbers = {"num_samples": self.num_samples, "seed": self.seed}
+        files.write_tensors(path, tensors, {"kind": _KIND, "evidence": settings, **numbers})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Gaps:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: naming the file, if it is missing, broken, or holds anything else.
+        """
+        tensors, metadata = files.read_tensors(path)
+        expected = "a file written by Gaps.save"
+        if not isinstance(metadata, Mapping) or metadata.get("kind") != _KIND:
+            raise InputError(str(Path(path)), expected, "a file of something else")
+        missing = [name for name in _TENSORS if name not in tensors]
+        missing += [name for name in ("num_samples", "seed") if name not in metadata]
+        if missing:
+            raise InputError(str(Path(path)), expected, f"one without {', '.join(missing)}")
+        evidence = Evidence.unpack(under("evidence/", tensors), metadata.get("evidence", {}), str(path))
+        own = {name: tensors[name] for name in _TENSORS}
+        return cls(evidence, **own, num_samples=metadata["num_samples"], seed=metadata["seed"])
+
+    def __repr__(self) -> str:
+        return f"Gaps(N={len(self)}, S={self.num_samples}, mean gap {self.mean()})"
+
+    def __str__(self) -> str:
+        N, e = len(self), self.evidence
+        gap = self.mean().value
+        lines = [
+            f"where the gap comes from: N = {N} data, S = {self.num_samples} samples, seed {self.seed}; nats",
+            f"log evidence   {e.mean()}, by {e.method}",
+            f"refitted ELBO  {self.mean('refitted_elbo')}",
+            f"ELBO           {self.mean('elbo')}",
+        ]
+        for part in PARTS:
+            mean = self.mean(part)
+            share = f": {mean.value / gap:.0%} of it" if part != "gap" and gap > 0 else ""
+            lines.append(f"{part:<15}{mean}{share}")
+        steps = self.steps.double()
+        lines.append(
+            f"refit          {int(self.converged.sum())} of {N} data converged, "
+            f"{float(steps.mean()):.0f} steps on average [max {int(steps.max())}]"
+        )
+        counts = [f"{status} {round(share * N)}" for status, share in e.status_fractions().items()]
+        lines.append(f"log p(x)       {', '.join(counts)}")
+        if e.status_fractions()["reject"] > 0:
+            lines.append(
+                "               where it is rejected, so is approximation: pass evidence= of another method"
+            )
+        if not bool(self.converged.all()):
+            lines.append("               where the refit did not converge, amortisation is too small")
+        if bool(self.worsened.any()):
+            lines.append(
+                f"               {int(self.worsened.sum())} data are worse off refitted: do not use them"
+            )
+        return "\n".join(lines)
+
+
+def gaps(
+    program: Program,
+    x: Data,
+    num_samples: int = 2000,
+    *,
+    evidence: Evidence | Callable[[Program, Data], Evidence] | None = None,
+    refitted: Refit | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Gaps:
+    """Split log p(x) - ELBO of each datum into what the guide's family lacks and what amortisation costs.
+
+    The guide's family is refitted to each datum (`refit`); then both ELBOs are estimated from ``num_samples`` fresh
+    draws that share their noise.
+
+    Args:
+        program: a `Program` whose guide is reparameterised.
+        x: the data, where the program's parameters live.
+        num_samples: S.
+        evidence: log p(x) of these data: an `Evidence`, or a function that gives one, called with ``program`` and ``x``
+            (``pv.evidence.annealed``, say). By default importance sampling with S draws from Student's t about the
+            refitted guide, since the best of a family by its ELBO has too light tails to be one's proposal; believe
+            it where its ``status`` says so.
+        refitted: what `refit` gave for these data, if it was done before or under other settings.
+        seed: the numbers are a function of it.
+        progress: show bars on a terminal.
+
+    Raises:
+        InputError: if an argument or the data do not fit, or ``evidence`` or ``refitted`` is of other data.
+        ProgramError: as `refit`.
+        NonFiniteError: if a log weight is NaN; names the datum.
+
+    Source: Cremer, Li & Duvenaud, "Inference suboptimality in variational autoencoders" (2018).
+    """
+    check_positive_int("num_samples", num_samples)
+    if num_samples < 2:
+        raise InputError("num_samples", "at least 2, for a standard error", num_samples)
+    check_seed(seed)
+    sites = begin(program, x)
+    n, device = num_data(x), device_of(x)
+    found = _evidence(program, x, evidence, n)
+    if refitted is None:
+        refitted = refit(program, x, seed=seed, progress=progress)
+    elif not isinstance(refitted, Refit) or not _same(x, refitted.x):
+        raise InputError("refitted", "what refit returned for these data", describe(refitted))
+    if found is None:
+        found = _around(refitted, num_samples, seed, progress)
+    tiles = Tiles.plan(n, num_samples, sites.numbers_per_datum, device)
+    parts = []
+    with torch.no_grad(), rng.forked(device):
+        for block in range(tiles.blocks):
+            rows = tiles.rows(block)
+            pair = []
+            for which, data in ((refitted.program, take(refitted.x, rows)), (program, take(x, rows))):
+                weights = []
+                for tile in range(tiles.tiles):
+                    rng.reseed(device, seed, "gaps", block * tiles.tiles + tile)
+                    weights.append(which.log_weights(data, tiles.size(tile), seed=None, check=False))
+                pair.append(torch.cat(weights))
+                _refuse_nan(pair[-1], rows.start)
+            parts.append(_elbos(*pair))
+    joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    for part, elbo in (("gap", "elbo"), ("approximation", "refitted_elbo")):
+        joined[f"{part}_stderr"] = (found.stderr**2 + joined[f"{elbo}_stderr"] ** 2).sqrt()
+    settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
+    return Gaps(found, **joined, converged=refitted.converged, steps=refitted.steps, **settings)
+
+
+def _elbos(refitted: Tensor, plain: Tensor) -> dict[str, Tensor]:
+    """The two ELBOs and their difference with standard errors, from log weights ``(S, n)`` that share their noise."""
+
+    def error(values: Tensor) -> Tensor:
+        return values.std(0) / math.sqrt(len(values))
+
+    return {
+        "elbo": plain.mean(0),
+        "elbo_stderr": error(plain),
+        "refitted_elbo": refitted.mean(0),
+        "refitted_elbo_stderr": error(refitted),
+        "amortisation_stderr": error(refitted - plain),
+    }
+
+
+def _around(refitted: Refit, num_samples: int, seed: int, progress: bool) -> Evidence:
+    """log p(x) by importance sampling about the refitted guide, with tails that it lacks; the refit is in the cost."""
+    evidence = importance(
+        refitted.program,
+        refitted.x,
+        num_samples,
+        proposal=StudentT(),
+        seed=rng.derive(seed, "gaps evidence"),
+        progress=progress,
+    )
+    return replace(
+        evidence,
+        density_evals=evidence.density_evals + refitted.density_evals,
+        gradient_evals=evidence.gradient_evals + refitted.gradient_evals,
+        details=f"{evidence.details}, about the refitted guide",
+    )
+
+
+def _refuse_nan(log_weights: Tensor, offset: int) -> None:
+    bad = log_weights.isnan().any(0)
+    if bool(bad.any()):
+        raise NonFiniteError(f"log weight: NaN at datum {offset + int(bad.nonzero()[0])}")
+
+
+def _evidence(
+    program: Program, x: Data, evidence: Evidence | Callable[[Program, Data], Evidence] | None, n: int
+) -> Evidence | None:
+    if evidence is None:
+        return None
+    found = evidence(program, x) if callable(evidence) else evidence
+    if not isinstance(found, Evidence):
+        raise InputError(
+            "evidence", "an Evidence, or a function of (program, x) that returns one", describe(found)
+        )
+    if len(found) != n:
+        raise InputError("evidence", f"one of {n} data, as x", f"one of {len(found)}")
+    return found
+
+
+def _same(x: Data, carrying: Mapping[str, Tensor]) -> bool:
+    entries = {"": x} if isinstance(x, Tensor) else x
+    return digest(entries) == digest({name: carrying[name] for name in entries if name in carrying})

@@ -1,0 +1,195 @@
+"""ELBO surgery: what the rate pays for, and whether the aggregate posterior is where the prior is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed
+from ppl_vae.evidence.engine import begin
+from ppl_vae.evidence.result import Mean
+from ppl_vae.program import Data, Program, device_of, num_data, take
+from ppl_vae.program.terms import log_terms
+from ppl_vae.progress import bar
+
+_DATA = 64  # whose densities a pass computes: few, so that a pass has many points for one run of the encoder
+_NUMBERS = {"cpu": 2**21, "cuda": 2**25}  # latent numbers in a pass
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surgery:
+    """ELBO = -distortion - rate, and rate = information + marginal KL, over the N data given; in nats.
+
+    The last two are of these N data: the aggregate posterior is q(z) = (1/N) sum_n q(z|x_n), with no other data in it.
+
+    Attributes:
+        rate: ``(N,)`` KL(q(z|x_n) || p(z)).
+        rate_stderr: ``(N,)`` its Monte Carlo standard errors.
+        distortion: ``(N,)`` -E_q[log p(x_n|z)].
+        distortion_stderr: ``(N,)``.
+        information: ``(N,)`` KL(q(z|x_n) || q(z)), each datum's part of the mutual information of z and the index of
+            the datum; at most log N.
+        information_stderr: ``(N,)``.
+        marginal: ``(N,)`` E_q(z|x_n)[log q(z) - log p(z)], each datum's part of KL(q(z) || p(z)). A part may be
+            negative; the mean is not, but for its error.
+        marginal_stderr: ``(N,)``.
+        num_samples: S, draws for each datum.
+        seed: the draws are a function of it.
+    """
+
+    rate: Tensor
+    rate_stderr: Tensor
+    distortion: Tensor
+    distortion_stderr: Tensor
+    information: Tensor
+    information_stderr: Tensor
+    marginal: Tensor
+    marginal_stderr: Tensor
+    num_samples: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.rate)
+
+    @property
+    def max_information(self) -> float:
+        """log N: no code tells more than N data apart, so information close to this says that N is too small."""
+        return math.log(len(self))
+
+    def mean(self, of: str = "rate") -> Mean:
+        """The average over data, in nats, with the Monte Carlo and the data's standard error.
+
+        Information and marginal KL are of these N data, whose aggregate every part depends on: with other data they
+        are other quantities, not only other draws of these, so their ``data_stderr`` is NaN.
+
+        Args:
+            of: "rate", "distortion", "information" or "marginal".
+
+        Raises:
+            InputError: if ``of`` is another name.
+        """
+        if of not in _PARTS:
+            raise InputError("of", "one of " + ", ".join(map(repr, _PARTS)), repr(of))
+        values: Tensor = getattr(self, of)
+        N = len(self)
+        error = math.sqrt(float((getattr(self, f"{of}_stderr") ** 2).sum())) / N
+        spread = float(values.std()) / math.sqrt(N) if N > 1 and of in _PARTS[:2] else math.nan
+        return Mean(float(values.mean()), error, spread)
+
+    def __repr__(self) -> str:
+        return f"Surgery(N={len(self)}, S={self.num_samples}, mean rate {self.mean()})"
+
+    def __str__(self) -> str:
+        # Of these N data, so the Monte Carlo error is all there is to tell.
+        information, marginal = (
+            f"{mean.value:.4f} ± {mean.mc_stderr:.2g} (Monte Carlo)" for mean in map(self.mean, _PARTS[2:])
+        )
+        return "\n".join(
+            [
+                f"ELBO surgery: N = {len(self)} data, S = {self.num_samples} samples, seed {self.seed}; nats",
+                f"distortion     {self.mean('distortion')}",
+                f"rate           {self.mean('rate')}",
+                f"information    {information}, at most log N = {self.max_information:.4f}",
+                f"marginal KL    {marginal}",
+            ]
+        )
+
+
+_PARTS = ("rate", "distortion", "information", "marginal")
+
+
+def surgery(
+    program: Program, x: Data, num_samples: int = 16, *, seed: int = 0, progress: bool = True
+) -> Surgery:
+    """Split the rate E_n KL(q(z|x_n) || p(z)) into I_q(n; z) + KL(q(z) || p(z)).
+
+    With z_s ~ q(z|x_n), s = 1..S: log q(z_s|x_n) - log p(z_s) = [log q(z_s|x_n) - log q(z_s)] + [log q(z_s) -
+    log p(z_s)], where log q(z) = log (1/N) sum_m q(z|x_m) is computed from all N guides, so every mean is unbiased for
+    these N data. It takes S N**2 densities of the guide, in pieces: memory is flat in S and linear in N.
+
+    Args:
+        program: a `Program` whose prior does not depend on x.
+        x: the data, where the program's parameters live.
+        num_samples: S, at least 2.
+        seed: the numbers are a function of it.
+        progress: show a bar on a terminal.
+
+    Raises:
+        InputError: if an argument or the data do not fit.
+        ProgramError: if the evidence of the pair is not defined per datum, or the prior depends on x.
+
+    Source: Hoffman & Johnson, "ELBO surgery: yet another way to carve up the variational evidence lower bound" (2016).
+    """
+    if check_positive_int("num_samples", num_samples) < 2:
+        raise InputError("num_samples", "at least 2, for a standard error", num_samples)
+    check_seed(seed)
+    sites = begin(program, x)
+    n, device = num_data(x), device_of(x)
+    with torch.no_grad():
+        if n > 1:
+            _refuse_covariates(program, x)
+        log_guide, log_prior, log_likelihood = [], [], []
+        with rng.forked(device):
+            blocks = []
+            for index, start in enumerate(range(0, n, _DATA)):
+                part = take(x, slice(start, start + _DATA))
+                program.check(part, offset=start)
+                rng.reseed(device, seed, "surgery", index)
+                drawn = program.sample_guide(part, num_samples, seed=None)
+                terms = log_terms(program, drawn, part)
+                blocks.append(drawn)
+                log_guide.append(program.log_guide(drawn, part))
+                log_prior.append(terms.log_prior)
+                log_likelihood.append(terms.log_likelihood)
+        z = {name: torch.cat([drawn[name] for drawn in blocks], dim=1) for name in blocks[0]}
+        width = sum(site.event_shape.numel() for site in sites.latent.values())
+        aggregate = _log_aggregate(program, z, x, width, progress)
+    own, prior, likelihood = (torch.cat(parts, dim=1) for parts in (log_guide, log_prior, log_likelihood))
+    draws = {
+        "rate": own - prior,
+        "distortion": -likelihood,
+        "information": own - aggregate,
+        "marginal": aggregate - prior,
+    }
+    figures = {name: value.mean(0).cpu() for name, value in draws.items()}
+    errors = {
+        f"{name}_stderr": (value.std(0) / math.sqrt(num_samples)).cpu() for name, value in draws.items()
+    }
+    return Surgery(**figures, **errors, num_samples=num_samples, seed=seed)
+
+
+def _log_aggregate(program: Program, z: dict[str, Tensor], x: Data, width: int, progress: bool) -> Tensor:
+    """log (1/N) sum_m q(z_sn|x_m) at draws ``(S, N, *event)``: ``(S, N)``."""
+    S, N = next(iter(z.values())).shape[:2]
+    points = {name: value.flatten(0, 1) for name, value in z.items()}
+    step = max(1, _NUMBERS["cuda" if device_of(x).type == "cuda" else "cpu"] // (min(N, _DATA) * width))
+    pieces = []
+    with bar(S * N, "aggregate posterior", "draw", unit_scale=True) as show:
+        if not progress:
+            show.disable = True
+        for start in range(0, S * N, step):
+            some = {name: value[start : start + step, None] for name, value in points.items()}
+            sums = []
+            for first in range(0, N, _DATA):
+                part = take(x, slice(first, first + _DATA))
+                here = {k: v.expand(-1, num_data(part), *v.shape[2:]) for k, v in some.items()}
+                sums.append(program.log_guide(here, part).logsumexp(1))
+            pieces.append(torch.stack(sums).logsumexp(0))
+            show.update(len(pieces[-1]))
+    return torch.cat(pieces).reshape(S, N) - math.log(N)
+
+
+def _refuse_covariates(program: Program, x: Data) -> None:
+    """Latents of one datum must have the same prior density at the next one."""
+    few = take(x, slice(0, min(num_data(x), _DATA)))
+    shifted = take(few, torch.arange(num_data(few), device=device_of(x)).roll(1))
+    z = program.sample_guide(few, 2)
+    here, there = (log_terms(program, z, data).log_prior for data in (few, shifted))
+    same = (here == there) | torch.isclose(here, there, rtol=1e-4, atol=1e-4)
+    if not bool(same.all()):
+        datum = int((~same).any(0).nonzero()[0])
+        raise ProgramError("model", "a prior that does not depend on x", f"one that does (datum {datum})")

@@ -1,0 +1,47 @@
+"""The two factors of a program's density: the prior of the latents, and the likelihood of the data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae.program.data import Data, Latents, device_of, num_data
+from ppl_vae.program.handlers import GIVEN, Given
+from ppl_vae.program.program import Program
+from ppl_vae.program.sites import sample_sites, site_log_prob
+
+
+class Terms(NamedTuple):
+    """Log densities ``(S, N)``, float64, in nats; their sum is `Program.log_joint`.
+
+    Attributes:
+        log_prior: log p(z), over all latent sites.
+        log_likelihood: log p(x|z), over all observed sites.
+    """
+
+    log_prior: Tensor
+    log_likelihood: Tensor
+
+
+def log_terms(program: Program, z: Latents, x: Data) -> Terms:
+    """log p(z) and log p(x|z) for each datum apart, in one run of the model; differentiable in ``z``.
+
+    Args:
+        program: the program.
+        z: a value ``(S, N, *event)`` for every latent site of the model.
+        x: the data.
+    """
+    num_samples = next(iter(z.values())).shape[0]
+    with program._evaluating():
+        trace = program._trace(program._model, x, num_samples, Given(z))
+        log_prior = torch.zeros(num_samples, num_data(x), dtype=torch.float64, device=device_of(x))
+        log_likelihood = torch.zeros_like(log_prior)
+        for site in sample_sites(trace).values():
+            log_prob = site_log_prob(site, {site["name"]: {}} if GIVEN in site["infer"] else {}).double()
+            if GIVEN in site["infer"]:
+                log_prior = log_prior + log_prob
+            else:
+                log_likelihood = log_likelihood + log_prob
+    return Terms(log_prior, log_likelihood)
