@@ -12,8 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppl_vae import analysis, data, evidence, likelihoods, networks, plots, posteriors, priors
+    from ppl_vae import (
+        analysis,
+        data,
+        evidence,
+        likelihoods,
+        networks,
+        plots,
+        posteriors,
+        priors,
+        validation,
+    )
     from ppl_vae.errors import InputError, NonFiniteError, ProgramError
+    from ppl_vae.evidence.bounds import Sandwich
     from ppl_vae.evidence.result import Evidence
     from ppl_vae.generate import interpolate, reconstruct, sample
     from ppl_vae.history import History
@@ -24,12 +35,23 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("analysis", "data", "evidence", "likelihoods", "networks", "plots", "posteriors", "priors")
+_ROOMS = (
+    "analysis",
+    "data",
+    "evidence",
+    "likelihoods",
+    "networks",
+    "plots",
+    "posteriors",
+    "priors",
+    "validation",
+)
 _NAMES = {
     "InputError": "errors",
     "NonFiniteError": "errors",
     "ProgramError": "errors",
     "Evidence": "evidence.result",
+    "Sandwich": "evidence.bounds",
     "interpolate": "generate",
     "reconstruct": "generate",
     "sample": "generate",
@@ -49,6 +71,7 @@ __all__ = [
     "NonFiniteError",
     "Program",
     "ProgramError",
+    "Sandwich",
     "analysis",
     "data",
     "evidence",
@@ -63,6 +86,7 @@ __all__ = [
     "reconstruct",
     "sample",
     "save",
+    "validation",
 ]
 
 

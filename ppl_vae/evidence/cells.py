@@ -1,0 +1,204 @@
+"""Cells of a cube, the rule that integrates over one, and what it can tell of what it has not seen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ORDER = 8  # Gauss-Legendre nodes a dimension of a cell
+SEEN = 0.5  # nats by which a peak may be above the highest node of its cell and count as seen
+INSIDE = 1 - 2**-40
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where functions are expected to be large; it scales and cuts nothing off: centre and half width, ``(n, D)``."""
+
+    centre: Tensor
+    half: Tensor
+
+    @classmethod
+    def around(cls, *groups: Tensor) -> Box:
+        """The union of the central 98 % of groups of points ``(M, n, D)`` each; what is not finite is left out."""
+        ends = []
+        for points in groups:
+            known = torch.where(points.isfinite(), points, math.nan).double()
+            levels = torch.tensor([0.01, 0.99], dtype=torch.float64, device=known.device)
+            ends.append(known.nanquantile(levels, dim=0))
+        found = torch.stack(ends)
+        low = found[:, 0].nan_to_num(math.inf, math.inf, -math.inf).amin(0)
+        high = found[:, 1].nan_to_num(-math.inf, math.inf, -math.inf).amax(0)
+        nowhere = ~(high > low)
+        low, high = torch.where(nowhere, -1.0, low), torch.where(nowhere, 1.0, high)
+        return cls((low + high) / 2, (high - low) / 2)
+
+    def points(self, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """u = centre + half t / (1 - t²) for t in (-1, 1) ``(S, n, D)``, and log |du/dt| ``(S, n)``."""
+        rest = (1 - t) * (1 + t)
+        half = self.half[rows]
+        jacobian = (half.log() + (1 + t**2).log() - 2 * rest.log()).sum(-1)
+        return self.centre[rows] + half * t / rest, jacobian
+
+    def cube(self, u: Tensor) -> Tensor:
+        """t of points u ``(M, n, D)``; 0 for what is not finite."""
+        v = (u.double() - self.centre) / self.half
+        t = 2 * v / (1 + (1 + 4 * v**2).sqrt())
+        return t.nan_to_num(0.0, 0.0, 0.0).clamp(-INSIDE, INSIDE)
+
+
+@dataclass
+class Cells:
+    """C cells of each of n functions.
+
+    Attributes:
+        low: ``(n, C, D)`` the corners, in t.
+        width: ``(n, C)`` the sides: cells are cubes.
+        log_mass: ``(n, C)`` the logs of the integrals over them.
+        log_error: ``(n, C)`` of bounds of their errors.
+        log_rough: ``(n, C)`` of how much of each is in the highest polynomials that the nodes can tell apart.
+        log_lost: ``(n, C)`` of what their errors are at least: peaks not resolved, points not known.
+    """
+
+    low: Tensor
+    width: Tensor
+    log_mass: Tensor
+    log_error: Tensor
+    log_rough: Tensor
+    log_lost: Tensor
+
+    def rows(self, index: Tensor) -> Cells:
+        """The cells of some of the functions."""
+        return Cells(**{name: value[index] for name, value in vars(self).items()})
+
+    def take(self, index: Tensor) -> Cells:
+        """The cells ``(n, k)`` of each function."""
+        taken = {name: value.gather(1, _as(index, value)) for name, value in vars(self).items()}
+        return Cells(**taken)
+
+    def replace(self, index: Tensor, by: Cells) -> Cells:
+        """These cells without those at ``(n, k)``, whose places the first of ``by`` ``(n, more)`` take."""
+        k, joined = index.shape[1], {}
+        for name, value in vars(self).items():
+            new = vars(by)[name]
+            joined[name] = torch.cat([value.scatter(1, _as(index, value), new[:, :k]), new[:, k:]], dim=1)
+        return Cells(**joined)
+
+
+def _as(index: Tensor, value: Tensor) -> Tensor:
+    """An index ``(n, k)`` for values ``(n, C)`` or ``(n, C, D)``."""
+    return index if value.ndim == 2 else index[..., None].expand(*index.shape, value.shape[-1])
+
+
+class Rule:
+    """The tensor product of Gauss-Legendre rules over cells of D dimensions.
+
+    Attributes:
+        unit: ``(ORDER,)`` the nodes in (0, 1).
+        nodes: ``(ORDER**D, D)`` those of a cell, the last dimension running fastest.
+    """
+
+    def __init__(self, dim: int, device: torch.device) -> None:
+        self.dim, self.device = dim, device
+        x, w = np.polynomial.legendre.leggauss(ORDER)
+        # Coefficients of the two highest Legendre polynomials that the nodes tell apart, from values at the nodes.
+        high = [
+            (2 * k + 1) / 2 * w * np.polynomial.legendre.Legendre.basis(k)(x) for k in (ORDER - 2, ORDER - 1)
+        ]
+        self.unit, self.weights, self.high = (
+            torch.from_numpy(v).to(device) for v in ((x + 1) / 2, w / 2, np.stack(high))
+        )
+        self.nodes = self.product(self.unit)
+        self.all_weights = self.product(self.weights).prod(-1)
+        # Where a parabola through three nodes is believed: between them, and out to the edge from the last ones.
+        self.left, self.right = self.unit[:-2].clone(), self.unit[2:].clone()
+        self.left[0], self.right[-1] = 0.0, 1.0
+
+    def product(self, values: Tensor) -> Tensor:
+        """All D-tuples of values ``(m,)``: ``(m**D, D)``, the last dimension running fastest."""
+        return torch.cartesian_prod(*[values] * self.dim).reshape(-1, self.dim)
+
+    def cells(self, low: Tensor, width: Tensor, values: Tensor, known: Tensor, highest: Tensor) -> Cells:
+        """Cells from the log values at their nodes.
+
+        Args:
+            low: ``(n, C, D)``.
+            width: ``(n, C)``.
+            values: ``(n, C, ORDER**D)`` log values, -inf where they are not known.
+            known: ``(n, C, ORDER**D)``.
+            highest: ``(n, 1)`` the highest log value of each function that has been seen anywhere.
+
+        Returns:
+            The cells; their errors are all that they hold, until two resolutions are compared.
+        """
+        n, C = width.shape
+        log_volume = self.dim * width.log()
+        top = values.amax(-1)
+        scale = torch.where(top > -math.inf, top, 0.0)
+        f = (values - scale[..., None]).exp()
+        log_mass = (f * self.all_weights).sum(-1).log() + scale + log_volume
+        grid = f.reshape(n * C, *(ORDER,) * self.dim)
+        rough = grid.new_zeros(n * C)
+        for d in range(self.dim):
+            coefficients = torch.tensordot(grid, self.high, dims=([d + 1], [1])).abs().sum(-1)
+            for _ in range(self.dim - 1):
+                coefficients = coefficients @ self.weights
+            rough = rough + coefficients
+        log_rough = rough.reshape(n, C).log() + scale + log_volume
+        peak = self._peak(values.reshape(n * C, *(ORDER,) * self.dim)).reshape(n, C)
+        peak = torch.minimum(peak, highest)  # no parabola knows of more than has been seen somewhere
+        missed = (peak > top + SEEN) | ~known.all(-1)
+        log_lost = torch.where(missed, torch.maximum(peak, top) + log_volume, -math.inf)
+        return Cells(low, width, log_mass, log_mass, log_rough, log_lost)
+
+    def _peak(self, grid: Tensor) -> Tensor:
+        """How high cells' log values ``(B, ORDER, ...)`` may be between nodes, and out to the edges: ``(B,)``.
+
+        The top of a parabola through three neighbouring nodes, in one direction: of a normal density that is far
+        narrower than the nodes are apart, the nodes still see the logarithm.
+        """
+        highest = grid
+        x0, x1, x2 = self.unit[:-2], self.unit[1:-1], self.unit[2:]
+        for d in range(1, grid.ndim):
+            line = grid.movedim(d, -1)
+            slopes = line.diff(dim=-1) / self.unit.diff()
+            rise, bend = slopes[..., :-1], slopes.diff(dim=-1) / (x2 - x0)
+            top = ((x0 + x1) / 2 - rise / (2 * bend)).clamp(self.left, self.right)
+            value = line[..., :-2] + (top - x0) * (rise + bend * (top - x1))
+            # How far a parabola may be off: what its bend changes by, to the next one, over its width. Where it is not
+            # even nearly a parabola it says nothing: at the cube's faces the logarithm falls without end.
+            change = bend.diff(dim=-1).abs()
+            change = torch.maximum(functional.pad(change, (1, 0)), functional.pad(change, (0, 1)))
+            good = change < -bend / 2
+            good[..., 1:-1] &= (rise[..., 1:-1] > 0) & (slopes[..., 2:-1] < 0)
+            value = torch.where(good, value + change * (x2 - x0) ** 2, -math.inf)
+            value = value.nan_to_num(-math.inf, math.inf, -math.inf)
+            ends = torch.cat([value[..., :1], value, value[..., -1:]], dim=-1)
+            gain = (ends - line).nan_to_num(0.0, math.inf, 0.0).clamp(min=0.0)
+            highest = torch.maximum(highest, grid + gain.movedim(-1, d))
+        return highest.flatten(1).amax(1)
+
+
+def compare(parents: Cells, children: Cells) -> None:
+    """Set the errors of children: what they differ by from their parent, shared out by where the roughness is."""
+    n, k = parents.width.shape
+    mass = children.log_mass.reshape(n, k, -1)
+    together = mass.logsumexp(-1)
+    top = torch.maximum(together, parents.log_mass)
+    scale = torch.where(top > -math.inf, top, 0.0)
+    difference = ((together - scale).exp() - (parents.log_mass - scale).exp()).abs().log() + scale
+    rough = children.log_rough.reshape(n, k, -1)
+    share = (
+        torch.where(rough.isinf(), -math.inf, rough).log_softmax(-1).nan_to_num(-math.log(rough.shape[-1]))
+    )
+    shared = difference[..., None] + share + math.log(2)
+    # Two resolutions may agree by accident. For smooth functions the rule's error is about the square of the highest
+    # coefficients, so no error is believed to be far below that.
+    relative = (rough - mass).nan_to_num(0.0)
+    floor = mass + torch.minimum(2 * relative + math.log(10), relative + math.log(2))
+    error = torch.maximum(shared, floor.nan_to_num(-math.inf, math.inf, -math.inf)).reshape(n, -1)
+    children.log_error = torch.logaddexp(error, children.log_lost)

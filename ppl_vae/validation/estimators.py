@@ -1,0 +1,43 @@
+"""The estimators of `validate`, at sizes that a laptop runs in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ppl_vae.evidence.annealed import annealed
+from ppl_vae.evidence.enumeration import enumerate_latents
+from ppl_vae.evidence.importance import importance
+from ppl_vae.evidence.jackknife import jackknife
+from ppl_vae.evidence.proposals import Defensive, Refitted
+from ppl_vae.evidence.quadrature import quadrature
+from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.smc import smc
+from ppl_vae.evidence.smoothed import psis
+from ppl_vae.program import Data, Program
+
+Estimator = Callable[[Program, Data, int], Evidence]
+"""``(program, x, seed) -> Evidence``."""
+
+ESTIMATORS: dict[str, Estimator] = {
+    "importance-64": lambda program, x, seed: importance(program, x, 64, seed=seed, progress=False),
+    "importance-1000": lambda program, x, seed: importance(program, x, 1000, seed=seed, progress=False),
+    "psis-1000": lambda program, x, seed: psis(program, x, 1000, seed=seed, progress=False),
+    "jackknife-64": lambda program, x, seed: jackknife(program, x, 64, seed=seed, progress=False),
+    "sobol-1024": lambda program, x, seed: importance(
+        program, x, 1024, draws="sobol", seed=seed, progress=False
+    ),
+    "defensive-1000": lambda program, x, seed: importance(
+        program, x, 1000, proposal=Defensive(), seed=seed, progress=False
+    ),
+    "refitted-1000": lambda program, x, seed: importance(
+        program, x, 1000, proposal=Refitted(), seed=seed, progress=False
+    ),
+    "annealed-16x100": lambda program, x, seed: annealed(program, x, 16, 100, seed=seed, progress=False),
+    "annealed-prior-16x100": lambda program, x, seed: annealed(
+        program, x, 16, 100, start="prior", seed=seed, progress=False
+    ),
+    "smc-64x50": lambda program, x, seed: smc(program, x, 64, 50, seed=seed, progress=False),
+    "quadrature": lambda program, x, seed: quadrature(program, x, seed=seed, progress=False),
+    "enumeration": lambda program, x, _seed: enumerate_latents(program, x, progress=False),
+}
+"""By name; pass a dict of your own to `validate`, with these in it or not."""

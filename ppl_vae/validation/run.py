@@ -1,0 +1,179 @@
+"""Every estimator on every model whose answer is known, many times over."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.checkpoint import Keeper, digest
+from ppl_vae.errors import InputError, NonFiniteError, check_positive_int, check_seed, describe
+from ppl_vae.evidence.result import Evidence
+from ppl_vae.progress import bar
+from ppl_vae.validation.estimators import ESTIMATORS, Estimator
+from ppl_vae.validation.models import MODELS, Builder, ExactModel
+from ppl_vae.validation.report import Report, Row, plain_row, row_from
+
+T = TypeVar("T")
+
+
+def validate(
+    models: Collection[str] | Mapping[str, Builder | ExactModel] | None = None,
+    estimators: Collection[str] | Mapping[str, Estimator] | None = None,
+    *,
+    num_data: int = 20,
+    repetitions: int = 10,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Report:
+    """Run estimators on models whose log evidence is known, and count how often they are right about themselves.
+
+    Each estimator runs ``repetitions`` times on each model, with independent seeds, which gives ``num_data *
+    repetitions`` estimates of known numbers: their bias and error, the mean of Z-hat / Z for those that claim to be
+    unbiased (on Z, not log Z: the log of an unbiased estimate is biased), the coverage of their 95 % intervals, the
+    verdicts, and the cost. An estimator that does not apply to a model says so in its row.
+
+    Args:
+        models: names of `MODELS`; or models, or builders of models ``(num_data=..., seed=...)``, by names of your own;
+            all of `MODELS` by default.
+        estimators: names of `ESTIMATORS`; or functions ``(program, x, seed) -> Evidence`` by names of your own; all of
+            `ESTIMATORS` by default.
+        num_data: data of each model.
+        repetitions: runs of each estimator on each model.
+        seed: models, data and runs are a function of it.
+        checkpoint: a file that keeps the rows that are finished; removed when all are.
+        resume: continue from ``checkpoint`` if it is there.
+        progress: show a bar on a terminal.
+
+    Raises:
+        InputError: if a name is not known, an argument does not fit, or ``checkpoint`` is of other settings.
+    """
+    check_positive_int("num_data", num_data)
+    check_positive_int("repetitions", repetitions)
+    check_seed(seed)
+    chosen_models = _chosen("models", models, MODELS)
+    chosen_estimators = _chosen("estimators", estimators, ESTIMATORS)
+    identity = {"num_data": num_data, "repetitions": repetitions, "seed": seed}
+    keeper = None if checkpoint is None else Keeper(checkpoint, "validation", identity, resume)
+    saved = None if keeper is None else keeper.read()
+    finished = {} if saved is None else {_key(entry): entry["row"] for entry in saved[1]["rows"]}
+    entries: list[dict[str, object]] = []
+    rows: list[Row] = []
+    show = bar(len(chosen_models) * len(chosen_estimators), "validation", "pair")
+    if not progress:
+        show.disable = True
+    with show:
+        for name, maker in chosen_models.items():
+            model = maker if isinstance(maker, ExactModel) else maker(num_data=num_data, seed=seed)
+            known = digest(model.log_evidence)
+            for label, estimator in chosen_estimators.items():
+                content = finished.get((name, label, known))
+                row = row_from(content) if content else _row(name, model, label, estimator, repetitions, seed)
+                rows.append(row)
+                entries.append({"model": name, "estimator": label, "known": known, "row": plain_row(row)})
+                show.update()
+                if keeper is not None and content is None:
+                    keeper.write({}, {"rows": entries})
+    if keeper is not None:
+        keeper.remove()
+    return Report(tuple(rows), seed)
+
+
+def _key(entry: Mapping[str, str]) -> tuple[str, str, str]:
+    return entry["model"], entry["estimator"], entry["known"]
+
+
+def _chosen(
+    argument: str, given: Collection[str] | Mapping[str, T] | None, known: Mapping[str, T]
+) -> dict[str, T]:
+    """The entries that a user asked for, by name."""
+    if given is None:
+        return dict(known)
+    if isinstance(given, str):
+        given = [given]
+    if not isinstance(given, Mapping):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise InputError(argument, f"names out of {', '.join(known)}", describe(unknown[0]))
+        given = {name: known[name] for name in given}
+    if not given:
+        raise InputError(argument, "at least one", "none")
+    return dict(given)
+
+
+def _row(name: str, model: ExactModel, label: str, estimator: Estimator, repetitions: int, seed: int) -> Row:
+    """One estimator on one model."""
+    results, start = [], time.perf_counter()
+    for repetition in range(repetitions):
+        own = rng.derive(seed, f"validate/{name}/{label}", repetition)
+        try:
+            result = estimator(model.program, model.x, own)
+        except InputError as error:
+            return Row(name, label, reason=str(error), bad_guide=model.bad_guide)
+        except NonFiniteError as error:
+            return Row(name, label, reason=f"failed: {error}", bad_guide=model.bad_guide)
+        if not isinstance(result, Evidence) or len(result) != len(model):
+            raise InputError(
+                f"estimators[{label!r}]", f"a function to an Evidence of {len(model)} data", describe(result)
+            )
+        results.append(result)
+    return summarise(name, model, label, results, time.perf_counter() - start)
+
+
+def summarise(name: str, model: ExactModel, label: str, results: list[Evidence], seconds: float) -> Row:
+    """What independent results on one model come to."""
+    first, R = results[0], len(results)
+    exact = model.log_evidence.cpu()
+    error = torch.stack([result.log_evidence for result in results]) - exact
+    trusted = torch.stack([torch.from_numpy(result.status == "trust") for result in results])
+    covered = _inside(results, exact, 0.95, model.error)
+    lost = ~_inside(results, exact, 0.9999, model.error)
+    shares = [result.status_fractions() for result in results]
+    ratio = ratio_stderr = math.nan
+    if first.bound == "lower" and first.certified and first.basis != "computed":
+        ratio, ratio_stderr = _mean(error.exp())
+    bias, bias_stderr = _mean(error)
+    return Row(
+        model=name,
+        estimator=label,
+        bound=first.bound,
+        basis=first.basis,
+        bad_guide=model.bad_guide,
+        num_data=len(model),
+        repetitions=R,
+        bias=bias,
+        bias_stderr=bias_stderr,
+        rmse=float((error**2).mean().sqrt()),
+        ratio=ratio,
+        ratio_stderr=ratio_stderr,
+        coverage=float(covered.double().mean()),
+        coverage_trusted=float(covered[trusted].double().mean()),
+        silent=float((trusted & lost).double().mean()),
+        trust=sum(share["trust"] for share in shares) / R,
+        caution=sum(share["caution"] for share in shares) / R,
+        reject=sum(share["reject"] for share in shares) / R,
+        density=sum(result.cost.density for result in results) / R,
+        gradient=sum(result.cost.gradient for result in results) / R,
+        seconds=seconds / R,
+    )
+
+
+def _inside(results: list[Evidence], exact: Tensor, level: float, slack: float) -> Tensor:
+    """``(R, N)``: whether intervals hold the known values, give or take what those are known to."""
+    ends = [result.interval(level) for result in results]
+    low, high = (torch.stack(side) for side in zip(*ends, strict=True))
+    return (low - slack <= exact) & (exact <= high + slack)
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """The mean over repetitions and data, and its standard error: all of the estimates are independent."""
+    number = values.numel()
+    return float(values.mean()), float(values.std()) / math.sqrt(number) if number > 1 else math.nan
