@@ -16,6 +16,7 @@ from ppl_vae.evidence import tempering
 from ppl_vae.evidence.bridge import STARTS, Bridge, Point
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.hmc import HMC, Chains, Transition
+from ppl_vae.evidence.probe import DRAWS, check_prior_draws, probed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tuning import Tuning, tune
 from ppl_vae.evidence.weights import Accumulator, Figures
@@ -31,6 +32,7 @@ def annealed(
     start: str = "guide",
     schedule: str | Tensor = "pilot",
     transition: Transition | None = None,
+    prior_draws: int = DRAWS,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -60,6 +62,9 @@ def annealed(
         schedule: "pilot" (each datum's own, frozen from its pilot, which equalises the spread of the increments),
             "sigmoid" (Wu et al. 2017), "linear", or ``(T + 1,)`` numbers that rise from 0 to 1.
         transition: a `Transition`; default: `HMC()`. `RandomWalk()` for a model without gradients.
+        prior_draws: at most so many draws of the prior look for a mode that no chain from the guide has found, and
+            reject the data where they find it (see `ppl_vae.evidence.probe`). In many dimensions they find nothing:
+            that chains agree is no evidence that they are everywhere.
         seed: the numbers are a function of it.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
@@ -78,7 +83,7 @@ def annealed(
     analysis of decoder-based generative models" (2017).
     """
     sites = begin(program, x)
-    settings = Settings.of(num_chains, num_steps, start, schedule, transition)
+    settings = Settings.of(num_chains, num_steps, start, schedule, transition, prior_draws)
     check_seed(seed)
     figures = drive(
         program,
@@ -106,6 +111,7 @@ class Settings:
         schedule: ``(T + 1,)``, or None where the pilot places it.
         transition: the kernel.
         name: the schedule's name.
+        prior_draws: draws of the prior that look for what chains from the guide miss.
     """
 
     num_chains: int
@@ -114,6 +120,7 @@ class Settings:
     schedule: Tensor | None
     transition: Transition
     name: str
+    prior_draws: int = 0
 
     @classmethod
     def of(
@@ -123,6 +130,7 @@ class Settings:
         start: str,
         schedule: str | Tensor,
         transition: Transition | None,
+        prior_draws: int = 0,
     ) -> Settings:
         """Settings from a user's arguments; raises `InputError` for what does not fit."""
         check_positive_int("num_chains", num_chains)
@@ -134,7 +142,8 @@ class Settings:
                 expected = "a Transition such as HMC() or RandomWalk()"
                 raise InputError("transition", expected, describe(transition))
         name = schedule if isinstance(schedule, str) else "given"
-        return cls(num_chains, num_steps, start, beta, transition, name)
+        probes = check_prior_draws(prior_draws) if start == "guide" else 0
+        return cls(num_chains, num_steps, start, beta, transition, name, probes)
 
     def plan(self, title: str, x: Data, sites: Sites) -> Plan:
         """How a run is cut up: all chains of some data together, about a million numbers a pass."""
@@ -154,6 +163,7 @@ class Settings:
             "start": self.start,
             "schedule": beta,
             "transition": repr(self.transition),
+            "prior_draws": self.prior_draws,
         }
 
     def words(self) -> str:
@@ -187,7 +197,7 @@ class Annealing:
         posterior: Tensor | None = None,
         thinning: int = 0,
     ) -> None:
-        self.block, self.settings, self.seed = block, settings, seed
+        self.program, self.block, self.settings, self.seed = program, block, settings, seed
         self.posterior, self.thinning = posterior, thinning
         self.device = device_of(block.x)
         self.bridge = Bridge(program, block.x, settings.start)
@@ -266,13 +276,15 @@ class Annealing:
             )
         elbo, elbo_stderr = self._elbo()
         densities, gradients = self._cost(S)
-        return replace(
+        figures = replace(
             figures,
             elbo=elbo,
             elbo_stderr=elbo_stderr,
             density_evals=torch.full((n,), float(densities), dtype=torch.float64),
             gradient_evals=torch.full((n,), float(gradients), dtype=torch.float64),
         )
+        most = 0 if self.reverse else self.settings.prior_draws
+        return probed(figures, self.program, self.block, self.seed, most)
 
     def _elbo(self) -> tuple[Tensor, Tensor]:
         """The guide's ELBO and its error, ``(N,)``, from the chains' first draws; NaN if they are others'."""

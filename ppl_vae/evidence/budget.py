@@ -176,6 +176,7 @@ class _Budgeted:
             draws=self.counts,
             density_evals=drawn * self.whole.per_draw + self.spent[0],
             gradient_evals=self.spent[1],
+            missed=torch.zeros(n, dtype=torch.bool),
         )
 
     def _next(self) -> bool:

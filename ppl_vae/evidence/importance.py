@@ -7,6 +7,7 @@ an `Accumulator`. What is left for this file is to put a tile's weights into the
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from ppl_vae import rng
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import budget, quasi
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
+from ppl_vae.evidence.probe import check_prior_draws, probed
 from ppl_vae.evidence.proposals import Bound, Guide, Proposal, check_proposal
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import Tiles
@@ -34,6 +36,7 @@ def importance(
     proposal: Proposal | None = None,
     draws: str = "iid",
     num_scrambles: int = 16,
+    prior_draws: int = 0,
     target_stderr: float | None = None,
     max_num_samples: int = 2**16,
     seed: int = 0,
@@ -64,6 +67,8 @@ def importance(
             a far smaller error where the latents are few and the weights smooth.
         num_scrambles: with "sobol", R, the independent scramblings whose spread is the error; each takes S / R
             points, rounded up to a power of two.
+        prior_draws: so many draws of the prior look for mass that the proposal misses, and reject the data where they
+            find it (see `ppl_vae.evidence.probe`): of use in few dimensions, 2,048 say. No other number changes.
         target_stderr: give each datum the samples that a standard error of so many nats needs (see
             `budget.budgeted`), rather than the same number to all. ``e.stderr > target_stderr`` are the data that
             missed it.
@@ -86,6 +91,8 @@ def importance(
     Sources: Kloek and van Dijk (1978); Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016).
     """
     check_one_of("draws", draws, DRAWS)
+    if check_prior_draws(prior_draws) and (draws == "sobol" or target_stderr is not None):
+        raise InputError("prior_draws", '0 with draws="sobol" or target_stderr', prior_draws)
     run: dict[str, Any] = {"seed": seed, "checkpoint": checkpoint, "resume": resume, "progress": progress}
     size = 5000 if num_samples is None else num_samples
     if draws == "sobol":
@@ -98,7 +105,9 @@ def importance(
     if target_stderr is not None:
         pilot = 512 if num_samples is None else num_samples
         return budget.budgeted(program, x, target_stderr, max_num_samples, pilot, proposal, **run)
-    figures = weigh(program, x, size, proposal, Accumulator, chunk_size=chunk_size, **run)
+    figures = weigh(
+        program, x, size, proposal, Accumulator, chunk_size=chunk_size, prior_draws=prior_draws, **run
+    )
     return evidence_of(figures, method="importance", bound="lower", seed=seed, details=words(proposal))
 
 
@@ -116,6 +125,7 @@ def weigh(
     *,
     seed: int,
     chunk_size: int | None,
+    prior_draws: int = 0,
     name: str = "importance sampling",
     **run: Any,
 ) -> Figures:
@@ -131,11 +141,14 @@ def weigh(
     sites = begin(program, x)
     tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device_of(x))
     identity = {"num_samples": num_samples, "estimator": sums.__name__, "proposal": repr(proposal)}
+    identity |= {"prior_draws": prior_draws} if prior_draws else {}
     plan = Plan(name, tiles.data, num_samples, identity)
 
     def make(block: Block) -> _Sampling:
         bound = proposal.bind(program, block.x, seed, block.index)
-        return _Sampling(bound, block, tiles, sums, seed, chunk_size)
+        sampling = _Sampling(bound, block, tiles, sums, seed, chunk_size)
+        sampling.finish = lambda figures: probed(figures, program, block, seed, prior_draws)
+        return sampling
 
     return drive(program, x, plan, make, seed=seed, **run)
 
@@ -155,6 +168,7 @@ class _Sampling:
         self.bound, self.block, self.tiles, self.seed = bound, block, tiles, seed
         self.chunk_size = chunk_size
         self.sums = sums(block.num_data, tiles.num_samples, device_of(block.x))
+        self.finish: Callable[[Figures], Figures] = lambda figures: figures
 
     def advance(self) -> int:
         chunk = next(self.tiles.chunks(self.sums.count, self.chunk_size), range(0))
@@ -172,11 +186,12 @@ class _Sampling:
 
     def figures(self) -> Figures:
         figures, bound = self.sums.finish(offset=self.block.offset), self.bound
-        return replace(
+        figures = replace(
             figures,
             density_evals=figures.density_evals * bound.per_draw + bound.density_evals,
             gradient_evals=figures.gradient_evals + bound.gradient_evals,
         )
+        return self.finish(figures)
 
 
 def _tile(bound: Bound, block: Block, tiles: Tiles, seed: int, tile: int) -> torch.Tensor:

@@ -14,9 +14,7 @@ from ppl_vae import rng
 from ppl_vae.checkpoint import under
 from ppl_vae.errors import InputError, check_positive_int, check_seed
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
-from ppl_vae.evidence.psis import khat_threshold
 from ppl_vae.evidence.result import Evidence
-from ppl_vae.evidence.status import INFINITE_VARIANCE
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program, device_of, num_data, take
@@ -144,14 +142,13 @@ class _Scrambling:
         runs.add(self.log_sums.cpu() - math.log(self.points))
         elbos = self.sums_of_logs.cpu() / self.points
         figures = runs.finish(offset=self.block.offset)
-        heavy = whole.khat > min(khat_threshold(whole.num_samples), INFINITE_VARIANCE)
         empty = torch.zeros(n, 0, dtype=torch.float64)
         spread = elbos.std(0) / math.sqrt(self.R)
         return replace(
             figures,
             elbo=whole.elbo,
             elbo_stderr=torch.where(spread.isfinite(), spread, math.nan),
-            khat=torch.where(heavy, whole.khat, math.nan),
+            khat=whole.khat,  # of all weights: their tail decides whether the spread of a few runs means anything
             curve_k=(),
             curve_bound=empty,
             curve_stderr=empty,

@@ -32,8 +32,9 @@ BOUNDS = ("lower", "upper", "consistent")
 _PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
 _COUNTED = ("draws", "density_evals", "gradient_evals")
 _PER_DATUM_AND_K = ("curve_bound", "curve_stderr")
-_TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED)
-_INTEGERS = ("curve_k", "draws")
+_FOUND = ("missed",)
+_TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED, *_FOUND)
+_DTYPES = {"curve_k": torch.int64, "draws": torch.int64, "missed": torch.bool}
 _ROWS = tuple(name for name in _TENSORS if name != "curve_k")
 _NEEDED = ("num_samples", "method", "bound", "seed")
 _SETTINGS = (*_NEEDED, "basis", "certified", "details")
@@ -120,6 +121,8 @@ class Evidence:
         draws: ``(N,)`` the number of weights that each datum got; ``num_samples`` each by default.
         density_evals: ``(N,)`` evaluations of log p(x, z) spent on each datum; ``draws`` by default.
         gradient_evals: ``(N,)`` evaluations of log p(x, z) and its gradient in z; none by default.
+        missed: ``(N,)`` bool, where draws of the prior found clearly more mass than the estimate holds (see
+            `ppl_vae.evidence.probe`); False where nobody looked.
         basis: what the errors and the verdict rest on: "weights" (independent importance weights, judged by k-hat),
             "runs" (chains, islands or scramblings: few, each an estimate of its own, judged by their spread), or
             "computed" (nothing was drawn).
@@ -145,9 +148,10 @@ class Evidence:
     curve_k: Tensor
     curve_bound: Tensor
     curve_stderr: Tensor
-    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these three in
+    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these four in
     density_evals: Tensor = None  # type: ignore[assignment]
     gradient_evals: Tensor = None  # type: ignore[assignment]
+    missed: Tensor = None  # type: ignore[assignment]
     basis: str = "weights"
     certified: bool = True
     details: str = ""
@@ -156,14 +160,16 @@ class Evidence:
         check_positive_int("num_samples", self.num_samples)
         for name in _TENSORS:
             value = getattr(self, name)
-            if value is None and name in _COUNTED:
+            if value is None and name in (*_COUNTED, *_FOUND):
                 value = self._counted(name)
             if not isinstance(value, Tensor):
                 raise InputError(name, "a tensor", describe(value))
-            dtype = torch.int64 if name in _INTEGERS else torch.float64
+            dtype = _DTYPES.get(name, torch.float64)
             object.__setattr__(self, name, value.detach().to("cpu", dtype, copy=True))
         N, J = self.log_evidence.numel(), self.curve_k.numel()
-        shapes = dict.fromkeys((*_PER_DATUM, *_COUNTED), (N,)) | dict.fromkeys(_PER_DATUM_AND_K, (N, J))
+        shapes = dict.fromkeys((*_PER_DATUM, *_COUNTED, *_FOUND), (N,)) | dict.fromkeys(
+            _PER_DATUM_AND_K, (N, J)
+        )
         for name, shape in (shapes | {"curve_k": (J,)}).items():
             if getattr(self, name).shape != shape:
                 raise InputError(name, f"a tensor of shape {shape}", describe(getattr(self, name)))
@@ -181,7 +187,7 @@ class Evidence:
         if name == "draws":
             return torch.full_like(self.log_evidence, self.num_samples, dtype=torch.int64)
         zeros = torch.zeros_like(self.log_evidence)
-        return zeros if name == "gradient_evals" else zeros + self.draws
+        return zeros + self.draws if name == "density_evals" else zeros
 
     def __len__(self) -> int:
         return self.log_evidence.numel()
@@ -200,7 +206,9 @@ class Evidence:
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The `Verdict` on each datum."""
-        found = judge(self.log_evidence, self.khat, self.ess, self.draws, self.basis)
+        found = judge(
+            self.log_evidence, self.khat, self.ess, self.draws, self.basis, self.stderr, self.missed
+        )
         if self.certified:
             return tuple(found)
         return tuple(Verdict.HEURISTIC if v.status == "trust" else v for v in found)
@@ -300,7 +308,7 @@ class Evidence:
         """What was packed; raises `InputError`, naming ``source``, if anything is missing or does not fit."""
         found: dict[str, Any] = {name: tensors[name] for name in _TENSORS if name in tensors}
         found |= {name: settings[name] for name in _SETTINGS if name in settings}
-        needed = [field.name for field in fields(cls) if field.name not in (*_COUNTED, *_SETTINGS)]
+        needed = [field.name for field in fields(cls) if field.name not in (*_COUNTED, *_FOUND, *_SETTINGS)]
         missing = [name for name in (*needed, *_NEEDED) if name not in found]
         expected = "an evidence file written by Evidence.save"
         if missing:

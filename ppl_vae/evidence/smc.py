@@ -13,6 +13,7 @@ from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.evidence.annealed import Annealing, Settings
 from ppl_vae.evidence.engine import Block, State, begin, drive, evidence_of
 from ppl_vae.evidence.hmc import Chains, Transition
+from ppl_vae.evidence.probe import DRAWS, probed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program
@@ -29,6 +30,7 @@ def smc(
     start: str = "guide",
     schedule: str | Tensor = "pilot",
     transition: Transition | None = None,
+    prior_draws: int = DRAWS,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -54,6 +56,7 @@ def smc(
         start: "guide" or "prior".
         schedule: as in `annealed`.
         transition: as in `annealed`.
+        prior_draws: as in `annealed`.
         seed: the numbers are a function of it.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
@@ -78,7 +81,7 @@ def smc(
     good = isinstance(ess_threshold, int | float) and not isinstance(ess_threshold, bool)
     if not good or not 0 <= ess_threshold <= 1:
         raise InputError("ess_threshold", "a number from 0 to 1", describe(ess_threshold))
-    settings = Settings.of(num_particles, num_steps, start, schedule, transition)
+    settings = Settings.of(num_particles, num_steps, start, schedule, transition, prior_draws)
     check_seed(seed)
     plan = settings.plan("sequential Monte Carlo", x, sites)
     plan = replace(
@@ -140,13 +143,14 @@ class _Particles(Annealing):
         sums.add(runs)
         figures = sums.finish(offset=self.block.offset)
         elbo, elbo_stderr = self._elbo()
-        return replace(
+        figures = replace(
             figures,
             elbo=elbo,
             elbo_stderr=elbo_stderr,
             density_evals=torch.full((n,), float(densities), dtype=torch.float64),
             gradient_evals=torch.full((n,), float(gradients), dtype=torch.float64),
         )
+        return probed(figures, self.program, self.block, self.seed, self.settings.prior_draws)
 
     def _resample(self) -> None:
         """Resample the islands whose weights are too uneven, where they have any weight at all."""

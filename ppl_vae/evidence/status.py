@@ -20,8 +20,14 @@ STATUSES = ("trust", "caution", "reject")
 BASES = ("weights", "runs", "computed")
 """What an error rests on: many independent weights, a few independent runs, or nothing drawn at all."""
 
-AGREEING, DISAGREEING = 0.8, 0.25
-"""ESS a run: from 0.8 on (relative variance 1/4) a few runs agree; below 0.25 (variance 3) one of them carries all."""
+AGREEING, DISAGREEING = 0.9, 0.25
+"""ESS a run: from 0.9 on (relative variance 1/9) a few runs agree; below 0.25 (variance 3) one of them carries all.
+
+Where the true variance is larger, a lenient limit would pick just the runs that happen to agree.
+"""
+
+UNRESOLVED, LOST = 0.1, 1.0
+"""Nats: numerical errors from which on a computed value is given with caution, and rejected."""
 
 
 class Verdict(Enum):
@@ -35,6 +41,13 @@ class Verdict(Enum):
     status: str
     message: str
 
+    MISSED_MASS = (
+        "reject",
+        (
+            "draws of the prior find more mass than the estimate holds, so a part of the posterior is missed: "
+            "use chains that start from the prior, a Defensive proposal, or a better guide"
+        ),
+    )
     NO_DENSITY = (
         "reject",
         (
@@ -82,6 +95,12 @@ class Verdict(Enum):
         "caution",
         "the runs spread too widely for so few of them, so the standard error is rough: use more steps or more runs",
     )
+    TAILED = (
+        "caution",
+        "the weights' tail is heavy for so few runs, so the spread of the runs is rough: use more samples or more runs",
+    )
+    UNKNOWN = ("reject", "the numerical error is above 1 nat: use more nodes, or another rule")
+    ROUGH = ("caution", "the numerical error is above 0.1 nat: use more nodes, or another rule")
     ONE_RUN = ("caution", "one run has no spread to judge it by: use at least two")
     HEURISTIC = (
         "caution",
@@ -97,7 +116,13 @@ class Verdict(Enum):
 
 
 def judge(
-    log_evidence: Tensor, khat: Tensor, ess: Tensor, draws: Tensor | int, basis: str = "weights"
+    log_evidence: Tensor,
+    khat: Tensor,
+    ess: Tensor,
+    draws: Tensor | int,
+    basis: str = "weights",
+    stderr: Tensor | None = None,
+    missed: Tensor | None = None,
 ) -> list[Verdict]:
     """The verdict on each datum.
 
@@ -108,6 +133,8 @@ def judge(
         draws: ``(N,)`` the numbers of weights, on which the threshold for k-hat depends; or one number for all.
         basis: one of `BASES`. A few runs are judged by whether they agree, and by k-hat, too, where there are
             enough of them for one.
+        stderr: ``(N,)`` errors, by which computed values are judged.
+        missed: ``(N,)`` bool, where draws of the prior found more than the estimate holds.
     """
     number = torch.as_tensor(draws).expand(log_evidence.shape)
     thresholds = {int(S): khat_threshold(int(S)) for S in number.unique()}
@@ -116,8 +143,11 @@ def judge(
     empty = log_evidence.isinf()
     heavy = khat > threshold
     share = ess / number
+    error = torch.zeros_like(khat) if stderr is None else stderr
+    found = torch.zeros_like(always) if missed is None else missed
     rules = {
         "weights": {
+            Verdict.MISSED_MASS: found,
             Verdict.NO_DENSITY: empty,
             Verdict.HEAVY_TAIL: heavy,
             Verdict.NO_TAIL_FIT: khat.isnan(),
@@ -126,14 +156,21 @@ def judge(
             Verdict.GOOD: always,
         },
         "runs": {
+            Verdict.MISSED_MASS: found,
             Verdict.NO_DENSITY: empty,
             Verdict.ONE_RUN: number < 2,
             Verdict.DISAGREE: ~(share >= DISAGREEING) | (ess < 2),
-            Verdict.HEAVY_TAIL: heavy,
+            Verdict.HEAVY_TAIL: heavy & (khat > INFINITE_VARIANCE),
             Verdict.SPREAD: share < AGREEING,
+            Verdict.TAILED: heavy,
             Verdict.AGREE: always,
         },
-        "computed": {Verdict.NO_DENSITY: empty, Verdict.COMPUTED: always},
+        "computed": {
+            Verdict.UNKNOWN: ~(error <= LOST),
+            Verdict.NO_DENSITY: empty,
+            Verdict.ROUGH: error > UNRESOLVED,
+            Verdict.COMPUTED: always,
+        },
     }[basis]
     # The first rule that holds, as the number of rules before it.
     first = (torch.stack(list(rules.values())).cumsum(dim=0) == 0).sum(dim=0)

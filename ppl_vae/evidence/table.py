@@ -44,7 +44,8 @@ def table(e: Evidence) -> str:
     header = f"{e.method}: N = {N} data{drawn}, {direction(e)}; nats"
     if not N:
         return header
-    rows = [("log evidence", str(e.mean()))]
+    mean = str(e.mean())
+    rows = [("log evidence", mean.replace("Monte Carlo", "numerical") if e.basis == "computed" else mean)]
     if not e.elbo.isnan().all():
         rows += [("ELBO", str(e.mean("elbo"))), ("gap", str(e.mean("gap")))]
     if e.basis != "computed":

@@ -51,6 +51,7 @@ class Figures:
         draws: ``(N,)`` int64, the number of weights of each datum: S here.
         density_evals: evaluations of log p(x, z) a datum: one a weight here.
         gradient_evals: evaluations of log p(x, z) with its gradient a datum: none here.
+        missed: ``(N,)`` bool, see `ppl_vae.evidence.probe`; False here.
     """
 
     log_evidence: Tensor
@@ -66,6 +67,7 @@ class Figures:
     draws: Tensor
     density_evals: Tensor
     gradient_evals: Tensor
+    missed: Tensor
 
 
 class Accumulator:
@@ -297,6 +299,7 @@ class Accumulator:
             draws=torch.full((self.num_data,), S),
             density_evals=torch.full((self.num_data,), float(S), dtype=torch.float64),
             gradient_evals=torch.zeros(self.num_data, dtype=torch.float64),
+            missed=torch.zeros(self.num_data, dtype=torch.bool),
         )
 
 

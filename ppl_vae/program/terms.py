@@ -25,6 +25,20 @@ class Terms(NamedTuple):
     log_likelihood: Tensor
 
 
+def prior_log_likelihood(program: Program, x: Data, num_samples: int) -> Tensor:
+    """log p(x|z) for z ~ p(z), ``(S, N)`` float64 nats, drawn from torch's global generator as it stands.
+
+    The mean of its exponential is unbiased for p(x).
+    """
+    with program._evaluating():
+        trace = program._trace(program._model, x, num_samples)
+        total = torch.zeros(num_samples, num_data(x), dtype=torch.float64, device=device_of(x))
+        for site in sample_sites(trace).values():
+            if site["is_observed"]:
+                total = total + site_log_prob(site, {}).double()
+    return total
+
+
 def log_terms(program: Program, z: Latents, x: Data) -> Terms:
     """log p(z) and log p(x|z) for each datum apart, in one run of the model; differentiable in ``z``.
 

@@ -30,7 +30,7 @@ ESTIMATORS: dict[str, Estimator] = {
         program, x, 1000, proposal=Defensive(), seed=seed, progress=False
     ),
     "refitted-1000": lambda program, x, seed: importance(
-        program, x, 1000, proposal=Refitted(), seed=seed, progress=False
+        program, x, 1000, proposal=Refitted(), prior_draws=2048, seed=seed, progress=False
     ),
     "annealed-16x100": lambda program, x, seed: annealed(program, x, 16, 100, seed=seed, progress=False),
     "annealed-prior-16x100": lambda program, x, seed: annealed(

@@ -1,0 +1,76 @@
+"""Does the prior know of mass that an estimate does not hold? What no agreement of chains or weights can tell.
+
+Chains that start from a guide inside one mode agree with one another, and so do importance weights from it; the
+estimate lacks the other modes and looks well. The mean of p(x|z) over draws z ~ p(z) is unbiased for p(x), too. It is
+hopelessly imprecise in many dimensions, but where it is precise and clearly above the estimate, the estimate is wrong.
+The test has one side: a prior that finds nothing says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.errors import InputError, describe
+from ppl_vae.evidence.engine import Block
+from ppl_vae.evidence.weights import Accumulator, Figures
+from ppl_vae.program import Program, device_of
+from ppl_vae.program.terms import prior_log_likelihood
+
+DRAWS = 2048
+"""Draws of the prior a datum, at most."""
+
+CLEARLY = 4.0
+"""Standard errors by which the prior's estimate has to be above: chance does that for 3 data in 100,000."""
+
+_FIRST = 256  # draws after which a prior that is lost everywhere is given up
+_LOST = 0.75  # relative error then: with eight times the draws, still above what CLEARLY can use
+
+
+def check_prior_draws(value: object) -> int:
+    """``value`` if it is an integer of at least 0; raises `InputError` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError("prior_draws", "an integer of at least 0", describe(value))
+    return value
+
+
+def probed(figures: Figures, program: Program, block: Block, seed: int, most: int) -> Figures:
+    """Figures with ``missed`` filled in, and what that took in their cost.
+
+    A datum is marked where r (1 - 4 e) > 1 + 4 s: r the ratio of the prior's estimate of p(x) to this one, e and s
+    their relative standard errors.
+
+    Args:
+        figures: of one block; of a lower bound.
+        program: the program.
+        block: the data.
+        seed: the user's; the draws have a stream of their own.
+        most: draws of the prior a datum, 0 for none.
+    """
+    if most == 0:
+        return figures
+    device = device_of(block.x)
+    sums = Accumulator(block.num_data, most, device)
+    while sums.count < most:
+        number = min(_FIRST, most - sums.count)
+        rng.reseed(
+            device, seed, "probe of the prior", block.index * math.ceil(most / _FIRST) + sums.count // _FIRST
+        )
+        sums.add(prior_log_likelihood(program, block.x, number))
+        found = sums.finish(offset=block.offset)
+        if not bool((found.stderr < _LOST).any()):
+            break
+    return replace(
+        figures,
+        missed=_clearly_above(found, figures.log_evidence, figures.stderr),
+        density_evals=figures.density_evals + sums.count,
+    )
+
+
+def _clearly_above(prior: Figures, log_evidence: Tensor, stderr: Tensor) -> Tensor:
+    ratio = (prior.log_evidence - log_evidence).exp()
+    own = stderr.nan_to_num(nan=1.0)
+    return ratio * (1 - CLEARLY * prior.stderr) > 1 + CLEARLY * own
