@@ -155,7 +155,7 @@ def main() -> None:
     options = parser.parse_args()
 
     problems: dict[str, tuple[pv.Program, torch.Tensor, torch.Tensor, str]] = {}
-    for name in ("linear_gaussian_50", "nonlinear"):
+    for name in ("linear-gaussian-50", "decoder-2"):
         model = MODELS[name](num_data=options.num_data, seed=0)
         problems[name] = (model.program, model.x, model.log_evidence, "exact")
     if options.run:

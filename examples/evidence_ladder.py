@@ -1,6 +1,6 @@
 """One model, every estimator of its log evidence: from the ELBO up to the bound from above, on one axis.
 
-    python examples/evidence_ladder.py        # writes evidence_ladder.png
+python examples/evidence_ladder.py        # writes evidence_ladder.png
 """
 
 from pathlib import Path
@@ -24,12 +24,12 @@ def main(epochs: int = 60, num_samples: int = 5000, num_steps: int = 300, pictur
 
     direct = ev.importance(program, x, num_samples, seed=0)
     results = {
-        **pv.plots.ladder_rows(direct),  # the ELBO, IWAE bounds, importance sampling: all from the same samples
+        **pv.plots.ladder_rows(
+            direct
+        ),  # the ELBO, IWAE bounds, importance sampling: all from the same samples
         "PSIS": ev.psis(program, x, num_samples, seed=0),
         "jackknife": ev.jackknife(program, x, num_samples, seed=0),
-        "defensive proposal": ev.importance(
-            program, x, num_samples, proposal=ev.Defensive(0.1), seed=0
-        ),
+        "defensive proposal": ev.importance(program, x, num_samples, proposal=ev.Defensive(0.1), seed=0),
         "AIS, a tenth of the steps": ev.annealed(program, x, 8, max(1, num_steps // 10), seed=0),
         "AIS": both.lower,
         "SMC": ev.smc(program, x, 64, max(1, num_steps // 10), seed=0),

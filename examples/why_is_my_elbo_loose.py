@@ -17,7 +17,9 @@ def main(epochs: int = 60, num_samples: int = 2000, picture: str | None = None) 
         evidence[name] = pv.evidence.annealed(vae.program, x, 8, max(1, num_samples // 10), seed=0)
         # log p(x) - ELBO = approximation (the best q of this family is not the posterior)
         #                 + amortisation (the encoder does not give the best q)
-        gaps[name] = pv.analysis.gaps(vae.program, x, evidence=evidence[name], num_samples=num_samples, seed=0)
+        gaps[name] = pv.analysis.gaps(
+            vae.program, x, evidence=evidence[name], num_samples=num_samples, seed=0
+        )
         print(f"{name}:\n{gaps[name]}")
         print(pv.analysis.surgery(vae.program, digits.test, num_samples=min(num_samples, 20), seed=0))
         print(pv.analysis.active_units(vae.program, digits.test))

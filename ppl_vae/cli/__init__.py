@@ -21,6 +21,9 @@ COMMANDS = {
     "demo": "train, estimate and plot on scikit-learn's digits: no network, no arguments, under a minute",
     "train": "train a VAE from parts that you choose, your own included, into a run folder",
     "evidence": "log p(x) of held-out data, with its errors, its gap to the ELBO and a verdict",
+    "sandwich": "bounds of log p(x) from both sides, certified on data that the model itself made",
+    "gaps": "where the gap to the ELBO comes from, what the latents carry, which of them are active",
+    "validate": "estimators, yours among them, on models whose log evidence is known",
     "sample": "draw from a trained model",
     "reconstruct": "data beside what the model makes of them",
     "interpolate": "straight lines between data in the latent space",
@@ -44,6 +47,10 @@ examples:
   ppl-vae train --data mnist --data-dir mnist --latent-dim 50 --kl-warmup 20 --patience 50 --out runs/mnist
   ppl-vae train --config runs/vamp/config.yaml --prior my_file.MyPrior --out runs/mine
   ppl-vae evidence runs/vamp --num-samples 5000
+  ppl-vae evidence runs/vamp --method annealed --num-steps 1000 --subset 100 --out runs/vamp/annealed
+  ppl-vae sandwich runs/vamp --num-data 50
+  ppl-vae gaps runs/vamp
+  ppl-vae validate --estimator my_file.my_estimator
   ppl-vae sample runs/vamp --num 64 --out samples.png
 
 exit status: 0 done; 2 bad input (one line says what), nothing written; 130 interrupted.

@@ -192,12 +192,12 @@ def load_again(folder: OutputFolder, **paths: str | None) -> Dataset:
 
 
 def split(
-    dataset: Dataset, name: str, number: int | None, seed: int | None
+    dataset: Dataset, name: str, number: int | None, seed: int | None, *, asked: str = "--subset"
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """Data of a split as a model sees them, all of them in order or ``number`` at random; and which they are.
 
     Raises:
-        InputError: naming ``--split`` or ``--subset``.
+        InputError: naming ``--split``, or ``asked``, the option that asked for ``number``.
     """
     from ppl_vae.data.dataset import sha256
 
@@ -211,7 +211,7 @@ def split(
         try:
             x, _ = dataset.subset(name, size if number is None else number, seed)
         except InputError as error:
-            names = {"n": "--subset", "seed": "--subset-seed", "split": "--split"}
+            names = {"n": asked, "seed": "--subset-seed", "split": "--split"}
             raise relabel(error, names) from None
     drawn = number is not None
     about = {

@@ -2,45 +2,74 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import shlex
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import datasets, machine
-from ppl_vae.cli.oneline import Interrupted, option, relabel
+from ppl_vae.cli import datasets, judging, methods, proposals
+from ppl_vae.cli.oneline import UsageError, option
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
-from ppl_vae.cli.runfolder import CHECKPOINT, EVIDENCE, MODEL, RESULT, evidence_folder, finished_run
-from ppl_vae.errors import InputError, check_one_of
+from ppl_vae.cli.runfolder import CHECKPOINT, EVIDENCE, RESULT, evidence_folder
+from ppl_vae.errors import InputError, check_one_of, describe
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from ppl_vae.cli.judging import Job
     from ppl_vae.data import Dataset
+    from ppl_vae.evidence.proposals import Proposal
     from ppl_vae.evidence.result import Evidence, Mean
     from ppl_vae.vae import VAE
 
-_METHODS = ("importance",)
+_TABLE = {
+    "importance": (
+        "num_samples",
+        "proposal",
+        "draws",
+        "num_scrambles",
+        "target_stderr",
+        "max_num_samples",
+        "prior_draws",
+    ),
+    "psis": ("num_samples", "proposal"),
+    "jackknife": ("num_samples", "order", "proposal"),
+    "annealed": (*methods.ANNEALING, "prior_draws"),
+    "smc": ("num_particles", "num_islands", "num_steps", "start", "schedule", "prior_draws"),
+    "quadrature": ("nodes", "rule"),
+}
+_SAMPLES, _PILOT = 5000, 512  # what importance sampling takes without --num-samples, and with --target-stderr
 _DESCRIPTION = """\
 Estimate log p(x) for each datum of a run's test split, print a table, and write a folder: evidence.safetensors (every
-figure, per datum: ppl_vae.Evidence.load reads it), evidence.txt (the table), summary.json, evidence_curve.png (from
-the ELBO to the evidence) and gap_and_khat.png (can it be believed?).
+figure, per datum: ppl_vae.Evidence.load reads it), evidence.txt (the table), summary.json, and those of these pictures
+that the method has numbers for: evidence_curve.png (from the ELBO to the evidence) or evidence_ladder.png (where there
+are no bounds between the two), gap_and_khat.png (can it be believed?).
+
+  importance  importance sampling from q(z|x), or from another proposal: a stochastic lower bound
+  psis        the same weights, the largest ones Pareto smoothed: no bound
+  jackknife   the same weights, the bias of their logarithm taken off: no bound
+  annealed    annealed importance sampling by Hamiltonian chains: a stochastic lower bound
+  smc         the same with particles that are resampled: a stochastic lower bound
+  quadrature  the integral itself, for 1 to 3 latent dimensions
 
 Killed or stopped, the same command with --resume goes on and ends with the same bits."""
 _EXAMPLES = """\
 examples:
   ppl-vae evidence runs/digits
   ppl-vae evidence runs/mnist --num-samples 5000 --subset 1000 --out runs/mnist/evidence-1000
+  ppl-vae evidence runs/digits --proposal student-t --proposal.df 5 --target-stderr 0.05 --out runs/digits/t
+  ppl-vae evidence runs/digits --method annealed --num-chains 16 --num-steps 1000 --out runs/digits/annealed
+  ppl-vae evidence runs/digits --method smc --subset 100 --out runs/digits/smc
+  ppl-vae evidence runs/plane --method quadrature --out runs/plane/exact
   ppl-vae evidence runs/mnist --split valid --num-samples 500 --resume"""
 
 
 def run(argv: Sequence[str]) -> int:
     """The command."""
-    settings = parse(parser(), argv)
+    settings = parse(parser(), proposals.spell_out(argv), {"proposal": proposals.EXPECTED})
     evidence, path = estimate(settings)
     print(evidence)
     print((path / "evidence.txt").read_text(encoding="utf-8").splitlines()[-1])
@@ -53,118 +82,165 @@ def parser() -> ArgumentParser:
     made = make_parser("evidence", _DESCRIPTION, _EXAMPLES)
     made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
     made.add_argument(
-        "--method", type=str, default="importance", help="importance: importance sampling from q(z|x)"
+        "--method", type=str, default="importance", help=f"one of {', '.join(_TABLE)}; see above"
     )
-    made.add_argument("--num-samples", type=int, default=5000, help="samples a datum")
-    made.add_argument("--split", type=str, default="test", help="test, valid or train")
-    made.add_argument(
-        "--subset", type=int | None, help="so many data of the split, drawn at random (default: all of them)"
-    )
-    made.add_argument(
-        "--subset-seed", type=int | None, help="of that draw (default: the data set's own seed)"
-    )
+    method = made.add_argument_group("method", "each option belongs to the methods named in brackets")
+    texts = {
+        "num_samples": "samples a datum (default: 5000; with --target-stderr the pilot's: 512)",
+        "num_steps": "temperatures (default: annealed 1000, smc 100)",
+        "prior_draws": "draws of the prior that look for mass which the estimate misses, and reject it where they find "
+        "any, of use in few dimensions (default: annealed and smc 2048; importance 0, none)",
+    }
+    methods.add_options(method, _TABLE, texts)
+    judging.add_subset_options(made)
     made.add_argument("--seed", type=int, default=0, help="of the samples")
-    made.add_argument("--out", type=str | None, help="the folder to write (default: RUN/evidence)")
-    made.add_argument("--overwrite", action="store_true", help="replace an earlier estimate's files there")
-    made.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
-    )
-    made.add_argument("--data-dir", type=str | None, help="where MNIST's files lie now, if they have moved")
-    made.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
-    machine.add_options(made)
+    judging.add_options(made, EVIDENCE)
     return made
 
 
 def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     """Estimate, save and draw; returns the result and its folder."""
-    check_one_of("--method", settings["method"], _METHODS)
-    check_numbers(settings, counts=("num_samples", "subset"), seeds=("seed", "subset_seed"))
+    check_numbers(settings, counts=("subset",), seeds=("subset_seed",))
+    methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
-    resume, overwrite = settings["resume"], settings["overwrite"]
-    run = finished_run(settings["run"])
-    folder = evidence_folder(settings["out"] or run.path / EVIDENCE)
-    folder.check(resume=resume, overwrite=overwrite)
-    if resume and folder.began():
-        before = folder.settings()
-        for name, unset in (("threads", None), ("device", "auto")):
-            if settings[name] == unset:
-                settings[name] = before.get(name, unset)
-    machine.resolve(settings)
+    run, folder = judging.check(settings, evidence_folder, EVIDENCE)
+    proposal = _resolve(settings)
 
-    from ppl_vae.cli.pictures import open_model
-    from ppl_vae.evidence import importance
     from ppl_vae.evidence.result import Evidence
 
-    dataset = datasets.load_again(run, data_dir=settings["data_dir"], path=settings["path"])
-    x, about = datasets.split(dataset, settings["split"], settings["subset"], settings["subset_seed"])
-    model = run.path / MODEL
-    with machine.threads(settings["threads"]):
-        vae = open_model(run, settings["device"])
-        try:
-            vae.check_data(x)
-        except InputError as error:
-            raise InputError(
-                str(model), f"a model of the run's data ({error.expected})", error.received
-            ) from None
-        kept = ("method", "num_samples", "seed", "split", "subset", "subset_seed", "threads", "device")
-        marker = {
-            "run": str(run.path.resolve()),
-            **{name: settings[name] for name in kept},
-            "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
-            "data_sha256": about["sha256"],
-        }
+    which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
+    with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as job:
+        given = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
+        kept = ("method", *given, "seed", "split", "subset", "subset_seed", "threads", "device")
+        job.begin(kept, "An estimate by ppl-vae evidence", lambda: _rehearse(job, proposal))
         path = folder.path
-        if resume and folder.began():
-            folder.check_same(marker)
-            folder.sweep()
-        else:
-            vae.program.check(x[:1].to(settings["device"]))
-            header = "# An estimate by ppl-vae evidence: what it was made from.\n"
-            folder.begin(marker, header=header, overwrite=overwrite)
-        try:
+        with job.working():
             if (path / RESULT).is_file():  # a resumed command that had only pictures left to draw
                 evidence = Evidence.load(path / RESULT)
             else:
-                evidence = importance(
-                    vae.program,
-                    x.to(settings["device"]),
-                    settings["num_samples"],
+                evidence = _estimator(settings)(
+                    job.vae.program,
+                    job.x,
+                    **_options(settings, proposal),
                     seed=settings["seed"],
                     checkpoint=path / CHECKPOINT,
-                    resume=resume,
+                    resume=settings["resume"],
                 )
                 evidence.save(path / RESULT)
-        except KeyboardInterrupt:
-            where = shlex.quote(str(path))
-            raise Interrupted(
-                f"go on with the same command and --resume (what is done is kept in {where})"
-            ) from None
-        except InputError as error:
-            raise relabel(error, {name: option(name) for name in settings}) from error
-    _report(evidence, vae, dataset, about, path)
+    _report(evidence, job)
     return evidence, path
 
 
-def _report(evidence: Evidence, vae: VAE, dataset: Dataset, about: dict[str, Any], path: Path) -> None:
-    from ppl_vae import plots
+def _resolve(settings: dict[str, Any]) -> Proposal | None:
+    """Put the library's defaults in the place of None, but where None is one of them; returns the proposal.
 
-    bits = bits_per_dim(evidence, vae, dataset)
+    Raises:
+        InputError: naming an option that goes with another one only, or that the proposal does not take.
+    """
+    from ppl_vae.cli import models
+
+    spec = settings["proposal"]
+    if spec is not None:
+        whole = {"class_path": spec["class_path"], "init_args": dict(spec.get("init_args") or {})}
+        settings["proposal"] = None if proposals.is_guide(spec) else whole
+    for name, usual in (
+        ("draws", "iid"),
+        ("prior_draws", 0),
+    ):  # what importance sampling does without being told
+        if settings["method"] == "importance" and settings[name] == usual:
+            settings[name] = None
+    if settings["method"] != "importance":
+        names = [name for name in _TABLE[settings["method"]] if name != "proposal"]
+        methods.fill_in(settings, names, _estimator(settings))
+        return models.proposal(settings["proposal"])
+    sobol, target = settings["draws"] == "sobol", settings["target_stderr"] is not None
+    for name, needed, there in (
+        ("num_scrambles", "--draws sobol", sobol),
+        ("max_num_samples", "--target-stderr", target),
+    ):
+        if settings[name] is not None and not there:
+            raise UsageError(option(name), f"none without {needed}", settings[name])
+        if there:
+            methods.fill_in(settings, [name], _estimator(settings))
+    for name, other, there in (
+        ("proposal", "--draws sobol", sobol),
+        ("target_stderr", "--draws sobol", sobol),
+        ("prior_draws", "--draws sobol", sobol),
+        ("prior_draws", "--target-stderr", target),
+    ):
+        if settings[name] is not None and there:
+            given = settings[name]
+            received = given["class_path"] if name == "proposal" else given
+            raise UsageError(option(name), f"none with {other}", received)
+    if settings["num_samples"] is None:
+        settings["num_samples"] = _PILOT if target else _SAMPLES
+    return models.proposal(settings["proposal"])
+
+
+def _estimator(settings: dict[str, Any]) -> Callable[..., Evidence]:
+    method = settings["method"]
+    module = import_module(f"ppl_vae.evidence.{'smoothed' if method == 'psis' else method}")
+    estimator: Callable[..., Evidence] = getattr(module, method)
+    return estimator
+
+
+def _options(settings: dict[str, Any], proposal: Proposal | None) -> dict[str, Any]:
+    """The estimator's arguments, but for those that are as they are without being given."""
+    names = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
+    return {name: proposal if name == "proposal" else settings[name] for name in names}
+
+
+def _rehearse(job: Job, proposal: Proposal | None) -> None:
+    """The estimator on one datum, or the part of it that may find the model wanting."""
+    from ppl_vae.evidence.proposals import Refitted
+    from ppl_vae.program import Coordinates
+
+    settings, x = job.settings, job.x[:1]
+    if settings["method"] in ("annealed", "smc"):
+        islands = settings["num_islands"]
+        if settings["method"] == "smc" and settings["num_particles"] % islands:
+            expected = f"a multiple of --num-islands {islands}"
+            raise InputError("--num-particles", expected, settings["num_particles"])
+        Coordinates(job.vae.program, x)
+        return
+    if isinstance(proposal, Refitted):
+        proposal = replace(proposal, max_steps=1)
+    if proposal is not None:
+        bound = proposal.bind(job.vae.program, x, settings["seed"], 0)
+        if not callable(getattr(bound, "log_weights", None)):
+            expected = "a class whose bind returns a Bound, with log_weights"
+            raise InputError("--proposal", expected, f"{proposal}, whose bind returned {describe(bound)}")
+    few = _options(settings, proposal)
+    for name in ("target_stderr", "max_num_samples"):
+        few.pop(name, None)
+    if "num_samples" in few:
+        few["num_samples"] = min(few["num_samples"], 4)
+    _estimator(settings)(job.vae.program, x, **few, seed=settings["seed"], progress=False)
+
+
+def _report(evidence: Evidence, job: Job) -> None:
+    path, vae = job.folder.path, job.vae
+    bits = bits_per_dim(evidence, vae, job.dataset)
     means = {name: evidence.mean(name) for name in ("log_evidence", "elbo", "gap")}
-    nats = means["log_evidence"]
+    nats = judging.numbers(means["log_evidence"])
     measure = vae.likelihood.base_measure
     summary = {
         "method": evidence.method,
         "bound": evidence.bound,
+        "certified": evidence.certified,
+        "basis": evidence.basis,
+        "details": evidence.details,
         "num_data": len(evidence),
         "num_samples": evidence.num_samples,
         "seed": evidence.seed,
         "unit": "nats a datum, mean over data",
-        **{name: _json(asdict(mean)) for name, mean in means.items()},
-        "negative_log_likelihood": _json(asdict(nats) | {"value": -nats.value}),
-        "bits_per_dim": None if bits is None else _json(asdict(bits)),
+        **{name: judging.numbers(mean) for name, mean in means.items()},
+        "negative_log_likelihood": nats | {"value": None if nats["value"] is None else -nats["value"]},
+        "bits_per_dim": None if bits is None else judging.numbers(bits),
         "base_measure": measure,
         "status": evidence.status_fractions(),
-        "test_set": about,
+        "cost": judging.cost(evidence),
+        "test_set": job.about,
     }
     line = f"base measure: {measure}"
     if bits is not None:
@@ -172,8 +248,19 @@ def _report(evidence: Evidence, vae: VAE, dataset: Dataset, about: dict[str, Any
         line += f"; bits a dimension: {bits.value:.4f} {errors}"
     files.write_text(path / "evidence.txt", f"{evidence}\n{line}\n")
     files.write_json(path / "summary.json", summary)
-    plots.save(plots.evidence_curve(evidence), path / "evidence_curve.png")
-    plots.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
+    _draw(evidence, path)
+
+
+def _draw(evidence: Evidence, path: Path) -> None:
+    """The pictures that there are numbers for."""
+    from ppl_vae import plots
+
+    if evidence.basis == "weights" and len(evidence.curve_k):
+        plots.save(plots.evidence_curve(evidence), path / "evidence_curve.png")
+    elif len(plots.ladder_rows(evidence)) > 1:
+        plots.save(plots.evidence_ladder(evidence), path / "evidence_ladder.png")
+    if evidence.basis == "weights":
+        plots.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
 
 
 def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:
@@ -191,8 +278,3 @@ def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:
     if dataset.view == "dequantised" and isinstance(levels, int):
         return Mean(bits.value + math.log2(levels), bits.mc_stderr, bits.data_stderr)
     return None
-
-
-def _json(numbers: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN and no infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}

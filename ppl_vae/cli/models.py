@@ -13,9 +13,11 @@ from pyro.infer import ELBO
 from torch import nn
 
 from ppl_vae import rng
+from ppl_vae.cli import proposals
 from ppl_vae.cli.oneline import UsageError, option, relabel
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError
+from ppl_vae.evidence.proposals import Proposal
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.networks import MLP, ConvNet, Network
 from ppl_vae.posteriors import Posterior
@@ -34,6 +36,7 @@ CLASSES = {
     "encoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyEncoder"),
     "decoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyDecoder"),
     "objective": "Trace_ELBO, TraceMeanField_ELBO, another of Pyro's, " + _OWN.format("an ELBO", "MyELBO"),
+    "proposal": proposals.EXPECTED,
 }
 _BASES: dict[str, type] = {
     "prior": Prior,
@@ -43,6 +46,7 @@ _BASES: dict[str, type] = {
     "encoder": Network,
     "decoder": Network,
     "objective": ELBO,
+    "proposal": Proposal,
 }
 _BYTES = 16  # a float32 parameter, its gradient, and Adam's two averages
 
@@ -174,6 +178,11 @@ def objective(settings: dict[str, Any]) -> ELBO:
     """The objective; raises `InputError` naming the option at fault."""
     made: ELBO = _make("objective", settings["objective"])
     return made
+
+
+def proposal(spec: dict[str, Any] | None) -> Proposal | None:
+    """The proposal that a specification names; raises `InputError` naming the option at fault."""
+    return None if spec is None else proposals.named(_make("proposal", spec), spec)
 
 
 def import_class(role: str, spec: dict[str, Any]) -> type:

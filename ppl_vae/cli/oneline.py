@@ -86,7 +86,7 @@ def from_jsonargparse(error: BaseException, classes: dict[str, str]) -> UsageErr
     plain = [value.strip() for value in received if not re.match(r"Namespace|NestedArg", value.strip())]
     if match := re.search(r"argument ([-\w./]+): (.*)", text, re.DOTALL):
         what = " ".join(match[2].split())
-        if what.startswith("expected one argument"):
+        if what.startswith(("expected one argument", "expected at least one argument")):
             return UsageError(match[1], "a value", "none")
         return UsageError(match[1].split("/")[-1], "a usable value", what)
     if match := re.search(r"unrecognized arguments: (.*)", text):

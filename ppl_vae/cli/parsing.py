@@ -19,8 +19,10 @@ _TIDY = (
     (r"\{'class_path': '[\w.]*?(\w+)'\}", r"\1"),
     (r"known subclasses:.*?(?=\)$)", lambda match: re.sub(r"\b(?:\w+\.)+(?=\w)", "", match[0])),
     (r" \| null, default: null", ""),  # an option that is not given; the text says what happens then
+    (r", default: null\)", ")"),
     (r"default: null(, )?", ""),
     (r"\(default: False\)", ""),
+    (r"\(type: Proposal, known subclasses: Proposal\)", ""),  # any class that can do it: the text says so
     (r"type: list\[int\]", "type: list of int"),
 )
 

@@ -12,6 +12,8 @@ A run folder (of ``ppl-vae train``) holds
     vae.safetensors          the trained VAE (ppl_vae.load reads it)
     figures/                 pictures
     evidence/                what ppl-vae evidence says by default: a folder of its own, with evidence.yaml
+    sandwich/                likewise of ppl-vae sandwich
+    gaps/                    likewise of ppl-vae gaps
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ CONFIG, DATA, CHECKPOINT = "config.yaml", "data.json", "checkpoint.safetensors"
 HISTORY, MODEL, FIGURES, EVIDENCE = "history.jsonl", "vae.safetensors", "figures", "evidence"
 PICTURES = ("training", "samples", "reconstructions", "interpolation", "latent_plane")
 EVIDENCE_MARKER, RESULT = "evidence.yaml", "evidence.safetensors"
-EVIDENCE_PICTURES = ("evidence_curve", "gap_and_khat")
+EVIDENCE_PICTURES = ("evidence_curve", "gap_and_khat")  # of importance sampling
+SANDWICH, SANDWICH_MARKER, SANDWICH_RESULT = "sandwich", "sandwich.yaml", "sandwich.safetensors"
+VALIDATION_MARKER, REPORT = "validation.yaml", "report.json"
+GAPS, GAPS_MARKER, GAPS_RESULT = "gaps", "gaps.yaml", "gaps.safetensors"
 
 EVIDENCE_FILES = (
     CHECKPOINT,
@@ -40,7 +45,36 @@ EVIDENCE_FILES = (
     "evidence.txt",
     "summary.json",
     *(f"{name}.png" for name in EVIDENCE_PICTURES),
+    "evidence_ladder.png",
     EVIDENCE_MARKER,
+)
+SANDWICH_FILES = (
+    CHECKPOINT,
+    f"{CHECKPOINT}.upper",
+    f"{CHECKPOINT}.lower",
+    SANDWICH_RESULT,
+    "sandwich.txt",
+    "summary.json",
+    "sandwich.png",
+    SANDWICH_MARKER,
+)
+GAPS_FILES = (
+    CHECKPOINT,
+    f"{CHECKPOINT}.evidence",
+    RESULT,
+    GAPS_RESULT,
+    "gaps.txt",
+    "summary.json",
+    "gaps.png",
+    GAPS_MARKER,
+)
+VALIDATION_FILES = (
+    CHECKPOINT,
+    REPORT,
+    "report.md",
+    "report.txt",
+    "error_against_cost.png",
+    VALIDATION_MARKER,
 )
 RUN_FILES = (
     DATA,
@@ -49,6 +83,8 @@ RUN_FILES = (
     MODEL,
     *(f"{FIGURES}/{name}.png" for name in PICTURES),
     *(f"{EVIDENCE}/{name}" for name in EVIDENCE_FILES),
+    *(f"{SANDWICH}/{name}" for name in SANDWICH_FILES),
+    *(f"{GAPS}/{name}" for name in GAPS_FILES),
     *(f"{name}.png" for name in PICTURES),
     CONFIG,
 )
@@ -150,6 +186,21 @@ def run_folder(path: str | os.PathLike[str]) -> OutputFolder:
 def evidence_folder(path: str | os.PathLike[str]) -> OutputFolder:
     """The folder of an evidence estimate."""
     return OutputFolder(Path(path), EVIDENCE_MARKER, EVIDENCE_FILES, "an earlier estimate")
+
+
+def sandwich_folder(path: str | os.PathLike[str]) -> OutputFolder:
+    """The folder of two-sided bounds."""
+    return OutputFolder(Path(path), SANDWICH_MARKER, SANDWICH_FILES, "earlier bounds")
+
+
+def gaps_folder(path: str | os.PathLike[str]) -> OutputFolder:
+    """The folder of what the gap to the ELBO consists of."""
+    return OutputFolder(Path(path), GAPS_MARKER, GAPS_FILES, "an earlier analysis")
+
+
+def validation_folder(path: str | os.PathLike[str]) -> OutputFolder:
+    """The folder of a report on estimators."""
+    return OutputFolder(Path(path), VALIDATION_MARKER, VALIDATION_FILES, "an earlier report")
 
 
 def finished_run(path: str) -> OutputFolder:

@@ -149,7 +149,7 @@ def refit(
         if not progress:
             show.disable = True
         show.update(start)
-        for index in range(start // size, math.ceil(n / size)):
+        for index in range(math.ceil(start / size), math.ceil(n / size)):
             part = take(x, slice(index * size, (index + 1) * size))
             with torch.no_grad():
                 program.check(part, offset=index * size)

@@ -54,6 +54,7 @@ def table(e: Evidence) -> str:
     numbers = e.khat[~e.khat.isnan()]
     if len(numbers) or e.basis == "weights":
         worst = float(numbers.max()) if len(numbers) else math.nan
+        # Of a few runs k-hat is that of all weights behind them, and the bar is the number of runs'.
         threshold = khat_threshold(int(e.draws.min()))
         rows.append(("k-hat", f"median {_median(e.khat):.2f}, max {worst:.2f}, threshold {threshold:.2f}"))
     if e.details:

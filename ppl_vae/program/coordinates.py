@@ -17,7 +17,7 @@ from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, Latents, device_of, num_data
 from ppl_vae.program.handlers import GIVEN
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import family, sample_sites, site_log_prob
+from ppl_vae.program.sites import _base, family, is_mixture, sample_sites, site_log_prob
 
 
 class Densities(NamedTuple):
@@ -193,10 +193,9 @@ class _ToVector(Messenger):
 def _transform(name: str, fn: Any) -> Transform | None:
     """The map from unconstrained numbers to a distribution's support; None where it is all of them."""
     support = fn.support
-    base = support
-    while isinstance(base, constraints.independent):
-        base = base.base_constraint
-    if base is constraints.real:
+    while is_mixture(support):
+        support = support.base_constraint
+    if _base(support) is constraints.real:
         return None
     if not support.is_discrete:
         try:

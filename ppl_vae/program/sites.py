@@ -115,9 +115,17 @@ def family(fn: Any) -> str:
 
 
 def _base(support: constraints.Constraint) -> constraints.Constraint:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
+    """What a support is of each number: without event dimensions, and of a mixture that of its components."""
+    inner: Any = support
+    while isinstance(inner, constraints.independent) or is_mixture(inner):
+        inner = inner.base_constraint
+    base: constraints.Constraint = inner
+    return base
+
+
+def is_mixture(support: constraints.Constraint) -> bool:
+    """Whether it is the support of a `MixtureSameFamily`, which torch has no map to; its components' it has."""
+    return type(support).__name__ == "MixtureSameFamilyConstraint"
 
 
 def _same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:

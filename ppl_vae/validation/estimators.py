@@ -8,7 +8,7 @@ from ppl_vae.evidence.annealed import annealed
 from ppl_vae.evidence.enumeration import enumerate_latents
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.jackknife import jackknife
-from ppl_vae.evidence.proposals import Defensive, Refitted
+from ppl_vae.evidence.proposals import Defensive, Refitted, StudentT, Widened
 from ppl_vae.evidence.quadrature import quadrature
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.smc import smc
@@ -23,11 +23,21 @@ ESTIMATORS: dict[str, Estimator] = {
     "importance-1000": lambda program, x, seed: importance(program, x, 1000, seed=seed, progress=False),
     "psis-1000": lambda program, x, seed: psis(program, x, 1000, seed=seed, progress=False),
     "jackknife-64": lambda program, x, seed: jackknife(program, x, 64, seed=seed, progress=False),
+    "jackknife2-64": lambda program, x, seed: jackknife(program, x, 64, order=2, seed=seed, progress=False),
+    "importance-to-0.03": lambda program, x, seed: importance(
+        program, x, target_stderr=0.03, seed=seed, progress=False
+    ),
     "sobol-1024": lambda program, x, seed: importance(
         program, x, 1024, draws="sobol", seed=seed, progress=False
     ),
     "defensive-1000": lambda program, x, seed: importance(
         program, x, 1000, proposal=Defensive(), seed=seed, progress=False
+    ),
+    "widened-1000": lambda program, x, seed: importance(
+        program, x, 1000, proposal=Widened(), seed=seed, progress=False
+    ),
+    "student-t-1000": lambda program, x, seed: importance(
+        program, x, 1000, proposal=StudentT(), seed=seed, progress=False
     ),
     "refitted-1000": lambda program, x, seed: importance(
         program, x, 1000, proposal=Refitted(), prior_draws=2048, seed=seed, progress=False

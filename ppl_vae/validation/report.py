@@ -33,6 +33,7 @@ class Row:
         bias: the mean of log Z-hat - log Z over data and repetitions, in nats.
         bias_stderr: its standard error.
         rmse: sqrt(mean (log Z-hat - log Z)²), in nats.
+        rmse_stderr: its standard error.
         ratio: the mean of Z-hat / Z, which is 1 for an unbiased estimator; NaN for one that claims no such thing.
         ratio_stderr: its standard error, which means little where the weights have no variance.
         coverage: the share of nominal 95 % intervals that hold log Z.
@@ -55,6 +56,7 @@ class Row:
     bias: float = math.nan
     bias_stderr: float = math.nan
     rmse: float = math.nan
+    rmse_stderr: float = math.nan
     ratio: float = math.nan
     ratio_stderr: float = math.nan
     coverage: float = math.nan

@@ -141,6 +141,7 @@ def summarise(name: str, model: ExactModel, label: str, results: list[Evidence],
     if first.bound == "lower" and first.certified and first.basis != "computed":
         ratio, ratio_stderr = _mean(error.exp())
     bias, bias_stderr = _mean(error)
+    square, square_stderr = _mean(error**2)
     return Row(
         model=name,
         estimator=label,
@@ -151,7 +152,8 @@ def summarise(name: str, model: ExactModel, label: str, results: list[Evidence],
         repetitions=R,
         bias=bias,
         bias_stderr=bias_stderr,
-        rmse=float((error**2).mean().sqrt()),
+        rmse=math.sqrt(square),
+        rmse_stderr=square_stderr / (2 * math.sqrt(square)) if square > 0 else 0.0,
         ratio=ratio,
         ratio_stderr=ratio_stderr,
         coverage=float(covered.double().mean()),

@@ -10,9 +10,13 @@ OWN = '''
     import torch
     import pyro.distributions as dist
     from torch.distributions import constraints
+    import pyro
+    from ppl_vae import InputError, Program
+    from ppl_vae.evidence import Widened, importance
     from ppl_vae.likelihoods import Likelihood
     from ppl_vae.posteriors import Posterior
     from ppl_vae.priors import Prior
+    from ppl_vae.validation import ExactModel
 
 
     class WidePrior(Prior):
@@ -66,6 +70,63 @@ OWN = '''
         pass
 
 
+    class Twice:
+        def __init__(self, scale: float = 2.0):
+            self.widened = Widened(scale)
+
+        def bind(self, program, x, seed, index):
+            return self.widened.bind(program, x, seed, index)
+
+
+    class Unbound:
+        def bind(self, program, x, seed, index):
+            return None
+
+
+    def coin(num_data=20, seed=0):
+        x = (torch.arange(num_data) % 2).double()
+
+        def model(x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+                pyro.sample("x", dist.Bernoulli(logits=z), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(0.4 * (2 * x - 1), 1.0))
+
+        half = torch.full((num_data,), 0.5, dtype=torch.float64)
+        return ExactModel("coin", Program(model, guide), x, half.log())
+
+
+    ready, THREE = coin(4), 3
+
+
+    def fewer(program, x, seed):
+        return importance(program, x, 32, seed=seed, progress=False)
+
+
+    def refuses(program, x, seed):
+        raise InputError("program", "another", "this one")
+
+
+    def returns_a_number(*anything, **options):
+        return 3
+
+
+    def one_too_few(program, x):
+        return 3
+
+
+    class Picky:
+        def __init__(self, late: bool = True):
+            if not late:
+                raise KeyError("of my own")
+
+        def bind(self, program, x, seed, index):
+            raise ZeroDivisionError("in my bind")
+
+
     def function(dim: int) -> Prior:
         return WidePrior(dim)
 '''
@@ -80,3 +141,32 @@ def snapshot(folder):
         for path in sorted(Path(folder).rglob("*"))
         if "__pycache__" not in path.parts
     }
+
+
+def interrupted_then_resumed(call, line, out, monkeypatch, kinds=("evidence", "validation")):
+    """Stop a command after its first checkpoint of ``kinds``, as Ctrl-C would, resume it, stop it after the next, ...
+
+    Returns how often it was stopped.
+    """
+    from ppl_vae.checkpoint import Keeper
+
+    write = Keeper.write
+    stops = 0
+
+    def stop(self, *arguments):
+        write(self, *arguments)
+        if self.kind in kinds:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "due", lambda self: True)
+    resume = []
+    while True:
+        monkeypatch.setattr(Keeper, "write", stop)
+        result = call(*line, "--out", out, *resume)
+        if result.status == 0:
+            return stops
+        assert result.status == 130, result.err
+        assert "--resume" in result.err
+        stops += 1
+        assert stops < 50, "it does not get on"
+        resume = ["--resume"]

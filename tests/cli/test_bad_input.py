@@ -223,6 +223,174 @@ CASES = {
         "evidence run --num-samples 32 --subset 3 --out estimate --resume --seed 5",
         "--seed: expected 0",
     ),
+    # evidence by other methods
+    "chains are zero": ("evidence run --method annealed --num-chains 0", "--num-chains"),
+    "chains are text": (
+        "evidence run --method annealed --num-chains few",
+        "--num-chains: expected an integer",
+    ),
+    "steps are negative": ("evidence run --method smc --num-steps -1", "--num-steps"),
+    "unknown start": ("evidence run --method annealed --start posterior", "--start"),
+    "unknown annealing schedule": ("evidence run --method smc --schedule cosine", "--schedule"),
+    "particles are zero": ("evidence run --method smc --num-particles 0", "--num-particles"),
+    "particles and islands": (
+        "evidence run --method smc --num-particles 10 --num-islands 4",
+        "--num-particles: expected a multiple of --num-islands 4, received 10",
+    ),
+    "islands are fractional": ("evidence run --method smc --num-islands 0.5", "--num-islands"),
+    "nodes are zero": ("evidence run --method quadrature --nodes 0", "--nodes"),
+    "nodes are odd": ("evidence run --method quadrature --nodes 17", "--nodes: expected a multiple of"),
+    "unknown rule": ("evidence run --method quadrature --rule simpson", "--rule"),
+    "quadrature of many dimensions": (
+        "evidence deep --method quadrature",
+        "--method quadrature: expected 1 to 3 latent dimensions",
+    ),
+    "jackknife of order 3": ("evidence run --method jackknife --order 3", "--order: expected 1 or 2"),
+    "jackknife of order 0": ("evidence run --method jackknife --order 0", "--order"),
+    "jackknife of few samples": (
+        "evidence run --method jackknife --num-samples 2 --order 2",
+        "--num-samples: expected an integer above 2",
+    ),
+    "option of another method": (
+        "evidence run --num-chains 4",
+        "--num-chains: expected none with --method importance (it belongs to annealed)",
+    ),
+    "proposal with annealing": ("evidence run --method annealed --proposal widened", "--proposal"),
+    "unknown draws": ("evidence run --draws halton", "--draws"),
+    "scrambles without sobol": ("evidence run --num-scrambles 4", "--num-scrambles: expected none without"),
+    "one scramble": ("evidence run --draws sobol --num-scrambles 1", "--num-scrambles: expected at least 2"),
+    "proposal with sobol": (
+        "evidence run --draws sobol --proposal widened",
+        "--proposal: expected none with",
+    ),
+    "target with sobol": ("evidence run --draws sobol --target-stderr 0.1", "--target-stderr: expected none"),
+    "target is zero": ("evidence run --target-stderr 0", "--target-stderr"),
+    "target is nan": ("evidence run --target-stderr .nan", "--target-stderr"),
+    "target is text": ("evidence run --target-stderr small", "--target-stderr: expected a number"),
+    "draws of the prior are negative": (
+        "evidence run --prior-draws -1",
+        "--prior-draws: expected an integer",
+    ),
+    "draws of the prior with sobol": (
+        "evidence run --draws sobol --prior-draws 9",
+        "--prior-draws: expected none with --draws sobol",
+    ),
+    "draws of the prior with a target": (
+        "evidence run --target-stderr 0.1 --prior-draws 9",
+        "--prior-draws: expected none with --target-stderr",
+    ),
+    "draws of the prior with psis": ("evidence run --method psis --prior-draws 9", "--prior-draws"),
+    "most samples without target": (
+        "evidence run --max-num-samples 100",
+        "--max-num-samples: expected none without --target-stderr",
+    ),
+    "most samples are zero": (
+        "evidence run --target-stderr 0.1 --max-num-samples 0",
+        "--max-num-samples",
+    ),
+    "unknown proposal": ("evidence run --proposal narrowed", "--proposal: expected guide, defensive"),
+    "proposal without value": ("evidence run --proposal", "--proposal"),
+    "option of no proposal": (
+        "evidence run --proposal.df 3",
+        "--proposal.df: expected a --proposal whose option it is",
+    ),
+    "unknown option of a proposal": ("evidence run --proposal widened --proposal.df 3", "--proposal.df"),
+    "proposal's option is text": (
+        "evidence run --proposal student-t --proposal.df few",
+        "--proposal.df: expected a number, received 'few'",
+    ),
+    "proposal's option is zero": ("evidence run --proposal student-t --proposal.df 0", "--proposal.df"),
+    "proposal's share is one": ("evidence run --proposal defensive --proposal.alpha 1", "--proposal.alpha"),
+    "proposal that is none": ("evidence run --proposal own_parts.NoPrior", "'own_parts.NoPrior'"),
+    "proposal that is missing": ("evidence run --proposal own_parts.Missing", "own_parts.Missing"),
+    "proposal's module is missing": ("evidence run --proposal no_such_module.Mine", "no_such_module"),
+    "proposal that raises": (
+        "evidence run --proposal own_parts.Picky --proposal.late false",
+        "own_parts.Picky, which raised KeyError",
+    ),
+    "proposal whose bind raises": (
+        "evidence run --proposal own_parts.Picky",
+        "ZeroDivisionError: in my bind",
+    ),
+    "proposal that binds nothing": (
+        "evidence run --proposal own_parts.Unbound",
+        "own_parts.Unbound(), whose bind returned None",
+    ),
+    "evidence resumed by another method": (
+        "evidence run --method psis --num-samples 32 --subset 3 --out estimate --resume",
+        "--method: expected 'importance'",
+    ),
+    # sandwich
+    "sandwich of no run": ("sandwich nowhere", "nowhere"),
+    "sandwich without run": ("sandwich", "run"),
+    "unknown sandwich method": ("sandwich run --method smc", "--method"),
+    "sandwich of no data": ("sandwich run --num-data 0", "--num-data"),
+    "sandwich of fractional data": ("sandwich run --num-data 1.5", "--num-data"),
+    "sandwich of more real data": (
+        "sandwich run --real --num-data 251",
+        "--num-data: expected at most the 250",
+    ),
+    "samples with annealing": ("sandwich run --num-samples 10", "--num-samples: expected none with"),
+    "chains with importance": ("sandwich run --method importance --num-chains 2", "--num-chains"),
+    "one sample": ("sandwich run --method importance --num-samples 1", "--num-samples: expected at least 2"),
+    "unknown sandwich start": ("sandwich run --start posterior", "--start"),
+    "unknown sandwich schedule": ("sandwich run --schedule burda", "--schedule"),
+    "sandwich seed": ("sandwich run --seed -1", "--seed"),
+    "sandwich in somebody's folder": ("sandwich run --out mnist", "--out"),
+    "sandwich in an estimate": ("sandwich run --out estimate --overwrite", "--out"),
+    "sandwich exists": ("sandwich run --out bounds", "bounds (exists)"),
+    "sandwich resumed with other data": (
+        "sandwich run --method importance --num-samples 8 --num-data 4 --out bounds --resume",
+        "--num-data: expected 3",
+    ),
+    "sandwich resumed as heuristic": (
+        "sandwich run --method importance --num-samples 8 --num-data 3 --out bounds --resume --real",
+        "--real: expected False",
+    ),
+    # gaps
+    "gaps of no run": ("gaps nowhere", "nowhere"),
+    "gaps of one datum": ("gaps run --subset 1", "--subset"),
+    "gaps of too many data": ("gaps run --subset 251", "--subset"),
+    "gaps of one sample": ("gaps run --num-samples 1", "--num-samples"),
+    "unknown gaps method": ("gaps run --method quadrature", "--method"),
+    "chains without annealing": ("gaps run --num-chains 4", "--num-chains: expected none with"),
+    "gaps of unknown split": ("gaps run --split all", "--split"),
+    "gaps seed": ("gaps run --seed 9223372036854775808", "--seed"),
+    "gaps out is a file": ("gaps run --out good.npy", "--out"),
+    "gaps and somebody's folder": ("gaps run --out run", "--out"),
+    "gaps with bad threads": ("gaps run --threads 0", "--threads"),
+    # validate
+    "unknown model": ("validate --models coin", "--models: expected one of 'linear-gaussian-2'"),
+    "unknown estimator": ("validate --estimators importance", "--estimators: expected one of"),
+    "no models": ("validate --models", "--models: expected a value, received none"),
+    "repetitions are zero": ("validate --repetitions 0", "--repetitions"),
+    "repetitions are fractional": ("validate --repetitions 2.5", "--repetitions"),
+    "data of a model are negative": ("validate --num-data -1", "--num-data"),
+    "validation seed": ("validate --seed -1", "--seed"),
+    "validation threads": ("validate --threads 0", "--threads"),
+    "validation has no device": ("validate --device cpu", "--device"),
+    "model without a module": ("validate --model coin", "--model: expected the import path of an ExactModel"),
+    "model that is missing": ("validate --model own_parts.dice", "'own_parts.dice'"),
+    "model in no module": ("validate --model no_such_module.coin", "No module named 'no_such_module'"),
+    "model in a broken module": ("validate --model own_broken.coin", "'own_broken.coin'"),
+    "model that is a number": ("validate --model own_parts.THREE", "'own_parts.THREE' (3)"),
+    "model that is an estimator": ("validate --model own_parts.fewer", "'own_parts.fewer' ("),
+    "model that returns a number": ("validate --model own_parts.returns_a_number", "which returned 3"),
+    "estimator that is missing": ("validate --estimator own_parts.more", "'own_parts.more'"),
+    "estimator that is a model": (
+        "validate --estimator own_parts.ready",
+        "--estimator: expected the import path",
+    ),
+    "estimator of two arguments": (
+        "validate --estimator own_parts.one_too_few",
+        "too many positional arguments",
+    ),
+    "estimator that returns a number": (
+        "validate --models mixture --estimator own_parts.returns_a_number",
+        "'own_parts.returns_a_number', which returned 3",
+    ),
+    "validation in somebody's folder": ("validate --models mixture --out mnist", "--out"),
+    "validation in a run": ("validate --models mixture --out run --overwrite", "--out"),
     # pictures
     "picture exists": ("sample run --out old.png", "--out"),
     "picture is a folder": ("sample run --out mnist", "--out"),
@@ -332,6 +500,19 @@ def _runs(here, trained):
     assert main(["train", *options, "--out", str(here / "vectors")]) == 0
     for name, target in (("vae", "other_model"), ("checkpoint", "swapped")):
         shutil.copy(here / f"vectors/{name}.safetensors", here / f"{target}/{name}.safetensors")
+    bounds = [
+        "--method",
+        "importance",
+        "--num-samples",
+        "8",
+        "--num-data",
+        "3",
+        "--out",
+        str(here / "bounds"),
+    ]
+    assert main(["sandwich", str(here / "run"), *bounds]) == 0
+    deep = ["train", *TINY, "--latent-dim", "4", "--epochs", "1", "--out", str(here / "deep")]
+    assert main(deep) == 0
     estimate = [
         "evidence",
         str(here / "run"),
@@ -357,7 +538,7 @@ def in_world(world, own, monkeypatch):
 def test_bad_input(call, in_world, name):
     line, named = CASES[name]
     argv = line.split()
-    if argv[:1] == ["train"] and "--out" not in argv:
+    if argv[:1] in (["train"], ["validate"]) and "--out" not in argv:
         argv += ["--out", "new"]
     before = snapshot(in_world)
     result = call(*argv)

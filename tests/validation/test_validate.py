@@ -159,7 +159,7 @@ def test_every_estimator_runs_where_it_applies(name):
 
 
 def test_the_bad_guide_is_found_out_and_the_exact_rule_is_not_fooled():
-    """Two modes, the guide in one of them: importance sampling rejects itself, chains that do not cross are found out."""
+    """Two modes, a guide in one: importance sampling rejects itself, and chains that do not cross are found out."""
     blind = lambda program, x, seed: pv.evidence.annealed(program, x, 16, 100, prior_draws=0, seed=seed)  # noqa: E731
     chosen = {name: ESTIMATORS[name] for name in ("importance-1000", "annealed-16x100", "quadrature")}
     report = validate(["two-modes"], chosen | {"blind": blind}, num_data=20, repetitions=2, progress=False)
