@@ -77,8 +77,75 @@ def main() -> None:
         result.save(file)
         files.write_json(options.out / f"{name}.json", {"seconds": seconds, "data": about})
         print(f"{name} ({seconds:.0f} s)\n{result}\n", flush=True)
-    times = {path.stem: json.loads(path.read_text())["seconds"] for path in options.out.glob("*.json")}
-    print(f"seconds: {times}")
+    report(options.out)
+
+
+LADDER = {
+    "IWAE-100": "importance-100",
+    "importance, S = 5,000": "importance-5000",
+    "importance, S = 100,000": "importance-100000",
+    "jackknife 1, S = 5,000": "jackknife-1-5000",
+    "jackknife 2, S = 5,000": "jackknife-2-5000",
+    "PSIS, S = 5,000": "psis-5000",
+    "Sobol, S = 5,000": "sobol-5000",
+    "defensive, S = 5,000": "defensive-5000",
+    "Student-t, S = 5,000": "student-t-5000",
+    "refitted, S = 5,000": "refitted-5000",
+    "AIS from the prior, 100": "annealed-prior-100",
+    "AIS from the prior, 1,000": "annealed-prior-1000",
+    "AIS from the guide, 10": "annealed-guide-10",
+    "AIS from the guide, 100": "annealed-guide-100",
+    "AIS from the guide, 1,000": "annealed-guide-1000",
+    "SMC, 100": "smc-100",
+}
+
+
+def report(folder: Path) -> None:
+    """The ladder, the certificate and the table, from what is in the folder."""
+    found = {label: folder / f"{name}.safetensors" for label, name in LADDER.items()}
+    results = {label: Evidence.load(file) for label, file in found.items() if file.exists()}
+    seconds = {
+        label: json.loads(file.with_suffix(".json").read_text())["seconds"]
+        for label, file in found.items()
+        if file.exists()
+    }
+    first = next(iter(results.values()))
+    widest = results.get("importance, S = 100,000", first)
+    elbo = pv.plots.Rung(widest.mean("elbo"), "lower", passes=widest.cost.passes, num_data=len(first))
+    rows = {"ELBO": elbo}
+    pv.plots.save(
+        pv.plots.evidence_ladder(
+            {**rows, **results}, title=f"MNIST, 784-200-200-50, {len(first)} random test images"
+        ),
+        folder / "ladder.png",
+    )
+    lines = ["| estimator | mean log p(x) ± Monte Carlo | trust / caution / reject | passes | seconds |"]
+    lines.append("|---|---|---|---|---|")
+    for label, e in results.items():
+        mean, shares = e.mean(), e.status_fractions()
+        verdict = " / ".join(f"{shares[name]:.0%}" for name in ("trust", "caution", "reject"))
+        lines.append(
+            f"| {label} | {mean.value:.3f} ± {mean.mc_stderr:.3f} | {verdict} | {e.cost.passes:,.0f} | "
+            f"{seconds[label]:.0f} |"
+        )
+    lines += ["", "| chains from | steps | data | lower | upper | gap |", "|---|---|---|---|---|---|"]
+    curves: dict[str, dict[int, Sandwich]] = {"guide": {}, "prior": {}}
+    for start, curve in curves.items():
+        for steps in (*STEPS, LONGEST):
+            file = folder / f"sandwich-{start}-{steps}.safetensors"
+            if file.exists():
+                both = Sandwich.load(file)
+                if steps != LONGEST:
+                    curve[steps] = both
+                low, high, gap = both.lower.mean(), both.upper.mean(), both.mean_gap()
+                lines.append(
+                    f"| {start} | {steps:,} | {len(both)} | {low.value:.3f} ± {low.mc_stderr:.3f} | "
+                    f"{high.value:.3f} ± {high.mc_stderr:.3f} | {gap.value:.3f} ± {gap.mc_stderr:.3f} |"
+                )
+        if curve:
+            pv.plots.save(pv.plots.sandwich_curve(curve), folder / f"sandwich-{start}.png")
+    files.write_text(folder / "table.md", "\n".join(lines) + "\n")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
 
+from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, Latents, device_of, num_data
 from ppl_vae.program.handlers import GIVEN
@@ -65,8 +66,7 @@ class Coordinates:
     def __init__(self, program: Program, x: Data) -> None:
         self.program, self.x, self.num_data = program, x, num_data(x)
         self.x_device = device_of(x)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), program._evaluating():
-            torch.manual_seed(0)  # only shapes are read
+        with torch.no_grad(), rng.seeded(self.x_device, 0, "shapes"), program._evaluating():
             sites = sample_sites(program._trace(program._model, x, 1))
         self._shapes: dict[str, torch.Size] = {}
         self._single: Any = None
@@ -107,8 +107,7 @@ class Coordinates:
         # The distribution of a single site depends on x alone: the encoder need not run again.
         name = self.names[0]
         if self._single is None:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), self.program._evaluating():
-                torch.manual_seed(0)
+            with torch.no_grad(), rng.seeded(self.x_device, 0, "shapes"), self.program._evaluating():
                 trace = self.program._trace(self.program._guide, self.x, 1)
             self._single = sample_sites(trace)[name]
         site = {**self._single, "value": at.z[name]}

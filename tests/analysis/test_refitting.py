@@ -1,5 +1,7 @@
 """The refitted guide against the best of its family in closed form."""
 
+import sys
+
 import exact_models as models
 import pyro
 import pyro.distributions as dist
@@ -9,7 +11,7 @@ from mean_field import mean_field
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae import InputError, ProgramError
+from ppl_vae import InputError, ProgramError, checkpoint
 from ppl_vae.analysis import refit
 from ppl_vae.program import take
 
@@ -86,7 +88,9 @@ def test_a_seed_gives_the_same_numbers_and_leaves_the_global_ones_alone():
 
 def test_blocks_and_their_checkpoint(tmp_path, monkeypatch):
     """Interrupted after the first block, it ends with the same bits; a checkpoint of another run is refused."""
-    monkeypatch.setattr("ppl_vae.evidence.refit._DATA", 10)
+    monkeypatch.setattr(
+        sys.modules["ppl_vae.evidence.refit"], "_DATA", 10
+    )  # the name in the package is the function
     exact = mean_field(2, 5, 25, shift=1.0)
     whole = refit(exact.program, exact.x)
     path = tmp_path / "refit.safetensors"
@@ -115,6 +119,26 @@ def test_blocks_and_their_checkpoint(tmp_path, monkeypatch):
         assert torch.equal(value, resumed.offsets[name])
     assert torch.equal(whole.steps, resumed.steps)
     assert len({tuple(row) for row in whole.offsets["z.loc"][[0, 10, 20]].tolist()}) == 3
+
+
+def test_stopped_when_all_is_done_but_the_checkpoint(tmp_path, monkeypatch):
+    """25 data in blocks of 10, killed before the checkpoint goes: no block is done twice."""
+    monkeypatch.setattr(sys.modules["ppl_vae.evidence.refit"], "_DATA", 10)
+    monkeypatch.setattr(checkpoint, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "MAX_SHARE", float("inf"))
+    exact = mean_field(2, 5, 25, shift=1.0)
+    path = tmp_path / "refit.safetensors"
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Keeper, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            refit(exact.program, exact.x, checkpoint=path)
+    resumed = refit(exact.program, exact.x, checkpoint=path, resume=True)
+    assert len(resumed) == 25
+    assert torch.equal(resumed.offsets["z.loc"], refit(exact.program, exact.x).offsets["z.loc"])
 
 
 def test_giving_up_is_told():
