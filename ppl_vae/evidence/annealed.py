@@ -274,8 +274,13 @@ class Annealing:
                 log_evidence=-figures.log_evidence,
                 curve_bound=-figures.curve_bound,
             )
+        return self._completed(figures)
+
+    def _completed(self, figures: Figures) -> Figures:
+        """Figures of weights with the guide's ELBO, what the chains cost, and what the prior knows of them."""
+        n = self.block.num_data
         elbo, elbo_stderr = self._elbo()
-        densities, gradients = self._cost(S)
+        densities, gradients = self._cost(self.settings.num_chains)
         figures = replace(
             figures,
             elbo=elbo,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae import files
+from ppl_vae.checkpoint import under
 from ppl_vae.errors import InputError, describe
 from ppl_vae.evidence.result import Evidence, Mean
 from ppl_vae.program import Data
@@ -102,11 +103,7 @@ class Sandwich:
         if not isinstance(metadata, Mapping) or metadata.get("kind") != _KIND:
             raise InputError(str(Path(path)), "a file written by Sandwich.save", "a file of something else")
         lower, upper = (
-            Evidence.unpack(
-                {k.removeprefix(f"{side}/"): v for k, v in tensors.items() if k.startswith(f"{side}/")},
-                metadata.get(side, {}),
-                str(path),
-            )
+            Evidence.unpack(under(f"{side}/", tensors), metadata.get(side, {}), str(path))
             for side in ("lower", "upper")
         )
         return cls(lower, upper)

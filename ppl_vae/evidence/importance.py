@@ -146,9 +146,15 @@ def weigh(
 
     def make(block: Block) -> _Sampling:
         bound = proposal.bind(program, block.x, seed, block.index)
-        sampling = _Sampling(bound, block, tiles, sums, seed, chunk_size)
-        sampling.finish = lambda figures: probed(figures, program, block, seed, prior_draws)
-        return sampling
+        return _Sampling(
+            bound,
+            block,
+            tiles,
+            sums,
+            seed,
+            chunk_size,
+            lambda figures: probed(figures, program, block, seed, prior_draws),
+        )
 
     return drive(program, x, plan, make, seed=seed, **run)
 
@@ -164,11 +170,11 @@ class _Sampling:
         sums: type[Accumulator],
         seed: int,
         chunk_size: int | None,
+        finish: Callable[[Figures], Figures],
     ) -> None:
         self.bound, self.block, self.tiles, self.seed = bound, block, tiles, seed
-        self.chunk_size = chunk_size
+        self.chunk_size, self.finish = chunk_size, finish
         self.sums = sums(block.num_data, tiles.num_samples, device_of(block.x))
-        self.finish: Callable[[Figures], Figures] = lambda figures: figures
 
     def advance(self) -> int:
         chunk = next(self.tiles.chunks(self.sums.count, self.chunk_size), range(0))

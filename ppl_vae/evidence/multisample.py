@@ -30,14 +30,14 @@ class Multisample:
     """
 
     def __init__(
-        self, program: Program, block: Block, num_samples: int, seed: int, posterior: Latents
+        self, program: Program, block: Block, num_samples: int, seed: int, posterior: Latents, sites: Sites
     ) -> None:
         self.program, self.block, self.seed, self.num_samples = program, block, seed, num_samples
         self.device = device_of(block.x)
         first = program.log_joint(posterior, block.x) - program.log_guide(posterior, block.x)
         self.first = first[0]
-        width = program.check(block.x).numbers_per_datum
-        self.tile = max(_SAMPLES, _NUMBERS // (width * block.num_data) // _SAMPLES * _SAMPLES)
+        numbers = sites.numbers_per_datum * block.num_data
+        self.tile = max(_SAMPLES, _NUMBERS // numbers // _SAMPLES * _SAMPLES)
         self.sums = Accumulator(block.num_data, num_samples - 1, self.device)
 
     @staticmethod

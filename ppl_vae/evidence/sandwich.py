@@ -133,7 +133,7 @@ def sandwich(
         def make(block: Block) -> Multisample:  # type: ignore[misc]
             rows = slice(block.offset, block.offset + block.num_data)
             start_z = {name: value[:1, rows] for name, value in z.items()}
-            return Multisample(program, block, num_samples, seed, start_z)
+            return Multisample(program, block, num_samples, seed, start_z, sites)
 
         size = Multisample.block_size(num_data(x), sites)
         identity = {"estimator": "multi-sample bound", "num_samples": num_samples}

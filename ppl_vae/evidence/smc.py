@@ -13,7 +13,7 @@ from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.evidence.annealed import Annealing, Settings
 from ppl_vae.evidence.engine import Block, State, begin, drive, evidence_of
 from ppl_vae.evidence.hmc import Chains, Transition
-from ppl_vae.evidence.probe import DRAWS, probed
+from ppl_vae.evidence.probe import DRAWS
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program
@@ -134,23 +134,13 @@ class _Particles(Annealing):
         return super().restore(state)
 
     def figures(self) -> Figures:
-        densities, gradients = self._cost(self.settings.num_chains)
         n = self.block.num_data
         per_island = self.settings.num_chains // self.num_islands
         weights = self.log_weight.reshape(self.num_islands, per_island, n)
         runs = self.log_evidence + weights.logsumexp(1) - math.log(per_island)
         sums = Accumulator(n, self.num_islands, self.device)
         sums.add(runs)
-        figures = sums.finish(offset=self.block.offset)
-        elbo, elbo_stderr = self._elbo()
-        figures = replace(
-            figures,
-            elbo=elbo,
-            elbo_stderr=elbo_stderr,
-            density_evals=torch.full((n,), float(densities), dtype=torch.float64),
-            gradient_evals=torch.full((n,), float(gradients), dtype=torch.float64),
-        )
-        return probed(figures, self.program, self.block, self.seed, self.settings.prior_draws)
+        return self._completed(sums.finish(offset=self.block.offset))
 
     def _resample(self) -> None:
         """Resample the islands whose weights are too uneven, where they have any weight at all."""

@@ -14,7 +14,7 @@ from ppl_vae.evidence.importance import weigh, words
 from ppl_vae.evidence.proposals import Guide, Proposal
 from ppl_vae.evidence.psis import smooth, tail_size
 from ppl_vae.evidence.result import Evidence
-from ppl_vae.evidence.weights import Accumulator, Figures
+from ppl_vae.evidence.weights import Accumulator, Figures, stderr_of_mean
 from ppl_vae.program import Data, Program
 
 
@@ -95,7 +95,7 @@ class Smoothed(Accumulator):
         mean = self._mean + change / S
         # The squared deviations from the new mean: what is left of them cannot be below zero but by round-off.
         m2 = (self._m2 + S * (self._mean**2 - mean**2) + change_of_squares).clamp(min=0)
-        stderr = (m2 / (S * (S - 1))).sqrt() / mean if S > 1 else torch.full_like(mean, math.nan)
+        stderr = stderr_of_mean(m2, S) / mean
         ess = S / (1 + m2 / (S * mean**2))
         read = {"log_evidence": self._max + mean.log(), "stderr": stderr, "ess": ess}
         new_figures: dict[str, Any] = {

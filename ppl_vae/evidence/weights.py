@@ -262,7 +262,7 @@ class Accumulator:
         """The figures, once every row has been absorbed."""
         S = self.count
         log_evidence = self._max + self._mean.log()
-        deviation = _stderr(self._m2, S) / self._mean  # of a mean of S weights, relative to it
+        deviation = stderr_of_mean(self._m2, S) / self._mean  # of a mean of S weights, relative to it
         stderr = torch.where(self._max == -math.inf, math.nan, deviation)
         ess = torch.where(self._max == -math.inf, 0.0, S / (1 + self._m2 / (S * self._mean**2)))
         ks, bounds, errors = [], [], []
@@ -272,7 +272,7 @@ class Accumulator:
             ks.append(K)
             bounds.append(torch.where(zero, -math.inf, self._level_mean[level]))
             if level == 0 or blocks >= _MIN_BLOCKS:
-                error = _stderr(self._level_m2[level], blocks)
+                error = stderr_of_mean(self._level_m2[level], blocks)
             else:
                 error = stderr * math.sqrt(S / (blocks * K))
             errors.append(torch.where(zero, math.nan, error))
@@ -312,7 +312,7 @@ def _merge(mean: Tensor, m2: Tensor, before: int, rows: Tensor) -> None:
     mean += difference * (number / (before + number))
 
 
-def _stderr(m2: Tensor, number: int) -> Tensor:
+def stderr_of_mean(m2: Tensor, number: int) -> Tensor:
     """The standard error of a mean of ``number`` values from their squared deviations; NaN for one value."""
     return (m2 / (number * (number - 1))).sqrt() if number > 1 else torch.full_like(m2, math.nan)
 
