@@ -93,3 +93,17 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         return tensors, json.loads(metadata.get("json", "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(str(path), expected, error) from None
+
+
+def read_kind(
+    path: str | os.PathLike[str], kind: str, expected: str, other: str = "a file of something else"
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and metadata of a file whose metadata say that it is of a ``kind``.
+
+    Raises:
+        InputError: naming the file, as `read_tensors`; or saying what was ``expected`` if it is an ``other`` one.
+    """
+    tensors, metadata = read_tensors(path)
+    if not isinstance(metadata, dict) or metadata.get("kind") != kind:
+        raise InputError(str(path), expected, other)
+    return tensors, metadata

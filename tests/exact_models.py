@@ -4,7 +4,7 @@ Data are drawn from the model under a seed of their own, with numpy, so that the
 of it. ``widen`` = 1 and ``shift`` = 0 make the guide the exact posterior.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyro
@@ -23,6 +23,24 @@ class Exact:
     program: pv.Program
     x: torch.Tensor
     log_evidence: torch.Tensor
+
+
+def repeated(exact, repetitions, datum=0):
+    """The program, one of its data ``repetitions`` times, and its log p(x): so many independent estimates."""
+    x = exact.x[datum : datum + 1]
+    return exact.program, x.expand(repetitions, *x.shape[1:]).clone(), float(exact.log_evidence[datum])
+
+
+def identical(a, b):
+    """Every field of two results, bit by bit (NaN equal to NaN)."""
+    for field in fields(a):
+        ours, theirs = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(ours, torch.Tensor):
+            assert torch.equal(torch.isnan(ours), torch.isnan(theirs)), field.name
+            assert torch.equal(ours.nan_to_num(), theirs.nan_to_num()), field.name
+        else:
+            assert ours == theirs, field.name
+    return True
 
 
 def tensor(array, dtype=torch.float64):

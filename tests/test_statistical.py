@@ -11,6 +11,7 @@ import exact_models as models
 import pyro
 import pytest
 import torch
+from exact_models import repeated
 from pyro.infer.importance import vectorized_importance_weights
 
 import ppl_vae as pv
@@ -18,12 +19,6 @@ import ppl_vae as pv
 pytestmark = pytest.mark.statistical
 
 importance = pv.evidence.importance
-
-
-def repeated(exact, repetitions, datum=0):
-    """The program, one of its data ``repetitions`` times, and its log p(x)."""
-    x = exact.x[datum : datum + 1]
-    return exact.program, x.expand(repetitions, *x.shape[1:]).clone(), float(exact.log_evidence[datum])
 
 
 CASES = {

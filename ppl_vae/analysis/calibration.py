@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,10 +148,8 @@ class Calibration:
         Raises:
             InputError: naming the file, if it is missing, broken, or holds anything else.
         """
-        tensors, metadata = files.read_tensors(path)
         expected = "a file written by Calibration.save"
-        if not isinstance(metadata, Mapping) or metadata.get("kind") != _KIND:
-            raise InputError(str(Path(path)), expected, "a file of something else")
+        tensors, metadata = files.read_kind(path, _KIND, expected)
         missing = [name for name in _TENSORS if name not in tensors]
         missing += [name for name in _SETTINGS if name not in metadata]
         if missing:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_vae import files, rng
 from ppl_vae.checkpoint import digest, under
-from ppl_vae.errors import InputError, NonFiniteError, check_one_of, check_positive_int, check_seed, describe
+from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence.engine import begin
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.proposals import StudentT
@@ -22,6 +22,7 @@ from ppl_vae.evidence.refit import TOLERANCE, Refit, refit
 from ppl_vae.evidence.result import Evidence, Mean
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
+from ppl_vae.program.sites import refuse_nan
 
 PARTS = ("gap", "approximation", "amortisation")
 _KIND = "ppl_vae.Gaps"
@@ -108,10 +109,7 @@ class Gaps:
             InputError: if ``of`` is another name.
         """
         check_one_of("of", of, (*PARTS, "elbo", "refitted_elbo"))
-        values: Tensor = getattr(self, of)
-        N = len(self)
-        error = math.sqrt(float((getattr(self, f"{of}_stderr") ** 2).sum())) / N
-        return Mean(float(values.mean()), error, float(values.std()) / math.sqrt(N) if N > 1 else math.nan)
+        return Mean.of(getattr(self, of), getattr(self, f"{of}_stderr"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, atomically; `load` gives it back exactly."""
@@ -128,10 +126,8 @@ class Gaps:
         Raises:
             InputError: naming the file, if it is missing, broken, or holds anything else.
         """
-        tensors, metadata = files.read_tensors(path)
         expected = "a file written by Gaps.save"
-        if not isinstance(metadata, Mapping) or metadata.get("kind") != _KIND:
-            raise InputError(str(Path(path)), expected, "a file of something else")
+        tensors, metadata = files.read_kind(path, _KIND, expected)
         missing = [name for name in _TENSORS if name not in tensors]
         missing += [name for name in ("num_samples", "seed") if name not in metadata]
         if missing:
@@ -235,7 +231,7 @@ def gaps(
                     rng.reseed(device, seed, "gaps", block * tiles.tiles + tile)
                     weights.append(which.log_weights(data, tiles.size(tile), seed=None, check=False))
                 pair.append(torch.cat(weights))
-                _refuse_nan(pair[-1], rows.start)
+                refuse_nan(pair[-1], "log weight", rows.start)
             parts.append(_elbos(*pair))
     joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
     for part, elbo in (("gap", "elbo"), ("approximation", "refitted_elbo")):
@@ -275,12 +271,6 @@ def _around(refitted: Refit, num_samples: int, seed: int, progress: bool) -> Evi
         gradient_evals=evidence.gradient_evals + refitted.gradient_evals,
         details=f"{evidence.details}, about the refitted guide",
     )
-
-
-def _refuse_nan(log_weights: Tensor, offset: int) -> None:
-    bad = log_weights.isnan().any(0)
-    if bool(bad.any()):
-        raise NonFiniteError(f"log weight: NaN at datum {offset + int(bad.nonzero()[0])}")
 
 
 def _evidence(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ppl_vae import rng
-from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed
+from ppl_vae.errors import InputError, ProgramError, check_one_of, check_positive_int, check_seed
 from ppl_vae.evidence.engine import begin
 from ppl_vae.evidence.result import Mean
 from ppl_vae.program import Data, Program, device_of, num_data, take
@@ -72,13 +72,9 @@ class Surgery:
         Raises:
             InputError: if ``of`` is another name.
         """
-        if of not in _PARTS:
-            raise InputError("of", "one of " + ", ".join(map(repr, _PARTS)), repr(of))
-        values: Tensor = getattr(self, of)
-        N = len(self)
-        error = math.sqrt(float((getattr(self, f"{of}_stderr") ** 2).sum())) / N
-        spread = float(values.std()) / math.sqrt(N) if N > 1 and of in _PARTS[:2] else math.nan
-        return Mean(float(values.mean()), error, spread)
+        check_one_of("of", of, _PARTS)
+        mean = Mean.of(getattr(self, of), getattr(self, f"{of}_stderr"))
+        return mean if of in _PARTS[:2] else replace(mean, data_stderr=math.nan)
 
     def __repr__(self) -> str:
         return f"Surgery(N={len(self)}, S={self.num_samples}, mean rate {self.mean()})"

@@ -174,7 +174,7 @@ def opened(
     Raises:
         InputError: naming the option, the file or the run at fault.
     """
-    from ppl_vae.cli.pictures import open_model
+    from ppl_vae.cli.pictures import check_fits, open_model
 
     dataset = datasets.load_again(run, data_dir=settings["data_dir"], path=settings["path"])
     if number is None and usual is not None:
@@ -182,12 +182,7 @@ def opened(
     x, about = datasets.split(dataset, split, number, seed, asked=asked)
     with machine.threads(settings["threads"]):
         vae = open_model(run, settings["device"])
-        try:
-            vae.check_data(x)
-        except InputError as error:
-            raise InputError(
-                str(run.path / MODEL), f"a model of the run's data ({error.expected})", error.received
-            ) from None
+        check_fits(vae, x, run)
         yield Job(settings, run, folder, dataset, x.to(settings["device"]), about, vae)
 
 

@@ -127,6 +127,16 @@ def open_model(folder: OutputFolder, device: str) -> VAE:
     return persistence.load(folder.path / MODEL).to(torch.device(device)).eval()
 
 
+def check_fits(vae: VAE, x: torch.Tensor, folder: OutputFolder) -> None:
+    """Refuse a run whose model is not one of its data; raises `InputError` naming the model's file."""
+    try:
+        vae.check_data(x)
+    except InputError as error:
+        raise InputError(
+            str(folder.path / MODEL), f"a model of the run's data ({error.expected})", error.received
+        ) from None
+
+
 class Output:
     """The file that a picture command writes, checked before anything is computed.
 
@@ -190,10 +200,5 @@ def load_data(
     if number > size > 0:
         raise InputError(asked, f"no more than the {size} data of the split can give", describe(number))
     x, _ = datasets.split(dataset, settings["split"], number, settings["seed"])
-    try:
-        vae.check_data(x)
-    except InputError as error:
-        raise InputError(
-            str(folder.path / MODEL), f"a model of the run's data ({error.expected})", error.received
-        ) from None
+    check_fits(vae, x, folder)
     return x.to(next(vae.parameters()).device)

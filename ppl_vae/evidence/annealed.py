@@ -18,6 +18,7 @@ from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_o
 from ppl_vae.evidence.hmc import HMC, Chains, Transition
 from ppl_vae.evidence.probe import DRAWS, check_prior_draws, probed
 from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.tiles import numbers_in_pass
 from ppl_vae.evidence.tuning import Tuning, tune
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program, Sites, device_of, num_data
@@ -148,8 +149,7 @@ class Settings:
     def plan(self, title: str, x: Data, sites: Sites) -> Plan:
         """How a run is cut up: all chains of some data together, about a million numbers a pass."""
         n = num_data(x)
-        numbers = 2**25 if device_of(x).type == "cuda" else 2**20
-        pairs = min(max(numbers // max(sites.numbers_per_datum, 1), 64), 2**15)
+        pairs = min(max(numbers_in_pass(device_of(x)) // max(sites.numbers_per_datum, 1), 64), 2**15)
         size = min(n, max(1, pairs // self.num_chains))
         return Plan(title, size, self.num_steps, self.identity(title))
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -68,9 +65,7 @@ class Sandwich:
 
     def mean_gap(self) -> Mean:
         """The gap averaged over data, with its two errors kept apart."""
-        N = len(self)
-        spread = float(self.gap.std()) / math.sqrt(N) if N > 1 else math.nan
-        return Mean(float(self.gap.mean()), float((self.gap_stderr**2).sum().sqrt()) / N, spread)
+        return Mean.of(self.gap, self.gap_stderr)
 
     def interval(self, level: float = 0.99) -> tuple[Tensor, Tensor]:
         """``(N,)`` and ``(N,)``: from the lower bound less its error to the upper bound plus its error.
@@ -99,9 +94,7 @@ class Sandwich:
         Raises:
             InputError: naming the file, if it is missing, broken, or holds anything else.
         """
-        tensors, metadata = files.read_tensors(path)
-        if not isinstance(metadata, Mapping) or metadata.get("kind") != _KIND:
-            raise InputError(str(Path(path)), "a file written by Sandwich.save", "a file of something else")
+        tensors, metadata = files.read_kind(path, _KIND, "a file written by Sandwich.save")
         lower, upper = (
             Evidence.unpack(under(f"{side}/", tensors), metadata.get(side, {}), str(path))
             for side in ("lower", "upper")

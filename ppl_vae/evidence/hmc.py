@@ -152,8 +152,7 @@ class HMC:
         momentum = -momentum if reverse else self._refresh(momentum, fresh)
         sizes = step * stretch.unsqueeze(-1).to(step.dtype)
         proposal, end = self._leapfrog(point, momentum, bridge, beta, sizes)
-        ratio = (_energy(proposal, end, beta) - _energy(point, momentum, beta)).exp()
-        probability = torch.where(ratio.isnan(), 0.0, ratio.clamp(max=1))
+        probability = _acceptance(_energy(proposal, end, beta) - _energy(point, momentum, beta))
         accept = threshold < probability
         momentum = torch.where(accept.unsqueeze(-1), -end, momentum)
         momentum = self._refresh(momentum, fresh) if reverse else -momentum
@@ -229,8 +228,7 @@ class RandomWalk:
         total = torch.zeros_like(point.log_end)
         for _ in range(self.num_moves):
             proposal = bridge.at(point.u + step * _normal(point.u, generator), gradient=False)
-            ratio = (proposal.log_density(beta) - point.log_density(beta)).exp()
-            probability = torch.where(ratio.isnan(), 0.0, ratio.clamp(max=1))
+            probability = _acceptance(proposal.log_density(beta) - point.log_density(beta))
             accept = _uniform(point.log_end, generator, torch.float64) < probability
             point = point.select(accept, proposal)
             total += probability
@@ -240,6 +238,12 @@ class RandomWalk:
 def langevin(persistence: float = 0.9) -> HMC:
     """Underdamped Langevin moves: one leapfrog step, with most of the momentum kept from move to move."""
     return HMC(num_leapfrog=1, persistence=persistence, target_accept=0.9)
+
+
+def _acceptance(log_ratio: Tensor) -> Tensor:
+    """min(1, exp(log_ratio)); 0 for what is not a number, such as where the dynamics ran away to."""
+    ratio = log_ratio.exp()
+    return torch.where(ratio.isnan(), 0.0, ratio.clamp(max=1))
 
 
 def _energy(point: Point, momentum: Tensor, beta: Tensor) -> Tensor:

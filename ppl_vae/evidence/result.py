@@ -56,6 +56,14 @@ class Mean:
     mc_stderr: float
     data_stderr: float
 
+    @classmethod
+    def of(cls, values: Tensor, stderr: Tensor) -> Mean:
+        """The average of values ``(N,)`` that are known to standard errors ``(N,)``."""
+        N = len(values)
+        error = math.sqrt(float((stderr**2).sum())) / N if N else math.nan
+        spread = float(values.std()) / math.sqrt(N) if N > 1 else math.nan
+        return cls(float(values.mean()), error, spread)
+
     def __str__(self) -> str:
         return f"{self.value:.4f} ± {self.mc_stderr:.2g} (Monte Carlo) ± {self.data_stderr:.2g} (data)"
 
@@ -240,16 +248,12 @@ class Evidence:
             InputError: if ``of`` is another name.
         """
         check_one_of("of", of, ("log_evidence", "elbo", "gap"))
-        variance = {
-            "log_evidence": self.stderr**2,
-            "elbo": self.elbo_stderr**2,
-            "gap": self.stderr**2 + self.elbo_stderr**2,
+        stderr = {
+            "log_evidence": self.stderr,
+            "elbo": self.elbo_stderr,
+            "gap": (self.stderr**2 + self.elbo_stderr**2).sqrt(),
         }[of]
-        values: Tensor = getattr(self, of)
-        N = len(self)
-        spread = float(values.std()) / math.sqrt(N) if N > 1 else math.nan
-        error = math.sqrt(float(variance.sum())) / N if N else math.nan
-        return Mean(float(values.mean()), error, spread)
+        return Mean.of(getattr(self, of), stderr)
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Per-datum confidence intervals of log p(x), ``(N,)`` and ``(N,)``, in nats.
@@ -330,11 +334,8 @@ class Evidence:
         Raises:
             InputError: naming the file, if it is missing, broken, or holds anything else (a model, say).
         """
-        tensors, metadata = files.read_tensors(path)
-        if not isinstance(metadata, dict) or metadata.get("kind") != _KIND:
-            expected = "an evidence file written by Evidence.save"
-            received = "a safetensors file of something else, such as a saved model"
-            raise InputError(str(path), expected, received)
+        other = "a safetensors file of something else, such as a saved model"
+        tensors, metadata = files.read_kind(path, _KIND, "an evidence file written by Evidence.save", other)
         return cls.unpack(tensors, metadata, str(path))
 
     def __repr__(self) -> str:

@@ -6,12 +6,10 @@ it weights would bias them.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError, check_one_of, check_positive_int, describe
+from ppl_vae.errors import InputError, check_one_of, check_positive_float, check_positive_int, describe
 
 SCHEDULES = ("linear", "sigmoid", "pilot")
 
@@ -33,9 +31,7 @@ def sigmoid(num_steps: int, delta: float = 4.0) -> Tensor:
     Raises:
         InputError: if ``num_steps`` is not a positive integer, or ``delta`` not a positive number.
     """
-    if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < math.inf:
-        raise InputError("delta", "a positive, finite number", describe(delta))
-    s = torch.sigmoid(delta * (2 * linear(num_steps) - 1))
+    s = torch.sigmoid(check_positive_float("delta", delta) * (2 * linear(num_steps) - 1))
     beta = (s - s[0]) / (s[-1] - s[0])
     beta[-1] = 1
     return beta

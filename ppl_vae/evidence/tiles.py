@@ -12,6 +12,11 @@ _DATA = 256  # data in a tile on a CPU, at most
 _SAMPLES = 64  # the accumulator's own block: a tile of samples is a multiple of it
 
 
+def numbers_in_pass(device: torch.device) -> int:
+    """How many numbers one pass is to hold: what fits a CPU's caches, and what keeps a GPU busy."""
+    return 2**25 if device.type == "cuda" else 2**20
+
+
 @dataclass(frozen=True)
 class Tiles:
     """How S samples of N data are cut into pieces that are evaluated in one pass.
@@ -39,8 +44,7 @@ class Tiles:
         About a million numbers a pass on a CPU: small enough for its caches, large enough that Pyro's cost for
         each pass is lost in the arithmetic. A GPU wants more at a time.
         """
-        numbers = 2**25 if device.type == "cuda" else 2**20
-        pairs = min(max(numbers // max(width, 1), 256), 2**16)
+        pairs = min(max(numbers_in_pass(device) // max(width, 1), 256), 2**16)
         # The sums keep the largest of a datum's weights, O(sqrt(S)): on a CPU few enough data for that to be little.
         data = min(num_data, max(1, pairs // _SAMPLES), num_data if device.type == "cuda" else _DATA)
         samples = max(_SAMPLES, pairs // data // _SAMPLES * _SAMPLES)

@@ -18,7 +18,7 @@ from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, Latents, device_of, num_data
 from ppl_vae.program.handlers import GIVEN
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import _base, family, is_mixture, sample_sites, site_log_prob
+from ppl_vae.program.sites import _base, factors, family, is_mixture, sample_sites, site_log_prob
 
 
 class Densities(NamedTuple):
@@ -86,16 +86,11 @@ class Coordinates:
         """The model's densities at u ``(S, N, D)``."""
         setter = _FromVector(self._split(u))
         trace = self._trace(self.program._model, u.shape[0], setter)
-        log_prior = log_likelihood = u.new_zeros(u.shape[:2], dtype=torch.float64)
-        z = {}
-        for name, site in sample_sites(trace).items():
-            log_prob = site_log_prob(site, {}).double()
-            if name in self._shapes:
-                z[name] = site["value"]
-                log_prior = log_prior + log_prob
-            else:
-                log_likelihood = log_likelihood + log_prob
-        jacobian = u.new_zeros(u.shape[:2], dtype=torch.float64)
+        zero = u.new_zeros(u.shape[:2], dtype=torch.float64)
+        log_prior, log_likelihood = factors(trace, zero, strays=False)
+        sites = sample_sites(trace)
+        z = {name: sites[name]["value"] for name in self.names}
+        jacobian = zero
         for term in setter.log_jacobians:
             jacobian = jacobian + term.double()
         return Densities(z, log_prior + jacobian, log_likelihood, jacobian)
@@ -119,8 +114,11 @@ class Coordinates:
         Raises:
             InputError: as `Program.log_joint`.
         """
-        num_samples = next(iter(z.values())).shape[0]
         self.program.log_joint({name: value[:1] for name, value in z.items()}, self.x)  # checks z
+        return self._vector(z)
+
+    def _vector(self, z: Latents) -> Tensor:
+        num_samples = next(iter(z.values())).shape[0]
         reader = _ToVector(dict(z))
         self._trace(self.program._model, num_samples, reader)
         pieces = [reader.found[name].reshape(num_samples, self.num_data, -1) for name in self.names]
@@ -128,11 +126,11 @@ class Coordinates:
 
     def draw_guide(self, num_samples: int) -> Tensor:
         """u for z ~ q(z|x), ``(S, N, D)``, drawn from torch's global generator as it stands."""
-        return self.to_vector(self.program.sample_guide(self.x, num_samples, seed=None))
+        return self._vector(self.program.sample_guide(self.x, num_samples, seed=None))
 
     def draw_prior(self, num_samples: int) -> Tensor:
         """u for z ~ p(z), ``(S, N, D)``, drawn from torch's global generator as it stands."""
-        return self.to_vector(self.program.sample_prior(self.x, num_samples, seed=None))
+        return self._vector(self.program.sample_prior(self.x, num_samples, seed=None))
 
     def _split(self, u: Tensor) -> dict[str, Tensor]:
         pieces = u.split([shape.numel() for shape in self._shapes.values()], dim=-1)

@@ -12,6 +12,13 @@ GIVEN = "_ppl_vae_given"  # marks a latent site whose value the caller gave
 OBSERVED = "_ppl_vae_observed"  # keeps what a site observed that is drawn instead
 
 
+def is_latent(msg: Any) -> bool:
+    """Whether a sample statement that is being handled is that of a latent: no plate, nothing observed or computed."""
+    return not (
+        msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample" or msg["infer"].get("_deterministic")
+    )
+
+
 class ScaledLatents(Messenger):
     """Multiplies the log density of every latent site by ``beta``, for KL warm-up. Training only."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ppl_vae.program.data import Data, Latents
 from ppl_vae.program.handlers import GIVEN
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import sample_sites, site_log_prob
+from ppl_vae.program.sites import factors, sample_sites
 
 
 class Mixed(NamedTuple):
@@ -42,16 +42,10 @@ def mix_prior(program: Program, x: Data, z: Latents, from_prior: Tensor) -> Mixe
     with program._evaluating():
         num_samples = from_prior.shape[0]
         trace = program._trace(program._model, x, num_samples, _Mixing(z, from_prior))
-        log_prior = torch.zeros(from_prior.shape, dtype=torch.float64, device=from_prior.device)
-        log_likelihood = torch.zeros_like(log_prior)
-        mixed = {}
-        for name, site in sample_sites(trace).items():
-            if name in z and GIVEN in site["infer"]:
-                mixed[name] = site["value"]
-                log_prior = log_prior + site_log_prob(site, {name: {}}).double()
-            else:
-                log_likelihood = log_likelihood + site_log_prob(site, {}).double()
-    return Mixed(mixed, log_prior, log_likelihood)
+        zero = torch.zeros(from_prior.shape, dtype=torch.float64, device=from_prior.device)
+        log_prior, log_likelihood = factors(trace, zero, strays=True)
+    sites = sample_sites(trace)
+    return Mixed({name: sites[name]["value"] for name in sites if name in z}, log_prior, log_likelihood)
 
 
 class _Mixing(Messenger):

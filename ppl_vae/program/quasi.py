@@ -26,6 +26,7 @@ from torch.distributions import (
 from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, device_of
+from ppl_vae.program.handlers import is_latent
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import family, sample_sites, total
 
@@ -73,11 +74,7 @@ class _Inverting(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         # The plates of the guide were here before: fn has its sample and data axes.
-        if (
-            msg["is_observed"]
-            or type(msg["fn"]).__name__ == "_Subsample"
-            or msg["infer"].get("_deterministic")
-        ):
+        if not is_latent(msg):
             return
         base = _base(msg["fn"])
         shape = base.batch_shape + base.event_shape

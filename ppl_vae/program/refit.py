@@ -21,6 +21,7 @@ from torch.distributions import Independent, TransformedDistribution, transform_
 
 from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.program.data import Data, num_data
+from ppl_vae.program.handlers import is_latent
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import _base, family, sample_sites, site_log_prob, total
 
@@ -145,7 +146,7 @@ class _Moving(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         # Plates inside the guide were here before, so the last batch axes of fn are in place.
-        if not _is_latent(msg):
+        if not is_latent(msg):
             return
         fn, name = msg["fn"], msg["name"]
         msg["fn"] = _move(name, fn, lambda key, _: self._offset(key))
@@ -170,7 +171,7 @@ class _Finding(Messenger):
         self.offsets: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not _is_latent(msg):
+        if not is_latent(msg):
             return
         fn, name = msg["fn"], msg["name"]
         if not fn.has_rsample:
@@ -191,12 +192,6 @@ class _Finding(Messenger):
             raise ProgramError(
                 f"guide site {name!r}", "a family that can be built from its parameters", family(fn)
             )
-
-
-def _is_latent(msg: Any) -> bool:
-    return not (
-        msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample" or msg["infer"].get("_deterministic")
-    )
 
 
 def _move(

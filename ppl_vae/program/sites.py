@@ -13,6 +13,7 @@ from pyro.distributions.util import scale_and_mask
 from torch.distributions import constraints
 
 from ppl_vae.errors import InputError, NonFiniteError, ProgramError
+from ppl_vae.program.handlers import GIVEN
 
 SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
 
@@ -143,6 +144,25 @@ def total(trace: poutine.Trace, outside: Mapping[str, Any] | None = None) -> tor
     if summed is None:
         raise ProgramError("program", "at least one sample site", "none")
     return summed
+
+
+def factors(trace: poutine.Trace, zero: torch.Tensor, *, strays: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p(z) and log p(x|z) of a trace of the model, each summed over its sites in float64: ``(S, N)`` twice.
+
+    Args:
+        trace: of the model, with every latent given (`handlers.GIVEN`).
+        zero: ``(S, N)`` float64 zeros, where the sums begin.
+        strays: whether the latents given may lie outside their support, where the density is zero.
+    """
+    log_prior = log_likelihood = zero
+    for name, site in sample_sites(trace).items():
+        given = GIVEN in site["infer"]
+        log_prob = site_log_prob(site, {name: {}} if given and strays else {}).double()
+        if given:
+            log_prior = log_prior + log_prob
+        else:
+            log_likelihood = log_likelihood + log_prob
+    return log_prior, log_likelihood
 
 
 def check_plates(role: str, trace: poutine.Trace, num_samples: int, n: int) -> None:

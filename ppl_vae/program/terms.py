@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.program.data import Data, Latents, device_of, num_data
-from ppl_vae.program.handlers import GIVEN, Given
+from ppl_vae.program.handlers import Given
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import sample_sites, site_log_prob
+from ppl_vae.program.sites import factors, sample_sites, site_log_prob
 
 
 class Terms(NamedTuple):
@@ -50,12 +50,5 @@ def log_terms(program: Program, z: Latents, x: Data) -> Terms:
     num_samples = next(iter(z.values())).shape[0]
     with program._evaluating():
         trace = program._trace(program._model, x, num_samples, Given(z))
-        log_prior = torch.zeros(num_samples, num_data(x), dtype=torch.float64, device=device_of(x))
-        log_likelihood = torch.zeros_like(log_prior)
-        for site in sample_sites(trace).values():
-            log_prob = site_log_prob(site, {site["name"]: {}} if GIVEN in site["infer"] else {}).double()
-            if GIVEN in site["infer"]:
-                log_prior = log_prior + log_prob
-            else:
-                log_likelihood = log_likelihood + log_prob
-    return Terms(log_prior, log_likelihood)
+        zero = torch.zeros(num_samples, num_data(x), dtype=torch.float64, device=device_of(x))
+        return Terms(*factors(trace, zero, strays=True))

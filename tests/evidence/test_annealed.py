@@ -3,12 +3,12 @@
 import math
 import subprocess
 import sys
-from dataclasses import fields
 
 import annealing_models
 import exact_models as models
 import pytest
 import torch
+from exact_models import identical, repeated
 
 import ppl_vae as pv
 from ppl_vae import InputError, ProgramError, checkpoint
@@ -34,21 +34,6 @@ RUNS = {
     "random walk": {"transition": RandomWalk(3)},
     "persistent": {"transition": HMC(3, persistence=0.5)},
 }
-
-
-def repeated(exact, repetitions, datum=0):
-    x = exact.x[datum : datum + 1]
-    return exact.program, x.expand(repetitions, *x.shape[1:]).clone(), float(exact.log_evidence[datum])
-
-
-def identical(a, b):
-    for field in fields(a):
-        ours, theirs = getattr(a, field.name), getattr(b, field.name)
-        if isinstance(ours, torch.Tensor):
-            assert torch.equal(ours.nan_to_num(), theirs.nan_to_num()), field.name
-        else:
-            assert ours == theirs, field.name
-    return True
 
 
 @pytest.mark.statistical

@@ -4,12 +4,12 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import fields
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from exact_models import identical
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,18 +44,6 @@ def program():
 
 def data(n=50, dtype=torch.float32, seed=0):
     return torch.randn(n, 3, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def identical(a, b):
-    """Every field, bit by bit (NaN equal to NaN)."""
-    for field in fields(a):
-        ours, theirs = getattr(a, field.name), getattr(b, field.name)
-        if isinstance(ours, torch.Tensor):
-            assert torch.equal(torch.isnan(ours), torch.isnan(theirs)), field.name
-            assert torch.equal(ours.nan_to_num(), theirs.nan_to_num()), field.name
-        else:
-            assert ours == theirs, field.name
-    return True
 
 
 @pytest.fixture(autouse=True)

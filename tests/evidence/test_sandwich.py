@@ -7,8 +7,8 @@ import exact_models as models
 import numpy as np
 import pytest
 import torch
+from exact_models import identical
 from scipy import stats
-from test_annealed import identical
 
 import ppl_vae as pv
 from ppl_vae import InputError, checkpoint

@@ -6,7 +6,7 @@ import annealing_models
 import exact_models as models
 import pytest
 import torch
-from test_annealed import identical, repeated
+from exact_models import identical, repeated
 
 import ppl_vae as pv
 from ppl_vae import InputError, checkpoint

@@ -1,13 +1,14 @@
 """What all ways of importance sampling share: exact where they should be, and the same bits however they run."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import exact_models as models
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from exact_models import identical, repeated
 
 import ppl_vae as pv
 from ppl_vae import InputError, Program, checkpoint
@@ -95,15 +96,6 @@ def guide(x):
 
 def data(n=40):
     return torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
-
-
-def identical(a, b):
-    for field in fields(a):
-        ours, theirs = getattr(a, field.name), getattr(b, field.name)
-        if isinstance(ours, torch.Tensor):
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
-        else:
-            assert ours == theirs, field.name
 
 
 @pytest.fixture
@@ -217,11 +209,6 @@ MOVED = {
     "beta": lambda: models.beta_bernoulli(1, widen=1.7),
     "mixture": lambda: models.mixture(3, temper=3.0),
 }
-
-
-def repeated(exact, repetitions):
-    x = exact.x[:1]
-    return exact.program, x.expand(repetitions, *x.shape[1:]).clone(), float(exact.log_evidence[0])
 
 
 @pytest.mark.statistical
