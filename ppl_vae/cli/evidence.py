@@ -89,7 +89,7 @@ def parser() -> ArgumentParser:
         "num_samples": "samples a datum (default: 5000; with --target-stderr the pilot's: 512)",
         "num_steps": "temperatures (default: annealed 1000, smc 100)",
         "prior_draws": "draws of the prior that look for mass which the estimate misses, and reject it where they find "
-        "any, of use in few dimensions (default: annealed and smc 2048; importance 0, none)",
+        "any, of use in few dimensions (default: annealed and smc 16384; importance 0, none)",
     }
     methods.add_options(method, _TABLE, texts)
     judging.add_subset_options(made)

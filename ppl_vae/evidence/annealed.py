@@ -16,7 +16,8 @@ from ppl_vae.evidence import tempering
 from ppl_vae.evidence.bridge import STARTS, Bridge, Point
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.hmc import HMC, Chains, Transition
-from ppl_vae.evidence.probe import DRAWS, check_prior_draws, probed
+from ppl_vae.evidence.increments import Increments
+from ppl_vae.evidence.probe import DRAWS, FEW, check_prior_draws, probed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import numbers_in_pass
 from ppl_vae.evidence.tuning import Tuning, tune
@@ -64,8 +65,9 @@ def annealed(
             "sigmoid" (Wu et al. 2017), "linear", or ``(T + 1,)`` numbers that rise from 0 to 1.
         transition: a `Transition`; default: `HMC()`. `RandomWalk()` for a model without gradients.
         prior_draws: at most so many draws of the prior look for a mode that no chain from the guide has found, and
-            reject the data where they find it (see `ppl_vae.evidence.probe`). In many dimensions they find nothing:
-            that chains agree is no evidence that they are everywhere.
+            reject the data where they find it (see `ppl_vae.evidence.probe`); no more than 2,048, or than the passes
+            that the chains took. In many dimensions they find nothing: that chains agree is no evidence that they
+            are everywhere.
         seed: the numbers are a function of it.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
@@ -207,6 +209,7 @@ class Annealing:
         self.chains: Chains | None = None
         self.log_weight = torch.zeros(0)
         self.first = torch.zeros(0)
+        self.increments = Increments(settings.num_steps)
 
     def advance(self) -> int:
         """The pilot and the first increment, or one move and the next increment."""
@@ -219,7 +222,8 @@ class Annealing:
             ratio = self.chains.point.log_ratio()
             self.first = ratio
             at = T - 1 if self.reverse else 0
-            self.log_weight = self._increment(at) * ratio
+            increment = self._increment(at) * ratio
+            self.log_weight = increment
         else:
             # Forwards: move at b_t, then the increment from b_t to b_{t+1}. Backwards the same pairs, last first, and
             # the move comes before the increment that it leads to.
@@ -234,7 +238,9 @@ class Annealing:
                 reverse=self.reverse,
             )
             at = t - 1 if self.reverse else t
-            self.log_weight = self.log_weight + self._increment(at) * self.chains.point.log_ratio()
+            increment = self._increment(at) * self.chains.point.log_ratio()
+            self.log_weight = self.log_weight + increment
+        self.increments.add(increment)
         self.done += 1
         return 1
 
@@ -251,7 +257,7 @@ class Annealing:
         }
         if self.chains.momentum is not None:
             state["momentum"] = self.chains.momentum
-        return state
+        return state | self.increments.state()
 
     def restore(self, state: State) -> int:
         """See `Work.restore`. Densities are not computed again: a matrix product may round differently then."""
@@ -260,6 +266,7 @@ class Annealing:
         point = Point(**{name: there[name] for name in Point._fields if name in there})
         self.chains = Chains(point, there.get("momentum"))
         self.log_weight, self.first, self.done = there["log_weight"], there["first"], int(there["done"])
+        self.increments.restore(under("increments/", state), self.device)
         return self.done
 
     def figures(self) -> Figures:
@@ -285,11 +292,16 @@ class Annealing:
             figures,
             elbo=elbo,
             elbo_stderr=elbo_stderr,
+            expected_ess=figures.draws * self._expected_share().cpu(),
             density_evals=torch.full((n,), float(densities), dtype=torch.float64),
             gradient_evals=torch.full((n,), float(gradients), dtype=torch.float64),
         )
-        most = 0 if self.reverse else self.settings.prior_draws
+        # A probe that costs more than what it looks after would be out of proportion.
+        most = 0 if self.reverse else min(self.settings.prior_draws, max(FEW, densities + 2 * gradients))
         return probed(figures, self.program, self.block, self.seed, most)
+
+    def _expected_share(self) -> Tensor:
+        return self.increments.expected_share()
 
     def _elbo(self) -> tuple[Tensor, Tensor]:
         """The guide's ELBO and its error, ``(N,)``, from the chains' first draws; NaN if they are others'."""

@@ -19,7 +19,7 @@ from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program, device_of, num_data, take
 
-FEWEST = 256
+FEWEST = 1024
 """The fewest samples of any datum: with less, k-hat and the standard error mean little."""
 
 SAFETY = 2.0
@@ -44,7 +44,7 @@ def budgeted(
     """log p(x) to a standard error of ``target_stderr``: what ``importance(..., target_stderr=...)`` returns.
 
     A pilot estimates each datum's relative variance V = Var(w) / p(x)**2. The datum then gets the power of two of
-    samples that is next above 2 V / target_stderr**2, at least 256 and at most ``max_num_samples``. The estimate
+    samples that is next above 2 V / target_stderr**2, at least 1,024 and at most ``max_num_samples``. The estimate
     is from fresh draws alone: had the pilot's been kept, what decides their number would also be in the mean. It
     therefore is a stochastic lower bound as that of any fixed number of samples. Where the pilot missed a heavy tail,
     the error may still turn out larger: ``e.stderr > target_stderr`` are these data, and ``e.details`` counts them.
@@ -177,6 +177,7 @@ class _Budgeted:
             density_evals=drawn * self.whole.per_draw + self.spent[0],
             gradient_evals=self.spent[1],
             missed=torch.zeros(n, dtype=torch.bool),
+            expected_ess=drawn.new_full((n,), math.nan),
         )
 
     def _next(self) -> bool:

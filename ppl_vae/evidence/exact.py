@@ -128,6 +128,7 @@ def computed_figures(log_evidence: Tensor, error: Tensor, density_evals: Tensor 
         density_evals=torch.zeros_like(log_evidence) + density_evals,
         gradient_evals=torch.zeros_like(log_evidence),
         missed=torch.zeros_like(log_evidence, dtype=torch.bool),
+        expected_ess=nothing,
     )
 
 

@@ -20,14 +20,18 @@ from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Program, device_of
 from ppl_vae.program.terms import prior_log_likelihood
 
-DRAWS = 2048
+DRAWS = 16_384
 """Draws of the prior a datum, at most."""
 
-CLEARLY = 4.0
-"""Standard errors by which the prior's estimate has to be above: chance does that for 3 data in 100,000."""
+FEW = 2048
+"""Draws that cost next to nothing beside any chains."""
 
-_FIRST = 256  # draws after which a prior that is lost everywhere is given up
-_LOST = 0.75  # relative error then: with eight times the draws, still above what CLEARLY can use
+CLEARLY = 3.0
+"""Standard errors by which the prior's estimate has to be above: chance does that for about one datum in 1,000."""
+
+_FIRST = 256  # draws at a time
+_LOST = ((256, 0.75), (2048, 0.5))  # draws from which on so large a relative error is given up
+_RESOLVED = 0.05  # relative error from which on a tenth of the mass that is missed shows
 
 
 def check_prior_draws(value: object) -> int:
@@ -40,8 +44,8 @@ def check_prior_draws(value: object) -> int:
 def probed(figures: Figures, program: Program, block: Block, seed: int, most: int) -> Figures:
     """Figures with ``missed`` filled in, and what that took in their cost.
 
-    A datum is marked where r (1 - 4 e) > 1 + 4 s: r the ratio of the prior's estimate of p(x) to this one, e and s
-    their relative standard errors.
+    A datum is marked where r - 1 > 3 sqrt((r e)² + s²): r the ratio of the prior's estimate of p(x) to this one, e and
+    s their relative standard errors. So it takes e < 1/3, whatever r.
 
     Args:
         figures: of one block; of a lower bound.
@@ -61,7 +65,8 @@ def probed(figures: Figures, program: Program, block: Block, seed: int, most: in
         )
         sums.add(prior_log_likelihood(program, block.x, number))
         found = sums.finish(offset=block.offset)
-        if not bool((found.stderr < _LOST).any()):
+        lost = min(limit for draws, limit in _LOST if draws <= max(sums.count, _FIRST))
+        if not bool(((found.stderr < lost) & (found.stderr > _RESOLVED)).any()):
             break
     return replace(
         figures,
@@ -73,4 +78,4 @@ def probed(figures: Figures, program: Program, block: Block, seed: int, most: in
 def _clearly_above(prior: Figures, log_evidence: Tensor, stderr: Tensor) -> Tensor:
     ratio = (prior.log_evidence - log_evidence).exp()
     own = stderr.nan_to_num(nan=1.0)
-    return ratio * (1 - CLEARLY * prior.stderr) > 1 + CLEARLY * own
+    return ratio - 1 > CLEARLY * ((ratio * prior.stderr) ** 2 + own**2).sqrt()

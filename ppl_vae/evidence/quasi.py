@@ -14,6 +14,7 @@ from ppl_vae import rng
 from ppl_vae.checkpoint import under
 from ppl_vae.errors import InputError, check_positive_int, check_seed
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
+from ppl_vae.evidence.outskirts import DRAWS, excess_outside
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
@@ -32,8 +33,10 @@ def scrambled(
     A scrambling of n = 2**m Sobol points leaves them as evenly spread as they were and makes each of them uniform, so
     that z = F^-1(u), F the guide's distribution function, is a draw of the guide, and the mean of n weights is unbiased
     for p(x). R scramblings are independent of one another, so the mean of their R estimates is unbiased, too, and
-    their spread is its error. For smooth weights it falls with n nearly as n**-1.5, where independent draws have
-    n**-0.5; weights that depend on many latents at once, or jump, gain less, and lose nothing that matters.
+    their spread is its error; or what the guide is short of where none of S points may go, if that is more (see
+    `outskirts`). For smooth
+    weights it falls with n nearly as n**-1.5, where independent draws have n**-0.5; weights that depend on many latents
+    at once, or jump, gain less, and lose nothing that matters.
 
     Every datum has digital shifts of its own, so the errors of no two data are correlated.
 
@@ -144,15 +147,20 @@ class _Scrambling:
         figures = runs.finish(offset=self.block.offset)
         empty = torch.zeros(n, 0, dtype=torch.float64)
         spread = elbos.std(0) / math.sqrt(self.R)
+        S, log_evidence = self.sums.num_samples, figures.log_evidence
+        x, index = self.block.x, self.block.index
+        unseen = excess_outside(self.program, x, self.dim, S, log_evidence, self.seed, index)
+        stderr = torch.where(figures.stderr < unseen, unseen, figures.stderr)
         return replace(
             figures,
+            stderr=stderr,
             elbo=whole.elbo,
             elbo_stderr=torch.where(spread.isfinite(), spread, math.nan),
             khat=whole.khat,  # of all weights: their tail decides whether the spread of a few runs means anything
             curve_k=(),
             curve_bound=empty,
             curve_stderr=empty,
-            density_evals=whole.density_evals,
+            density_evals=whole.density_evals + DRAWS,
         )
 
     def _uniforms(self, r: int, start: int, stop: int) -> Tensor:

@@ -32,7 +32,7 @@ BOUNDS = ("lower", "upper", "consistent")
 _PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
 _COUNTED = ("draws", "density_evals", "gradient_evals")
 _PER_DATUM_AND_K = ("curve_bound", "curve_stderr")
-_FOUND = ("missed",)
+_FOUND = ("missed", "expected_ess")
 _TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED, *_FOUND)
 _DTYPES = {"curve_k": torch.int64, "draws": torch.int64, "missed": torch.bool}
 _ROWS = tuple(name for name in _TENSORS if name != "curve_k")
@@ -131,6 +131,8 @@ class Evidence:
         gradient_evals: ``(N,)`` evaluations of log p(x, z) and its gradient in z; none by default.
         missed: ``(N,)`` bool, where draws of the prior found clearly more mass than the estimate holds (see
             `ppl_vae.evidence.probe`); False where nobody looked.
+        expected_ess: ``(N,)`` the effective sample size that the steps of a few runs let expect (see
+            `ppl_vae.evidence.increments`), by which their verdict goes; NaN where there are no steps.
         basis: what the errors and the verdict rest on: "weights" (independent importance weights, judged by k-hat),
             "runs" (chains, islands or scramblings: few, each an estimate of its own, judged by their spread), or
             "computed" (nothing was drawn).
@@ -156,10 +158,11 @@ class Evidence:
     curve_k: Tensor
     curve_bound: Tensor
     curve_stderr: Tensor
-    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these four in
+    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these five in
     density_evals: Tensor = None  # type: ignore[assignment]
     gradient_evals: Tensor = None  # type: ignore[assignment]
     missed: Tensor = None  # type: ignore[assignment]
+    expected_ess: Tensor = None  # type: ignore[assignment]
     basis: str = "weights"
     certified: bool = True
     details: str = ""
@@ -194,6 +197,8 @@ class Evidence:
         """What a count is when it is not given."""
         if name == "draws":
             return torch.full_like(self.log_evidence, self.num_samples, dtype=torch.int64)
+        if name == "expected_ess":
+            return torch.full_like(self.log_evidence, torch.nan)
         zeros = torch.zeros_like(self.log_evidence)
         return zeros + self.draws if name == "density_evals" else zeros
 
@@ -215,7 +220,14 @@ class Evidence:
     def verdicts(self) -> tuple[Verdict, ...]:
         """The `Verdict` on each datum."""
         found = judge(
-            self.log_evidence, self.khat, self.ess, self.draws, self.basis, self.stderr, self.missed
+            self.log_evidence,
+            self.khat,
+            self.ess,
+            self.draws,
+            self.basis,
+            self.stderr,
+            self.missed,
+            self.expected_ess,
         )
         if self.certified:
             return tuple(found)
@@ -259,9 +271,11 @@ class Evidence:
         """Per-datum confidence intervals of log p(x), ``(N,)`` and ``(N,)``, in nats.
 
         ``log_evidence ± q stderr``, with q the quantile of the normal distribution where the error rests on many
-        weights, and of Student's with ``draws`` - 1 degrees of freedom where it rests on a few runs. They cover
-        log p(x) with about that probability where `status` is "trust", and nowhere else. A computed value's interval
-        is its error bound, whatever the level.
+        weights, and of Student's where it rests on R runs. Its degrees of freedom are R - 1 for runs that hardly
+        differ, and fewer where they do: 2 / (2 / (R - 1) + kappa / R), which is what their sample variance is worth
+        (Satterthwaite 1946), kappa being the excess kurtosis of lognormal weights of the effective sample size seen.
+        They cover log p(x) with about that probability where `status` is "trust", and nowhere else. A computed
+        value's interval is its error bound, whatever the level.
 
         Raises:
             InputError: if ``level`` is not between 0 and 1.
@@ -272,7 +286,7 @@ class Evidence:
         if self.basis == "weights":
             width = width * float(stats.norm.ppf((1 + level) / 2))
         elif self.basis == "runs":
-            freedom = (self.draws - 1).clamp(min=1).numpy()
+            freedom = degrees_of_freedom(self.draws, self.ess).numpy()
             width = width * torch.from_numpy(np.asarray(stats.t.ppf((1 + level) / 2, freedom)))
         return self.log_evidence - width, self.log_evidence + width
 
@@ -346,6 +360,20 @@ class Evidence:
 
     def __str__(self) -> str:
         return table(self)
+
+
+def degrees_of_freedom(runs: Tensor, ess: Tensor) -> Tensor:
+    """What the sample variance of lognormal weights is worth, see `Evidence.interval`: ``(N,)``, 1 to R - 1.
+
+    Args:
+        runs: ``(N,)`` R.
+        ess: ``(N,)`` the effective sample sizes, out of R.
+    """
+    # exp(sigma^2) of lognormal weights is 1 + their relative variance.
+    ratio = (runs / ess).nan_to_num(nan=1.0).clamp(1.0, 1e3)
+    kurtosis = ratio**4 + 2 * ratio**3 + 3 * ratio**2 - 6
+    simple = (runs - 1).clamp(min=1)
+    return (2 / (2 / simple + kurtosis / runs)).clamp(min=1.0)
 
 
 def concatenate(parts: Sequence[Evidence]) -> Evidence:

@@ -119,6 +119,7 @@ class _Particles(Annealing):
         super().__init__(program, block, settings, seed)
         self.num_islands, self.ess_threshold = num_islands, ess_threshold
         self.log_evidence = torch.zeros(num_islands, block.num_data, dtype=torch.float64, device=self.device)
+        self.variance = torch.zeros(block.num_data, dtype=torch.float64, device=self.device)
 
     def advance(self) -> int:
         if self.chains is not None and self.done < self.settings.num_steps:
@@ -127,10 +128,12 @@ class _Particles(Annealing):
 
     def state(self) -> State:
         state = super().state()
-        return state | {"log_evidence": self.log_evidence} if state else state
+        own = {"log_evidence": self.log_evidence, "variance": self.variance}
+        return state | own if state else state
 
     def restore(self, state: State) -> int:
         self.log_evidence = state["log_evidence"].to(self.device)
+        self.variance = state["variance"].to(self.device)
         return super().restore(state)
 
     def figures(self) -> Figures:
@@ -141,6 +144,16 @@ class _Particles(Annealing):
         sums = Accumulator(n, self.num_islands, self.device)
         sums.add(runs)
         return self._completed(sums.finish(offset=self.block.offset))
+
+    def _expected_share(self) -> Tensor:
+        """1 / (1 + V), V the relative variance of an island's estimate if particles were independent, ``(N,)``.
+
+        An island's factors are the means of M weights: each adds the relative variance of the weights over M.
+        """
+        R, n = self.log_evidence.shape
+        weights = self.log_weight.reshape(R, -1, n)
+        variance = self.variance + _relative_variance(weights).mean(0)
+        return 1 / (1 + variance)
 
     def _resample(self) -> None:
         """Resample the islands whose weights are too uneven, where they have any weight at all."""
@@ -166,8 +179,16 @@ class _Particles(Annealing):
             momentum = momentum.gather(0, index.unsqueeze(-1).expand_as(momentum))
         self.chains = Chains(point.rows(index), momentum)
         mean = log_total - math.log(M)
+        self.variance = self.variance + torch.where(uneven, _relative_variance(weights), 0.0).mean(0)
         self.log_evidence = torch.where(uneven, self.log_evidence + mean, self.log_evidence)
         self.log_weight = torch.where(uneven.unsqueeze(1), 0.0, weights).reshape(R * M, n)
+
+
+def _relative_variance(log_weights: Tensor) -> Tensor:
+    """Of the mean of M weights ``(R, M, N)``, from their spread: ``(R, N)``; NaN where all are zero."""
+    M = log_weights.shape[1]
+    log_share = (2 * log_weights).logsumexp(1) - 2 * log_weights.logsumexp(1)
+    return (log_share.exp() - 1 / M) * (M / max(M - 1, 1))
 
 
 def _systematic(log_shares: Tensor, generator: torch.Generator) -> Tensor:

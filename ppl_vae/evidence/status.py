@@ -7,7 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from ppl_vae.evidence.psis import khat_threshold
+from ppl_vae.evidence.psis import khat_threshold, tail_size
 
 INFINITE_VARIANCE = 0.5
 """k from which on the weights have no variance (moments of order 1 / k and above do not exist)."""
@@ -15,15 +15,28 @@ INFINITE_VARIANCE = 0.5
 ENOUGH_ESS = 100.0
 """The effective sample size below which the delta method's standard error is not relied on."""
 
+ENOUGH_BESIDE_TAIL = 50.0
+"""The effective sample size that has to be left once the tail is discounted.
+
+By 1 - 2 k, k being k-hat and its standard error: what is left of the second moment of the largest weights, of which the
+samples have seen the smaller part, as k goes to 1/2. Weights whose tail has not been seen yet look even, and hold too
+little: that is where an effective sample size is too large.
+"""
+
+HEAVY_FOR_RUNS = 0.25
+"""The k-hat of all weights above which the spread of a few runs of them is rough."""
+
 STATUSES = ("trust", "caution", "reject")
 
 BASES = ("weights", "runs", "computed")
 """What an error rests on: many independent weights, a few independent runs, or nothing drawn at all."""
 
-AGREEING, DISAGREEING = 0.9, 0.25
-"""ESS a run: from 0.9 on (relative variance 1/9) a few runs agree; below 0.25 (variance 3) one of them carries all.
+AGREEING, APART, DISAGREEING = 0.8, 0.6, 0.25
+"""ESS a run: from 0.8 on (relative variance 1/4) runs agree; below 0.25 (variance 3) one of them carries all.
 
-Where the true variance is larger, a lenient limit would pick just the runs that happen to agree.
+The first is asked of what the steps let expect, where there are steps (see `ppl_vae.evidence.increments`): asked of how
+a few runs happened to end, it would pick those that are close together by chance, whose intervals are too short. How
+they ended is asked for 0.6 only then, for modes that the steps know nothing of.
 """
 
 UNRESOLVED, LOST = 0.1, 1.0
@@ -73,14 +86,15 @@ class Verdict(Enum):
     NO_VARIANCE = (
         "caution",
         (
-            "the weights have a mean but perhaps no variance (k-hat above 0.5), so the standard error is too "
-            "small: draw more samples, or use a better guide"
+            "the weights have a mean but perhaps no variance (k-hat and its standard error reach 0.5), so the "
+            "standard error may be too small: draw more samples, or use a better guide"
         ),
     )
     FEW_EFFECTIVE = (
         "caution",
         (
-            "the effective sample size is below 100, so the standard error is rough: "
+            "the effective sample size is below 100, or below 50 without the weights' tail, so the standard error is "
+            "rough: "
             "draw more samples, or use a better guide or annealed importance sampling"
         ),
     )
@@ -123,6 +137,7 @@ def judge(
     basis: str = "weights",
     stderr: Tensor | None = None,
     missed: Tensor | None = None,
+    expected_ess: Tensor | None = None,
 ) -> list[Verdict]:
     """The verdict on each datum.
 
@@ -135,6 +150,8 @@ def judge(
             enough of them for one.
         stderr: ``(N,)`` errors, by which computed values are judged.
         missed: ``(N,)`` bool, where draws of the prior found more than the estimate holds.
+        expected_ess: ``(N,)`` the effective sample sizes that the steps of a few runs let expect; NaN where there are
+            none.
     """
     number = torch.as_tensor(draws).expand(log_evidence.shape)
     thresholds = {int(S): khat_threshold(int(S)) for S in number.unique()}
@@ -143,6 +160,9 @@ def judge(
     empty = log_evidence.isinf()
     heavy = khat > threshold
     share = ess / number
+    expected = torch.full_like(share, torch.nan) if expected_ess is None else expected_ess / number
+    apart = torch.where(expected.isnan(), share < AGREEING, (expected < AGREEING) | (share < APART))
+    room = 1 - 2 * (khat + _khat_error(khat, number)).clamp(min=0)
     error = torch.zeros_like(khat) if stderr is None else stderr
     found = torch.zeros_like(always) if missed is None else missed
     rules = {
@@ -151,8 +171,8 @@ def judge(
             Verdict.NO_DENSITY: empty,
             Verdict.HEAVY_TAIL: heavy,
             Verdict.NO_TAIL_FIT: khat.isnan(),
-            Verdict.NO_VARIANCE: khat > INFINITE_VARIANCE,
-            Verdict.FEW_EFFECTIVE: ~(ess >= ENOUGH_ESS),
+            Verdict.NO_VARIANCE: room <= 0,
+            Verdict.FEW_EFFECTIVE: ~((ess >= ENOUGH_ESS) & (ess * room >= ENOUGH_BESIDE_TAIL)),
             Verdict.GOOD: always,
         },
         "runs": {
@@ -161,8 +181,8 @@ def judge(
             Verdict.ONE_RUN: number < 2,
             Verdict.DISAGREE: ~(share >= DISAGREEING) | (ess < 2),
             Verdict.HEAVY_TAIL: heavy & (khat > INFINITE_VARIANCE),
-            Verdict.SPREAD: share < AGREEING,
-            Verdict.TAILED: heavy,
+            Verdict.SPREAD: apart,
+            Verdict.TAILED: khat > HEAVY_FOR_RUNS,
             Verdict.AGREE: always,
         },
         "computed": {
@@ -176,3 +196,9 @@ def judge(
     first = (torch.stack(list(rules.values())).cumsum(dim=0) == 0).sum(dim=0)
     verdicts = list(rules)
     return [verdicts[index] for index in first.tolist()]
+
+
+def _khat_error(khat: Tensor, draws: Tensor) -> Tensor:
+    """The standard error of k-hat, (1 + k) / sqrt(M) for a tail of M (Smith 1987); 0 where there is no tail."""
+    sizes = torch.tensor([tail_size(int(S)) for S in draws.tolist()], dtype=torch.float64)
+    return torch.where(khat.isinf(), 0.0, (1 + khat.clamp(min=0)) / sizes.sqrt())

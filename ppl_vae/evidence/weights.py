@@ -52,6 +52,7 @@ class Figures:
         density_evals: evaluations of log p(x, z) a datum: one a weight here.
         gradient_evals: evaluations of log p(x, z) with its gradient a datum: none here.
         missed: ``(N,)`` bool, see `ppl_vae.evidence.probe`; False here.
+        expected_ess: ``(N,)``, see `ppl_vae.evidence.increments`; NaN here.
     """
 
     log_evidence: Tensor
@@ -68,6 +69,7 @@ class Figures:
     density_evals: Tensor
     gradient_evals: Tensor
     missed: Tensor
+    expected_ess: Tensor
 
 
 class Accumulator:
@@ -300,6 +302,7 @@ class Accumulator:
             density_evals=torch.full((self.num_data,), float(S), dtype=torch.float64),
             gradient_evals=torch.zeros(self.num_data, dtype=torch.float64),
             missed=torch.zeros(self.num_data, dtype=torch.bool),
+            expected_ess=torch.full((self.num_data,), math.nan, dtype=torch.float64),
         )
 
 

@@ -8,6 +8,7 @@ from ppl_vae.evidence.annealed import annealed
 from ppl_vae.evidence.enumeration import enumerate_latents
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.jackknife import jackknife
+from ppl_vae.evidence.probe import DRAWS
 from ppl_vae.evidence.proposals import Defensive, Refitted, StudentT, Widened
 from ppl_vae.evidence.quadrature import quadrature
 from ppl_vae.evidence.result import Evidence
@@ -40,7 +41,7 @@ ESTIMATORS: dict[str, Estimator] = {
         program, x, 1000, proposal=StudentT(), seed=seed, progress=False
     ),
     "refitted-1000": lambda program, x, seed: importance(
-        program, x, 1000, proposal=Refitted(), prior_draws=2048, seed=seed, progress=False
+        program, x, 1000, proposal=Refitted(), prior_draws=DRAWS, seed=seed, progress=False
     ),
     "annealed-16x100": lambda program, x, seed: annealed(program, x, 16, 100, seed=seed, progress=False),
     "annealed-prior-16x100": lambda program, x, seed: annealed(

@@ -44,16 +44,16 @@ def test_a_missed_mode_is_found(estimate):
 
 @pytest.mark.statistical
 def test_no_honest_estimate_is_accused():
-    """3,000 data of three models, a few steps each: at most 3 marked, where 4 standard errors leave 0.1."""
+    """600 data of three models, a few steps: at most 4 marked, where 3 standard errors leave 0.8 (1 seed in 500)."""
     marked = 0
     for exact in (
-        models.gamma_poisson(1000, widen=1.5),
-        models.linear_vae(2, 5, 1000, seed=3, widen=1.3),
-        annealing_models.hierarchy(1000),
+        models.gamma_poisson(200, widen=1.5),
+        models.linear_vae(2, 5, 200, seed=3, widen=1.3),
+        annealing_models.hierarchy(200),
     ):
         marked += int(ev.annealed(exact.program, exact.x, 8, 10).missed.sum())
     print(f"marked: {marked}")
-    assert marked <= 3
+    assert marked <= 4
 
 
 def test_a_lost_prior_is_given_up_early():

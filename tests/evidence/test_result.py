@@ -27,11 +27,16 @@ def make(N=20, S=1000, **changes):
     return Evidence(**(values | changes))
 
 
-def judged(log_evidence=-90.0, khat=0.2, ess=500.0, S=1000):
-    e = make(N=1, S=30)
+def judged(log_evidence=-90.0, khat=0.2, ess=500.0, S=1000, basis="weights", expected_ess=math.nan):
+    e = make(N=1, S=30, basis=basis)
     one = {
         name: torch.tensor([value], dtype=torch.float64)
-        for name, value in (("log_evidence", log_evidence), ("khat", khat), ("ess", ess))
+        for name, value in (
+            ("log_evidence", log_evidence),
+            ("khat", khat),
+            ("ess", ess),
+            ("expected_ess", expected_ess),
+        )
     }
     return dataclasses.replace(e, num_samples=S, draws=None, density_evals=None, **one)
 
@@ -96,11 +101,26 @@ def test_no_evidence_is_nan():
         ({"khat": 0.71, "S": 10**6}, Verdict.HEAVY_TAIL),
         ({"khat": 0.66}, Verdict.NO_VARIANCE),
         ({"khat": 0.51, "S": 100}, Verdict.HEAVY_TAIL),
-        ({"khat": 0.5}, Verdict.GOOD),
+        ({"khat": 0.5}, Verdict.NO_VARIANCE),
+        # the standard error of k-hat is (1 + k) / sqrt(95) here, so 0.36 + 0.14 is 0.5
+        ({"khat": 0.37, "ess": 1000.0}, Verdict.NO_VARIANCE),
+        ({"khat": 0.35, "ess": 1000.0}, Verdict.FEW_EFFECTIVE),
+        ({"khat": 0.33, "ess": 1000.0}, Verdict.GOOD),
+        ({"khat": 0.33, "ess": 600.0}, Verdict.FEW_EFFECTIVE),
+        ({"khat": 0.45, "ess": 40_000.0, "S": 100_000}, Verdict.GOOD),
         ({"khat": math.nan}, Verdict.NO_TAIL_FIT),
         ({"ess": 99.9}, Verdict.FEW_EFFECTIVE),
         ({"ess": math.nan}, Verdict.FEW_EFFECTIVE),
-        ({"ess": 100.0}, Verdict.GOOD),
+        ({"ess": 100.0, "khat": -0.5}, Verdict.GOOD),
+        ({"ess": 140.0}, Verdict.FEW_EFFECTIVE),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 12.9}, Verdict.AGREE),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 12.7}, Verdict.SPREAD),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 10.0, "expected_ess": 13.0}, Verdict.AGREE),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 15.0, "expected_ess": 12.5}, Verdict.SPREAD),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 9.0, "expected_ess": 15.0}, Verdict.SPREAD),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 3.0, "expected_ess": 15.0}, Verdict.DISAGREE),
+        ({"basis": "runs", "S": 16, "khat": 0.24, "ess": 15.0}, Verdict.AGREE),
+        ({"basis": "runs", "S": 16, "khat": 0.26, "ess": 15.0}, Verdict.TAILED),
     ],
 )
 def test_verdicts(changes, verdict):
@@ -109,7 +129,7 @@ def test_verdicts(changes, verdict):
     assert e.status.tolist() == [verdict.status]
     assert e.reason.tolist() == [verdict.message]
     assert e.status_fractions()[verdict.status] == 1
-    assert (verdict.message in " ".join(str(e).split())) == (verdict is not Verdict.GOOD)
+    assert (verdict.message in " ".join(str(e).split())) == (verdict.status != "trust")
 
 
 def test_every_reason_says_what_to_do():
