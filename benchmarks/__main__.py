@@ -1,70 +1,102 @@
-"""``python -m benchmarks``: training speed as a ratio to Pyro's recipe; writes benchmarks/RESULTS.md."""
+"""``python -m benchmarks``: ppl_vae against Pyro, PyTorch by hand and JAX, in one run; writes benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
 import argparse
 import platform
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyro
 import torch
 
-import ppl_vae as pv
-from benchmarks.pyro_recipe import Recipe
-from benchmarks.timing import interleaved, ratio
+from benchmarks import annealing, evidence, machine, memory, scaling, startup, training
+from benchmarks.jax_peer import Jax
+from benchmarks.setting import Section, Setting
+from ppl_vae import files
+
+SECTIONS: dict[str, Callable[[Setting], Section]] = {
+    "training": training.run,
+    "evidence": evidence.run,
+    "annealing": annealing.run,
+    "scaling": scaling.run,
+    "memory": memory.run,
+    "startup": startup.run,
+}
+TITLES = {"training": "Training", "evidence": "Evidence", "annealing": "Annealing", "scaling": "Scaling",
+          "memory": "Memory", "startup": "Start-up"}  # fmt: skip
+RESULTS = Path(__file__).parent / "RESULTS.md"
 
 HEADER = """# Benchmarks
 
-Made by `make bench`. Ratios of times measured in one run, the contestants taking turns; the median over
-{rounds} rounds, and in brackets the smallest and the largest. Above 1, ppl_vae is faster.
+Made by `make bench`. Everything is measured in one run in which the contestants take turns, each round starting with
+another one; figures are medians over {rounds} rounds (after one that is not counted), with the smallest and the largest
+in brackets. Ratios are taken round by round; above 1, ppl_vae is faster. All contestants compute in float32 on the same
+CPUs. What the figures are to show stands below each table, and whether they do is computed from them.
 
-torch {torch}, pyro {pyro}, Python {python}, {threads} threads.
-
-## Training
-
-`fit` against Pyro's VAE recipe (`pyro.optim.Adam`, `SVI`, `Trace_ELBO`, default validation), both
-784-400-50 softplus on the same binary data, {epochs} epochs of {num_data} data a round. `fit`'s time includes its
-checks of the data and the program and the making of its optimiser.
-
-| batch size | fit / recipe | recipe, examples/s | fit, examples/s |
-|---|---|---|---|
+{machine}, {cpus} CPUs, {threads} threads. Python {python}, torch {torch}, pyro {pyro}, {jax}.
 """
+
+
+def header(setting: Setting) -> str:
+    """What was measured on what."""
+    jax = ", ".join(f"{name} {version}" for name, version in setting.jax.versions.items())
+    return HEADER.format(
+        rounds=setting.rounds, machine=machine.processor(), cpus=machine.cpus(), threads=torch.get_num_threads(),
+        python=platform.python_version(), torch=torch.__version__, pyro=pyro.__version__,
+        jax=jax or f"JAX {setting.jax.missing}",
+    )  # fmt: skip
+
+
+def joined(top: str, new: dict[str, str], old: str) -> str:
+    """The results with new sections in the place of old ones; old ones stay only under the same header."""
+    texts = dict(new)
+    if old.startswith(top):
+        for text in re.split(r"^(?=## )", old[len(top) :], flags=re.M):
+            names = [name for name, title in TITLES.items() if text.startswith(f"## {title}\n")]
+            texts |= {name: text.strip() + "\n" for name in names if name not in new}
+    return "\n".join([top, *(texts[name] for name in SECTIONS if name in texts)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--num-data", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=2, help="in a round")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "RESULTS.md")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION",
+                        help=f"some of: {', '.join(SECTIONS)}; the others' results are kept")  # fmt: skip
+    parser.add_argument("--quick", action="store_true",
+                        help="tiny sizes, to see that it runs; writes only where --out says")  # fmt: skip
+    parser.add_argument("--rounds", type=int, help="that count: at least 5, unless --quick", default=None)
+    parser.add_argument("--out", type=Path, help=f"default: {RESULTS.name} beside this file")
+    parser.add_argument("--json", type=Path, help="a file for the raw figures")
     options = parser.parse_args()
+    rounds = options.rounds or (1 if options.quick else 5)
+    if rounds < (1 if options.quick else 5):
+        parser.error("--rounds: at least 5")
+    out = options.out or (None if options.quick else RESULTS)
 
-    generator = torch.Generator().manual_seed(0)
-    x = torch.bernoulli(torch.full((options.num_data, 784), 0.13), generator=generator)
-    text = HEADER.format(
-        rounds=options.rounds, torch=torch.__version__, pyro=pyro.__version__, python=platform.python_version(),
-        threads=torch.get_num_threads(), num_data=options.num_data,
-        epochs=options.epochs,
-    )  # fmt: skip
-    for batch_size in (20, 128, 256):
-        vae = pv.VAE(
-            pv.priors.StandardNormal(50), pv.likelihoods.Bernoulli(784), pv.posteriors.MeanFieldNormal(50),
-            hidden=(400,), activation="softplus",
-        )  # fmt: skip
-
-        def ours(vae: pv.VAE = vae, batch_size: int = batch_size) -> None:
-            pv.fit(vae, x, epochs=options.epochs, batch_size=batch_size, progress=False)
-
-        seconds = interleaved({"ours": ours, "recipe": Recipe(x, batch_size, options.epochs)}, options.rounds)
-        median, low, high = ratio(seconds, "ours", "recipe")
-        speed = {
-            name: options.epochs * options.num_data / sorted(times)[len(times) // 2]
-            for name, times in seconds.items()
-        }
-        row = f"| {batch_size} | {median:.2f} [{low:.2f}, {high:.2f}] | {speed['recipe']:.0f} | {speed['ours']:.0f} |"
-        print(row, flush=True)
-        text += row + "\n"
-    options.out.write_text(text, encoding="utf-8")
+    torch.manual_seed(0)  # of the peers that draw from it
+    data, new = {}, {}
+    with Jax(torch.get_num_threads()) as jax:
+        setting = Setting(rounds, options.quick, jax)
+        top = header(setting)
+        old = out.read_text(encoding="utf-8") if out is not None and out.exists() else ""
+        for name in SECTIONS:
+            if name not in options.only:
+                continue
+            start = time.perf_counter()
+            section = SECTIONS[name](setting)
+            new[name] = section.markdown()
+            data[name] = section.data | {
+                "targets": [
+                    {"of": t.words, "value": t.value, "bound": t.bound, "met": t.met} for t in section.targets
+                ]
+            }
+            print(f"\n{new[name]}\n({time.perf_counter() - start:.0f} s)\n", flush=True)
+            if out is not None:
+                files.write_text(out, joined(top, new, old))
+            if options.json is not None:
+                files.write_json(options.json, {"header": top, "sections": data})
 
 
 if __name__ == "__main__":

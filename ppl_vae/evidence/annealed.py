@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import under
+from ppl_vae.compiled.effort import Compile, Effort
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import tempering
 from ppl_vae.evidence.bridge import STARTS, Bridge, Point
@@ -36,6 +37,7 @@ def annealed(
     transition: Transition | None = None,
     prior_draws: int = DRAWS,
     seed: int = 0,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -69,6 +71,8 @@ def annealed(
             that the chains took. In many dimensions they find nothing: that chains agree is no evidence that they
             are everywhere.
         seed: the numbers are a function of it.
+        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
+            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -94,6 +98,7 @@ def annealed(
         settings.plan("annealed importance sampling", x, sites),
         lambda block: Annealing(program, block, settings, seed),
         seed=seed,
+        compile=compile,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
@@ -153,7 +158,10 @@ class Settings:
         n = num_data(x)
         pairs = min(max(numbers_in_pass(device_of(x)) // max(sites.numbers_per_datum, 1), 64), 2**15)
         size = min(n, max(1, pairs // self.num_chains))
-        return Plan(title, size, self.num_steps, self.identity(title))
+        moves = self.num_steps * (self.transition.densities + 3 * self.transition.gradients)
+        passes = self.num_steps * (self.transition.densities + self.transition.gradients) * -(-n // size)
+        effort = Effort(n * self.num_chains * moves, passes, sites.numbers_per_datum)
+        return Plan(title, size, self.num_steps, self.identity(title), effort, (size, self.num_chains))
 
     def identity(self, title: str) -> dict[str, Any]:
         """What tells one run from another."""

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_vae.compiled.densities import LogJoint
+from ppl_vae.compiled.execution import current_level
 from ppl_vae.errors import check_one_of
 from ppl_vae.program import Coordinates, Data, Program
 
@@ -89,6 +91,7 @@ class Bridge:
     def __init__(self, program: Program, x: Data, start: str = "guide") -> None:
         self.start = check_one_of("start", start, STARTS)
         self.coordinates = Coordinates(program, x)
+        self._joint: dict[tuple[int, bool], LogJoint] = {}
 
     def draw(self, num_chains: int) -> Tensor:
         """u ~ f_0, ``(S, N, D)``, from torch's global generator as it stands.
@@ -99,37 +102,19 @@ class Bridge:
         return draw(num_chains)
 
     def at(self, u: Tensor, *, gradient: bool) -> Point:
-        """The densities at u ``(S, N, D)``, with their gradients or without.
+        """The densities at u ``(S, N, D)``, with their gradients or without, at the level of the run.
 
         A row that is not finite is a draw outside the model's support: its density under the model is zero.
         """
         inside = u.isfinite().all(-1)
         all_inside = bool(inside.all())
         safe = u if all_inside else torch.where(inside.unsqueeze(-1), u, 0.0)
-        if gradient:
-            with torch.enable_grad():
-                leaf = safe.detach().requires_grad_()
-                log_start, log_end = self._densities(leaf)
-                gradients = [_gradient(value, leaf) for value in (log_start, log_end)]
-                log_start, log_end = log_start.detach(), log_end.detach()
-        else:
-            with torch.no_grad():
-                log_start, log_end = self._densities(safe)
-            gradients = []
+        key = (len(u), gradient)
+        if key not in self._joint:
+            level = current_level(self.coordinates.num_data, len(u))
+            self._joint[key] = LogJoint(self.coordinates, self.start, gradient=gradient, level=level)
+        log_start, log_end, *gradients = self._joint[key](safe)
         if not all_inside:
             log_end = torch.where(inside, log_end, -torch.inf)
             log_start = torch.where(inside, log_start, 0.0)
         return Point(safe, log_start, log_end, *gradients)
-
-    def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        at = self.coordinates.densities(u)
-        start = self.coordinates.log_guide(at) if self.start == "guide" else at.log_prior
-        return start, at.log_joint
-
-
-def _gradient(value: Tensor, at: Tensor) -> Tensor:
-    """The gradient of a sum, zero where nothing depends on the point."""
-    if not value.requires_grad:
-        return torch.zeros_like(at)
-    (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
-    return torch.zeros_like(at) if gradient is None else gradient

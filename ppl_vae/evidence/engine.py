@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import Keeper, digest, under
+from ppl_vae.compiled.effort import Compile, Effort, level_for
+from ppl_vae.compiled.execution import executing
 from ppl_vae.errors import InputError
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
@@ -72,12 +74,16 @@ class Plan:
         block_size: data in a block: part of what the numbers are a function of, so it follows from the arguments.
         units: units of work a datum, for the progress bar.
         identity: the settings that make this run this one, in JSON's types: a checkpoint of others is refused.
+        effort: how much there is to do, by which ``compile="auto"`` goes; None for little.
+        tile: data and samples of one pass, where they are the same in nearly all; what is compiled is that.
     """
 
     name: str
     block_size: int
     units: int
     identity: Mapping[str, Any]
+    effort: Effort | None = None
+    tile: tuple[int, int] | None = None
 
 
 def begin(program: Program, x: Data) -> Sites:
@@ -105,6 +111,7 @@ def drive(
     make: Callable[[Block], Work],
     *,
     seed: int,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -117,6 +124,7 @@ def drive(
         plan: how they are cut up.
         make: an estimator's `Work` for a block.
         seed: the user's; part of the checkpoint's identity.
+        compile: "auto", True or False: see `ppl_vae.compiled`.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -125,18 +133,20 @@ def drive(
         InputError: if ``checkpoint`` is there and not to be continued, or is of another run.
     """
     n = num_data(x)
+    level = level_for(compile, program, plan.effort or Effort(0, 0, 0))
     keeper = None
     if checkpoint is not None:
         # Two weights of a few data stand for the model, the guide and all their parameters.
         probe = program.log_weights(take(x, slice(0, 8)), 2, seed=0)
-        identity = {**plan.identity, "seed": seed, "data": digest(x), "program": digest(probe)}
+        settings = {"seed": seed, "level": level}
+        identity = {**plan.identity, **settings, "data": digest(x), "program": digest(probe)}
         keeper = Keeper(checkpoint, "evidence", identity, resume)
     done, current = (None, None) if keeper is None else _load(keeper)
     start = 0 if done is None else len(done.log_evidence)
     show = bar(n * plan.units, plan.name, "w", unit_scale=True)
     if not progress:
         show.disable = True
-    with torch.no_grad(), show, rng.forked(device_of(x)):
+    with torch.no_grad(), show, rng.forked(device_of(x)), executing(level, plan.tile):
         show.update(start * plan.units)
         for index in range(start // plan.block_size, math.ceil(n / plan.block_size)):
             offset = index * plan.block_size

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ppl_vae import rng
+from ppl_vae.compiled.effort import Compile
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import budget, quasi
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
@@ -41,6 +42,7 @@ def importance(
     max_num_samples: int = 2**16,
     seed: int = 0,
     chunk_size: int | None = None,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -76,6 +78,8 @@ def importance(
         seed: the numbers are a function of it.
         chunk_size: how many samples of a datum are drawn before the sums, the progress bar and the checkpoint are
             brought up to date (rounded to whole tiles). It never changes a number.
+        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
+            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -93,7 +97,8 @@ def importance(
     check_one_of("draws", draws, DRAWS)
     if check_prior_draws(prior_draws) and (draws == "sobol" or target_stderr is not None):
         raise InputError("prior_draws", '0 with draws="sobol" or target_stderr', prior_draws)
-    run: dict[str, Any] = {"seed": seed, "checkpoint": checkpoint, "resume": resume, "progress": progress}
+    run: dict[str, Any] = {"seed": seed, "compile": compile, "checkpoint": checkpoint}
+    run |= {"resume": resume, "progress": progress}
     size = 5000 if num_samples is None else num_samples
     if draws == "sobol":
         if not isinstance(proposal, Guide | None):
@@ -142,7 +147,8 @@ def weigh(
     tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device_of(x))
     identity = {"num_samples": num_samples, "estimator": sums.__name__, "proposal": repr(proposal)}
     identity |= {"prior_draws": prior_draws} if prior_draws else {}
-    plan = Plan(name, tiles.data, num_samples, identity)
+    effort = tiles.effort(sites.numbers_per_datum)
+    plan = Plan(name, tiles.data, num_samples, identity, effort, (tiles.data, tiles.samples))
 
     def make(block: Block) -> _Sampling:
         bound = proposal.bind(program, block.x, seed, block.index)

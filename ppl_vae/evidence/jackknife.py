@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ppl_vae.compiled.effort import Compile
 from ppl_vae.errors import InputError, describe
 from ppl_vae.evidence.engine import evidence_of
 from ppl_vae.evidence.importance import weigh, words
@@ -32,6 +33,7 @@ def jackknife(
     proposal: Proposal | None = None,
     seed: int = 0,
     chunk_size: int | None = None,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -63,6 +65,8 @@ def jackknife(
         proposal: as for `importance`.
         seed: the numbers are a function of it.
         chunk_size: as for `importance`; it never changes a number.
+        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
+            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -94,6 +98,7 @@ def jackknife(
         name=f"jackknife of order {order}",
         seed=seed,
         chunk_size=chunk_size,
+        compile=compile,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.checkpoint import digest
+from ppl_vae.compiled.effort import Compile
 from ppl_vae.errors import InputError, check_one_of, check_seed, describe
 from ppl_vae.evidence.annealed import Annealing, Settings, annealed
 from ppl_vae.evidence.bounds import Sandwich
@@ -39,6 +40,7 @@ def sandwich(
     schedule: str | Tensor = "pilot",
     transition: Transition | None = None,
     seed: int = 0,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -75,6 +77,8 @@ def sandwich(
         schedule: as in `annealed`.
         transition: as in `annealed`.
         seed: the numbers are a function of it, the simulated data too.
+        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
+            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
         checkpoint: a file that keeps the state as work goes on (and a second one beside it); removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -98,7 +102,7 @@ def sandwich(
         z = posterior
         _check_posterior(z, num_chains)
     lower_file, upper_file, kept = _files(checkpoint)
-    common: dict[str, Any] = {"seed": seed, "resume": resume, "progress": progress}
+    common: dict[str, Any] = {"seed": seed, "compile": compile, "resume": resume, "progress": progress}
     if kept is not None and resume and kept.exists():
         lower = Evidence.load(kept)
     elif method == "annealed":

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ppl_vae.compiled.effort import Compile
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.evidence.annealed import Annealing, Settings
 from ppl_vae.evidence.engine import Block, State, begin, drive, evidence_of
@@ -32,6 +33,7 @@ def smc(
     transition: Transition | None = None,
     prior_draws: int = DRAWS,
     seed: int = 0,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -58,6 +60,8 @@ def smc(
         transition: as in `annealed`.
         prior_draws: as in `annealed`.
         seed: the numbers are a function of it.
+        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
+            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -93,6 +97,7 @@ def smc(
         plan,
         lambda block: _Particles(program, block, settings, seed, num_islands, ess_threshold),
         seed=seed,
+        compile=compile,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,

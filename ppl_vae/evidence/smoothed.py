@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ppl_vae.compiled.effort import Compile
 from ppl_vae.evidence.engine import evidence_of
 from ppl_vae.evidence.importance import weigh, words
 from ppl_vae.evidence.proposals import Guide, Proposal
@@ -26,6 +27,7 @@ def psis(
     proposal: Proposal | None = None,
     seed: int = 0,
     chunk_size: int | None = None,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -47,6 +49,8 @@ def psis(
         proposal: as for `importance`.
         seed: the numbers are a function of it; the weights are those of `importance` with the same.
         chunk_size: as for `importance`; it never changes a number.
+        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
+            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -73,6 +77,7 @@ def psis(
         name="Pareto smoothed importance sampling",
         seed=seed,
         chunk_size=chunk_size,
+        compile=compile,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,

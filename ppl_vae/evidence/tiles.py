@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ppl_vae.compiled.effort import Effort
+
 _DATA = 256  # data in a tile on a CPU, at most
 _SAMPLES = 64  # the accumulator's own block: a tile of samples is a multiple of it
 
@@ -59,6 +61,10 @@ class Tiles:
     def tiles(self) -> int:
         """The number of tiles of a block."""
         return math.ceil(self.num_samples / self.samples)
+
+    def effort(self, numbers: float) -> Effort:
+        """What all of it takes, of a program with so many numbers for each sample of a datum."""
+        return Effort(self.num_data * self.num_samples, self.blocks * self.tiles, numbers)
 
     def rows(self, block: int) -> slice:
         """The data of a block."""

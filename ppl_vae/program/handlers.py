@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import Messenger
 
 from ppl_vae.program.data import Latents
@@ -22,7 +23,7 @@ def is_latent(msg: Any) -> bool:
 class ScaledLatents(Messenger):
     """Multiplies the log density of every latent site by ``beta``, for KL warm-up. Training only."""
 
-    def __init__(self, beta: float) -> None:
+    def __init__(self, beta: float | torch.Tensor) -> None:
         super().__init__()
         self.beta = beta
 

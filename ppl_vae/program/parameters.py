@@ -31,12 +31,13 @@ def expose_parameters(name: str, module: nn.Module) -> None:
     one_is_enough = any(isinstance(handler, OwnParameters) and not handler.listed for handler in _PYRO_STACK)
     for key, parameter in module.named_parameters():
         if parameter.requires_grad:
-            _param_site(f"{name}.{key}", parameter)
+            param_site(f"{name}.{key}", parameter)
             if one_is_enough:
                 return
 
 
-def _param_site(name: str, parameter: nn.Parameter) -> None:
+def param_site(name: str, parameter: torch.Tensor) -> None:
+    """Tell whatever Pyro handler is listening about one leaf tensor, under a name."""
     _refer(parameter)
     apply_stack(
         Message(
@@ -47,7 +48,7 @@ def _param_site(name: str, parameter: nn.Parameter) -> None:
     )  # fmt: skip
 
 
-def _refer(parameter: nn.Parameter) -> None:
+def _refer(parameter: torch.Tensor) -> None:
     parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # Pyro's convention
 
 

@@ -6,7 +6,6 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +23,9 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import Keeper, digest
+from ppl_vae.compiled.effort import Compile, Effort, check_compile, level_for
+from ppl_vae.compiled.elbo import CompiledELBO
+from ppl_vae.compiled.losses import fixed_nesting
 from ppl_vae.errors import (
     InputError,
     NonFiniteError,
@@ -43,6 +45,7 @@ Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Applied to every batch of training data: ``(x, generator) -> x``, such as `ppl_vae.data.binarise`."""
 
 _UNFIT = (JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO, ReweightedWakeSleep)
+_LOOK = 64  # steps after which losses are looked at
 _VALIDATION_CHUNK = 2000  # data a pass: the noise of validation belongs to chunks of this size
 
 
@@ -68,6 +71,7 @@ def fit(
     patience: int | None = None,
     transform: Transform | None = None,
     seed: int = 0,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
     device: str | torch.device | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -96,6 +100,9 @@ def fit(
             the model with the parameters of the best epoch. Needs ``x_valid``.
         transform: applied to every training batch, with a generator of the epoch's own: dynamic binarisation.
         seed: of shuffling, draws, and the starting values that come from data.
+        compile: whether loss and gradients are captured as a tensor graph and compiled (see `ppl_vae.compiled`), and
+            Pyro's handlers left out of the steps: "auto" does it where training is long enough for it to pay, by sizes
+            alone. The draws are the same; levels differ in round-off.
         device: move the target and the data there; default: where the parameters are.
         checkpoint: a file to keep the state in, written atomically as training goes.
         resume: continue from ``checkpoint`` if it is there.
@@ -137,12 +144,11 @@ def fit(
     n = num_data(x_train, "x_train")
     if x_valid is not None:
         num_data(x_valid, "x_valid")
-    objective = Trace_ELBO() if objective is None else copy(objective)
-    if math.isinf(getattr(objective, "max_plate_nesting", 1)):
-        # A program has one plate, and particles may take another: an ELBO that finds out by itself draws for it.
-        objective.max_plate_nesting = (
-            2 if objective.vectorize_particles and objective.num_particles > 1 else 1
-        )
+    if isinstance(objective, CompiledELBO):
+        objective, compile = objective.objective, True  # noqa: A001
+    # A program has one plate, and particles may take another: an ELBO that finds out by itself draws for it.
+    objective = fixed_nesting(Trace_ELBO() if objective is None else objective)
+    check_compile(compile)
 
     device = _device(target, device, x_train)
     if isinstance(target, nn.Module):
@@ -156,7 +162,9 @@ def fit(
         _check_data(program, x_train, "x_train")
     if x_valid is not None:
         _check_data(program, x_valid, "x_valid")
-    program.check(first)
+    sites = program.check(first)
+    effort = Effort(3 * epochs * n, 2 * epochs * math.ceil(n / batch_size), sites.numbers_per_datum)
+    level = level_for(compile, program, effort)
 
     with rng.forked(device):
         rng.reseed(device, seed, "start")
@@ -175,6 +183,7 @@ def fit(
                 "kl_warmup": kl_warmup,
                 "transform": getattr(transform, "__qualname__", None),
                 "early stopping": patience is not None,
+                "level": level,
             }
             data = {"train": digest(x_train), "valid": None if x_valid is None else digest(x_valid)}
             identity = {"settings": settings, "data": data, "parameters": run.shapes()}
@@ -197,14 +206,14 @@ def fit(
                 beta = min(1.0, (epoch + 1) / (kl_warmup + 1))
                 rate = lr * factor(epoch, epochs)
                 rng.reseed(device, seed, "epoch", epoch)
-                svi = run.svi(beta, rate, objective)
-                train = 0.0
+                step = run.stepper(beta, rate, objective, level, min(batch_size, n))
+                train, waiting = 0.0, []
                 for batch in _batches(x_train, batch_size, transform, seed, epoch):
-                    loss = run.advance(svi, batch)
-                    if not math.isfinite(loss):
-                        raise _not_finite(f"loss: {loss}", run, keeper)
-                    train -= loss / n
+                    waiting.append(run.advance(step, batch))
+                    if len(waiting) == _LOOK:
+                        train -= _added(waiting, run, keeper) / n
                     show.update(num_data(batch))
+                train -= _added(waiting, run, keeper) / n
                 # A gradient can overflow where the loss does not: such parameters must not reach a checkpoint.
                 bad = run.not_finite()
                 if bad is not None:
@@ -222,6 +231,20 @@ def fit(
         if patience is not None:
             run.restore_best()
     return run.history()
+
+
+def _added(losses: list[torch.Tensor], run: Run, keeper: Keeper | None) -> float:
+    """The sum of losses, which are taken out of the list and counted as steps; raises if one is not finite.
+
+    A device is waited for once for all of them.
+    """
+    values = torch.stack(losses).tolist() if losses else []
+    losses.clear()
+    for loss in values:
+        run.step += 1
+        if not math.isfinite(loss):
+            raise _not_finite(f"loss: {loss}", run, keeper)
+    return math.fsum(values)
 
 
 def elbo(program: Program, x: Data, *, seed: int = 0) -> float:

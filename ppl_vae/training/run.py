@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pyro
 import torch
 from pyro.infer import ELBO, SVI
+from torch import Tensor
 
 from ppl_vae.checkpoint import Keeper, under
+from ppl_vae.compiled.losses import TrainingLoss
 from ppl_vae.errors import InputError
 from ppl_vae.history import Epoch, History
 from ppl_vae.modes import in_mode
-from ppl_vae.program import Data, Program
+from ppl_vae.program import Data, Program, num_data
 from ppl_vae.training.optimiser import OptimiserFactory, SharedOptim
+
+Step = Callable[[Data], Tensor]
+"""Takes a step on a batch; returns its loss, summed over the batch: a float64 scalar, not yet looked at."""
 
 
 class Run:
@@ -37,6 +42,7 @@ class Run:
         self.wait = 0
         self.best: dict[str, torch.Tensor] | None = None
         self.best_epoch: int | None = None
+        self._losses: dict[str, TrainingLoss] = {}
 
     def training_mode(self) -> AbstractContextManager[None]:
         """Put a program that is in evaluation mode, as a loaded one is, into training mode for a while.
@@ -45,20 +51,46 @@ class Run:
         """
         return in_mode([module for module in self.program.modules if not module.training], training=True)
 
-    def svi(self, beta: float, lr: float, objective: ELBO) -> SVI:
-        """Pyro's SVI on the program, its KL term weighted by ``beta``, at a learning rate of ``lr``."""
+    def stepper(self, beta: float, lr: float, objective: ELBO, level: str, batch_size: int) -> Step:
+        """A step of SVI on the program, its KL term weighted by ``beta``, at a learning rate of ``lr``.
+
+        Args:
+            beta: the weight of the KL term.
+            lr: the learning rate.
+            objective: the loss.
+            level: one of `ppl_vae.compiled.LEVELS`; at "plain" it is Pyro's own SVI that steps.
+            batch_size: of nearly all batches: a compiler is not started for others.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        model, guide = self.program.annealed(beta, listed=False)  # the optimiser holds the parameters
-        return SVI(model, guide, self.optim, loss=objective)
+        if level == "plain":
+            model, guide = self.program.annealed(beta, listed=False)  # the optimiser holds the parameters
+            svi = SVI(model, guide, self.optim, loss=objective)
 
-    def advance(self, svi: SVI, batch: Data) -> float:
-        """One step of SVI; the loss, summed over the batch."""
-        # Validation doubles the cost of a step: the data and the program were checked once, before the first.
-        with pyro.validation_enabled(False):
-            loss: float = svi.step(batch)
-        self.step += 1
-        return loss
+            def by_svi(batch: Data) -> Tensor:
+                # Validation doubles the cost of a step: data and program were checked once, before the first.
+                with pyro.validation_enabled(False):
+                    return torch.tensor(svi.step(batch), dtype=torch.float64)
+
+            return by_svi
+
+        leaves = tuple(self.parameters.values())
+
+        def by_graph(batch: Data) -> Tensor:
+            own = level if num_data(batch) == batch_size else "captured"
+            if own not in self._losses:
+                self._losses[own] = TrainingLoss(self.program, self.parameters, objective, level=own)
+            loss, gradients = self._losses[own](batch, beta)
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                leaf.grad = gradient
+            self.optim(leaves)
+            return loss
+
+        return by_graph
+
+    def advance(self, step: Step, batch: Data) -> Tensor:
+        """Take a step; the loss, summed over the batch, not yet looked at."""
+        return step(batch)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Parameters (unconstrained) and the buffers of the program's modules, by name; not copies."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from ppl_vae.compiled.execution import sampler
 from ppl_vae.evidence.proposals.base import Bound
 from ppl_vae.program import Data, Program, take
 
@@ -22,9 +24,12 @@ class Guide:
 class _Guide(Bound):
     def __init__(self, program: Program, x: Data) -> None:
         self.program, self.x = program, x
+        self._samplers: dict[int, Callable[[], Tensor]] = {}
 
     def log_weights(self, num_samples: int) -> Tensor:
-        return self.program.log_weights(self.x, num_samples, seed=None, check=False)
+        if num_samples not in self._samplers:
+            self._samplers[num_samples] = sampler(self.program, self.x, num_samples)
+        return self._samplers[num_samples]()
 
     def take(self, rows: Tensor) -> Bound:
         return _Guide(self.program, take(self.x, rows))

@@ -1,0 +1,70 @@
+"""At which level the programs of a run are run: set once for a run, asked for wherever one of its parts needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from torch import Tensor
+
+from ppl_vae.compiled.backend import LEVELS
+from ppl_vae.compiled.densities import LogWeights
+from ppl_vae.errors import check_one_of
+from ppl_vae.program import Data, Program, num_data
+
+
+class Execution:
+    """A run's level, and the functions that its parts share: a graph is checked once a run, not once a part.
+
+    Args:
+        level: one of `backend.LEVELS`.
+        tile: data and samples of the passes that nearly all of the run consists of. Where others are smaller, such as
+            the last, a compiler is not started for them, and their graph is run as it is.
+    """
+
+    def __init__(self, level: str, tile: tuple[int, int] | None = None) -> None:
+        self.level, self.tile = check_one_of("level", level, LEVELS), tile
+        self._weights: dict[tuple[int, int, str], LogWeights] = {}
+
+    def level_of(self, data: int, samples: int) -> str:
+        """The level of a pass of so many data and samples."""
+        return "captured" if self.level == "compiled" and (data, samples) != self.tile else self.level
+
+    def log_weights(self, program: Program, data: int, num_samples: int) -> LogWeights:
+        """The log weights of a program; it has to live as long as the run."""
+        key = (id(program), num_samples, self.level_of(data, num_samples))
+        if key not in self._weights:
+            self._weights[key] = LogWeights(program, num_samples, level=key[2])
+        return self._weights[key]
+
+
+_current: ContextVar[Execution | None] = ContextVar("execution", default=None)
+
+
+@contextmanager
+def executing(level: str, tile: tuple[int, int] | None = None) -> Iterator[Execution]:
+    """Run programs at ``level`` inside; arguments as of `Execution`."""
+    execution = Execution(level, tile)
+    token = _current.set(execution)
+    try:
+        yield execution
+    finally:
+        _current.reset(token)
+
+
+def current_level(data: int, samples: int) -> str:
+    """The level of a pass of so many data and samples in the run that this is a part of; "plain" outside of one."""
+    execution = _current.get()
+    return "plain" if execution is None else execution.level_of(data, samples)
+
+
+def sampler(program: Program, x: Data, num_samples: int) -> Callable[[], Tensor]:
+    """Log weights of new draws for ``x`` at each call, ``(S, N)`` float64 in nats, at the level of the run.
+
+    Draws come from torch's global generator as it stands; what depends on ``x`` alone is computed once.
+    """
+    execution = _current.get()
+    if execution is None or execution.level == "plain":
+        return lambda: program.log_weights(x, num_samples, seed=None, check=False)
+    return execution.log_weights(program, num_data(x), num_samples).bind(x)

@@ -1,0 +1,256 @@
+"""A function of a program, run as its graph: captured when it is first needed, checked once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import torch
+from pyro.params.param_store import ParamStoreDict
+from torch import Tensor, nn
+
+from ppl_vae import rng
+from ppl_vae.compiled.agreement import disagreement, precision_of
+from ppl_vae.compiled.backend import LEVELS, CompileWarning, warn_once
+from ppl_vae.compiled.cache import Cache, Entry, cache_of
+from ppl_vae.compiled.capture import CaptureError, Graph, capture, untouched
+from ppl_vae.compiled.guards import Guards, Recording, signature, world
+from ppl_vae.errors import check_one_of
+
+Tensors = Sequence[Tensor]
+
+
+class Function:
+    """Tensors to tensors, as a program computes them.
+
+    The first call for arguments of a new kind runs the program itself and captures it; the graph is then compared with
+    the program on other values (rows in another order, other draws) before it is ever used. A graph that an earlier
+    `Function` captured is compared when this one first uses it: once a run, if a run makes one. What cannot be
+    captured, or does not agree, runs as the program itself, with one `CompileWarning` that names the cause.
+
+    Args:
+        owner: whose graphs these are (a program); they live as long as it does.
+        key: what is computed, among all that the owner's graphs compute.
+        plain: the program itself, ``(*tensors) -> tensors``.
+        traced: the same in a form that can be captured, where ``plain`` has none; or, in words, why there is no such
+            form.
+        modules: modules that it may use; those that it calls are found.
+        modeless: those whose mode it sets itself.
+        stores: where its ``pyro.param`` statements look.
+        leaves: other tensors that it reads.
+        trained: those of them that it takes gradients by, where they require them.
+        complete: whether nothing else that it reads may require a gradient.
+        varying: which arguments are new in each call of a binding (see `bind`); None if all are.
+        shuffle: arguments of the same kind with other values.
+        dead_draws: as in `capture`.
+        level: one of `backend.LEVELS`.
+
+    Attributes:
+        cause: why the last call ran the program itself; empty if it did not.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        key: Hashable,
+        plain: Callable[..., Tensors],
+        *,
+        traced: Callable[..., Tensors] | str | None = None,
+        modules: Iterable[nn.Module] = (),
+        modeless: Iterable[nn.Module] = (),
+        stores: Iterable[ParamStoreDict] = (),
+        leaves: Iterable[Tensor] = (),
+        trained: Iterable[Tensor] = (),
+        complete: bool = False,
+        varying: Sequence[int] | None = (),
+        shuffle: Callable[[Tensors], list[Tensor]] | None = None,
+        dead_draws: bool = True,
+        level: str = "captured",
+    ) -> None:
+        self.level = check_one_of("level", level, LEVELS)
+        self.plain = plain
+        self.traced = (lambda *_: _refuse(traced)) if isinstance(traced, str) else traced or plain
+        self.varying = None if varying is None else tuple(varying)
+        self.cause = ""
+        self._owner, self._key = owner, key
+        self._modules, self._modeless = tuple(modules), tuple(modeless)
+        self._stores, self._leaves = tuple(stores), tuple(leaves)
+        self._trained, self._complete = tuple(trained), complete
+        self._shuffle, self._dead_draws = shuffle or rolled, dead_draws
+        self._checked: set[tuple[Entry, str]] = set()
+
+    @property
+    def cache(self) -> Cache:
+        """Where the graphs are kept."""
+        return cache_of(self._owner)
+
+    def __call__(self, *given: Tensor) -> Tensors:
+        """The outputs, without autograd; draws come from torch's global generator as it stands."""
+        if self.level == "plain":
+            return self.plain(*given)
+        key, entry = self.find(given)
+        if entry is None:
+            return self.make(key, given)[0]
+        return self.run(key, entry, given, None)
+
+    def bind(self, *given: Tensor) -> Bound:
+        """The function with arguments that stay: what follows from them alone is computed once.
+
+        Nothing of the program may change while a binding is in use.
+
+        Args:
+            given: all arguments that are not `varying`.
+        """
+        return Bound(self, given)
+
+    def agree(self, *given: Tensor) -> bool:
+        """Whether graph and program agree on ``given`` at one state of the generator; False where there is no graph.
+
+        Random states and buffers are as before afterwards.
+        """
+        key, entry = self.find(given)
+        if entry is None:
+            entry = self.make(key, given)[1]
+        return not entry.cause and self._compare(entry, given, self.level) is None
+
+    # ---- what follows is for `Bound` and for callers that hold their arguments another way ----------------------
+
+    def find(self, given: Tensors) -> tuple[Hashable, Entry | None]:
+        """The key of arguments like ``given``, and the entry for them if there is one whose guards hold."""
+        key = (self._key, signature(given), world())
+        return key, self.cache.get(key)
+
+    def make(self, key: Hashable, given: Tensors) -> tuple[Tensors, Entry]:
+        """Run the program, and capture it: the program's outputs, and an entry that agrees with it."""
+        recording = Recording(self._modules)
+        with recording.running():
+            outputs = self.plain(*given)
+        known = [*recording.tensors(), *self._leaves]
+        graph: Graph | None = None
+        cause = ""
+        try:
+            graph = capture(self.traced, known, given, dead_draws=self._dead_draws)
+            if graph.random and not self._dead_draws:
+                raise CaptureError("a density is random")
+            others = {id(t) for t in graph.fixed if t.requires_grad} - {*map(id, self._trained)}
+            if self._complete and others:
+                raise CaptureError(
+                    "a tensor that requires a gradient is no parameter of Pyro's or of a module"
+                )
+        except CaptureError as error:
+            cause = str(error)
+        fixed = () if graph is None else graph.fixed
+        guards = Guards(recording, fixed, self._stores, self._modeless, self._trained)
+        precision = precision_of([*fixed, *given, *outputs])
+        entry = Entry(graph, guards, self.varying, cause, precision)
+        if not cause:
+            other = self._shuffle(given)
+            with rng.forked(given[0].device):
+                rng.reseed(given[0].device, 0, "agreement")
+                difference = self._settle(entry, other)
+            if difference is not None:
+                entry = Entry(None, guards, None, f"the graph disagrees with the program: {difference}")
+        if entry.cause:
+            self._falls_back(entry.cause)
+        self._checked.add((entry, self.level))
+        self.cache.put(key, entry)
+        return outputs, entry
+
+    def run(self, key: Hashable, entry: Entry, given: Tensors, head: list[Tensor] | None) -> Tensors:
+        """The outputs by an entry, which is checked if this `Function` has not used it before.
+
+        Args:
+            key: the entry's.
+            entry: the entry.
+            given: all arguments.
+            head: the first of the body's inputs, of `Entry.bind`, if they are there.
+        """
+        if entry.cause:
+            self.cause = entry.cause
+            return self.plain(*given)
+        if (entry, self.level) not in self._checked:
+            difference = self._settle(entry, given)
+            if difference is not None:
+                # What Python decides has changed since: the graph of it as it is now.
+                self.cache.drop(key, entry)
+                return self.make(key, given)[0]
+            self._checked.add((entry, self.level))
+        self.cause = ""
+        return self._graph(entry, given, self.level, head)
+
+    def _settle(self, entry: Entry, given: Tensors) -> str | None:
+        """Compare at this level, and where only inductor is to blame, go on without it."""
+        difference = self._compare(entry, given, self.level)
+        if difference is not None and self.level == "compiled":
+            entry.demote(difference)
+            difference = self._compare(entry, given, self.level)
+        return difference
+
+    def _compare(self, entry: Entry, given: Tensors, level: str) -> str | None:
+        changes = entry.fixed if entry.mutates else ()
+        device = given[0].device
+        try:
+            with untouched(*changes, device=device):
+                ours = [value.clone() for value in self._graph(entry, given, level, None)]
+        except CompileWarning:
+            raise  # a filter made an error of it
+        except Exception as error:
+            return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        with untouched(*changes, device=device):
+            plain = self.plain(*given)
+        return disagreement(ours, plain, entry.precision)
+
+    def _graph(self, entry: Entry, given: Tensors, level: str, head: list[Tensor] | None) -> Tensors:
+        late = () if self.varying is None else self.varying
+        if head is None:
+            head = entry.bind([t for i, t in enumerate(given) if i not in late])
+        inputs = [*head, *(given[i] for i in late)]
+        run = entry.runner(level, inputs)
+        with torch.no_grad():
+            if any(world()[-2]):
+                with torch.autocast(given[0].device.type, enabled=False):  # the graph has its casts in it
+                    return run(inputs)
+            return run(inputs)
+
+    def _falls_back(self, cause: str) -> None:
+        self.cause = cause
+        name = self._key[0] if isinstance(self._key, tuple) else self._key
+        warn_once(f"capture: {cause}", f"{name} runs as the plain program: {cause}")
+
+
+class Bound:
+    """A `Function` with some arguments given for good; see `Function.bind`."""
+
+    def __init__(self, function: Function, given: Tensors) -> None:
+        self._function, self._given = function, given
+        self._last: tuple[Any, Hashable, Entry, list[Tensor] | None] | None = None
+
+    def __call__(self, *varying: Tensor) -> Tensors:
+        """The outputs for the arguments that are new in this call."""
+        function = self._function
+        if function.level == "plain":
+            return function.plain(*self._all(varying))
+        kind = (tuple((t.shape, t.stride(), t.dtype) for t in varying), world())
+        if self._last is None or self._last[0] != kind or self._last[2].dropped:
+            given = self._all(varying)
+            key, entry = function.find(given)
+            if entry is None:
+                return function.make(key, given)[0]
+            head = None if entry.cause else entry.bind(self._given)
+            self._last = (kind, key, entry, head)
+        _, key, entry, head = self._last
+        return function.run(key, entry, self._all(varying), head)
+
+    def _all(self, varying: Tensors) -> list[Tensor]:
+        places = self._function.varying or ()
+        given, new = iter(self._given), iter(varying)
+        return [next(new) if i in places else next(given) for i in range(len(self._given) + len(varying))]
+
+
+def _refuse(cause: str) -> Tensors:
+    raise CaptureError(cause)
+
+
+def rolled(given: Tensors) -> list[Tensor]:
+    """The same data in another order."""
+    return [t.roll(1, 0) if t.ndim else t for t in given]

@@ -1,0 +1,77 @@
+"""A loss and its gradients as one function of tensors, for a graph and by Pyro itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from ppl_vae.compiled.capture import CaptureError
+
+
+def traced(losses: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """[loss, gradient of each leaf]: what a graph is captured of. An empty tensor where a leaf is not reached.
+
+    Gradients are laid out as their leaves are, and no two share memory: an optimiser may keep them as they are.
+
+    Args:
+        losses: gives (loss, surrogate).
+        leaves: what the surrogate is differentiated by.
+    """
+    with torch.enable_grad():
+        loss, surrogate = losses()
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        if not isinstance(loss, Tensor):
+            raise CaptureError("the loss is no tensor")
+        reaches = isinstance(surrogate, Tensor) and surrogate.requires_grad and wanted
+        found = torch.autograd.grad(surrogate, wanted, allow_unused=True) if reaches else [None] * len(wanted)
+    gradients = iter(found)
+    outputs = [loss.detach()]
+    seen: set[int] = set()
+    for leaf in leaves:
+        gradient = next(gradients) if leaf.requires_grad else None
+        if gradient is None:
+            outputs.append(leaf.detach().new_empty(0))
+            continue
+        if gradient.stride() != leaf.stride() or id(gradient) in seen:
+            gradient = torch.empty_like(leaf).copy_(gradient)
+        seen.add(id(gradient))
+        outputs.append(gradient)
+    return outputs
+
+
+def plain(loss_and_grads: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The same by Pyro: ``loss_and_grads`` leaves gradients on the leaves, which are as before afterwards."""
+    kept = [leaf.grad for leaf in leaves]
+    try:
+        for leaf in leaves:
+            leaf.grad = None
+        with torch.enable_grad():
+            loss = loss_and_grads()
+        # What Pyro left there is nobody else's.
+        found = [leaf.detach().new_empty(0) if leaf.grad is None else leaf.grad for leaf in leaves]
+    finally:
+        for leaf, gradient in zip(leaves, kept, strict=True):
+            leaf.grad = gradient
+    device = leaves[0].device if leaves else None
+    return [torch.as_tensor(float(loss), dtype=torch.float64, device=device), *found]
+
+
+def by_leaf(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients of outputs of `traced` or `plain`, None where a leaf is not reached."""
+    return [g if g.numel() or not leaf.numel() else None for g, leaf in zip(outputs[1:], leaves, strict=True)]
+
+
+@contextmanager
+def unvalidated() -> Iterator[None]:
+    """Pyro's and torch's validation off, and both as they were afterwards: a check is a branch on data."""
+    validating = torch.distributions.Distribution._validate_args
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(validating)
