@@ -33,6 +33,7 @@ pytest: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q
 
+# Sets up .venv-jax for the JAX contestants by itself; without it their columns say so.
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
@@ -42,4 +43,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-jax build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppl_vae import (
         analysis,
+        compiled,
         data,
         evidence,
         likelihoods,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "analysis",
+    "compiled",
     "data",
     "evidence",
     "likelihoods",
@@ -73,6 +75,7 @@ __all__ = [
     "ProgramError",
     "Sandwich",
     "analysis",
+    "compiled",
     "data",
     "evidence",
     "fit",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 
@@ -13,6 +14,14 @@ from benchmarks import __main__ as command
 from benchmarks import handwritten, jax_peer, machine, ours, pyro_recipe, scaling, timing, training
 from benchmarks import setting as harness
 from benchmarks import workloads as w
+
+
+@pytest.fixture(autouse=True)
+def no_parameters_stay():
+    """Pyro's own recipe trains what is in the store of the whole process."""
+    yield
+    pyro.clear_param_store()
+
 
 ARCHITECTURES = [w.Architecture(30, (16,), 3, "softplus"), w.Architecture(30, (12, 10), 3, "tanh")]
 both = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)

@@ -17,6 +17,7 @@ from ppl_vae.cli import sandwich as sandwich_command
 from ppl_vae.evidence.annealed import annealed
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.jackknife import jackknife
+from ppl_vae.evidence.probe import DRAWS
 from ppl_vae.evidence.proposals import Defensive, Refitted, StudentT, Widened
 from ppl_vae.evidence.quadrature import quadrature
 from ppl_vae.evidence.sandwich import sandwich
@@ -88,7 +89,7 @@ CASES = {
     "annealed": (
         "annealed --num-chains 3 --num-steps 4",
         (annealed, {"num_chains": 3, "num_steps": 4}),
-        {"num_chains": 3, "num_steps": 4, "start": "guide", "schedule": "pilot", "prior_draws": 2048},
+        {"num_chains": 3, "num_steps": 4, "start": "guide", "schedule": "pilot", "prior_draws": DRAWS},
         {LADDER},
     ),
     "annealed from the prior": (

@@ -91,6 +91,7 @@ def test_every_objective(combination, objective):
 @pytest.mark.parametrize("objective", ["one particle", "vectorised"])
 @pytest.mark.parametrize("kind", PROGRAMS, ids=lambda kind: kind.__name__)
 def test_a_users_own_program(kind, objective):
+    torch.manual_seed(0)  # one of them strays outside its support at times, where Pyro's loss is no number
     own = kind()
     check(Program(own.model, own.guide), own.x, OBJECTIVES[objective]())
 
