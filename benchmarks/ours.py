@@ -96,12 +96,13 @@ def log_weights(model: pv.VAE, x: torch.Tensor, eps: torch.Tensor) -> torch.Tens
 
 
 def importance(
-    model: pv.VAE, x: torch.Tensor, num_samples: int, how: Compile, seed: int = 0
+    model: pv.VAE, x: torch.Tensor, num_samples: int, how: Compile, seed: int = 0, precision: str = "full"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """log p(x) ``(N,)`` and its standard error."""
     e = pv.evidence.importance(
-        model.program, x, num_samples, seed=seed, progress=False, **_compile(pv.evidence.importance, how)
-    )
+        model.program, x, num_samples, seed=seed, precision=precision, progress=False,
+        **_compile(pv.evidence.importance, how),
+    )  # fmt: skip
     return e.log_evidence, e.stderr
 
 

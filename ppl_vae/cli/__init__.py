@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 
+from ppl_vae import distributed
+from ppl_vae.cli.compiling import announced
 from ppl_vae.cli.oneline import Interrupted, UsageError, explain
 
 __all__ = ["main"]
@@ -28,6 +31,9 @@ COMMANDS = {
     "reconstruct": "data beside what the model makes of them",
     "interpolate": "straight lines between data in the latent space",
 }
+
+SHARED = ("train", "evidence")
+"""Commands that more than one process can share."""
 
 _HELP = """usage: ppl-vae COMMAND [options]
 
@@ -52,6 +58,7 @@ examples:
   ppl-vae gaps runs/vamp
   ppl-vae validate --estimator my_file.my_estimator
   ppl-vae sample runs/vamp --num 64 --out samples.png
+  torchrun --standalone --nproc-per-node 4 -m ppl_vae evidence runs/vamp --num-samples 5000
 
 exit status: 0 done; 2 bad input (one line says what), nothing written; 130 interrupted.
 """
@@ -67,6 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit status: 0, 2 for bad input (one line on standard error says what), 130 for Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not distributed.launched():
+        return _main(arguments)
+    with distributed.joined():
+        if distributed.is_main():
+            return _main(arguments)
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (until the process ends)
+        with redirect_stdout(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the main process gives them
+            return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     debug = "--debug" in arguments or os.environ.get("PPL_VAE_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
     name, *rest = arguments or [""]
@@ -86,8 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "ppl-vae", f"COMMAND: expected one of {', '.join(COMMANDS)}, received {received}", "ppl-vae"
         )
     program = f"ppl-vae {name}"
+    if distributed.world().size > 1 and name not in SHARED:
+        return _fail("ppl-vae", f"torchrun: expected one of {', '.join(SHARED)}, received {name!r}", None)
     try:
-        with _own_files():
+        with _own_files(), announced():
             command = import_module(f"ppl_vae.cli.{name}")
             status: int = command.run(rest)
             sys.stdout.flush()
@@ -95,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else 2
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"{program}: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
+        if distributed.first_to_fail():
+            print(f"{program}: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output (head, say) has gone: nobody is left to tell
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (until the process ends)
@@ -107,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(program: str, message: str, help_of: str | None) -> int:
+    if not distributed.first_to_fail():
+        return 2  # another process has said what went wrong, and this one only heard of it
     hint = f" (see {help_of} --help)" if help_of else ""
     print(f"{program}: error: {' '.join(message.split())}{hint}", file=sys.stderr)
     return 2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppl_vae.cli import evidence, train
+from ppl_vae.cli import compiling, evidence, train
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import (
     CONFIG,
@@ -52,7 +52,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--threads", type=int | None, help="threads to compute with; null leaves torch's number"
     )
+    compiling.add_option(parser)
     settings = parse(parser, argv)
+    compiling.check(settings)
     check_numbers(settings, counts=("threads",), seeds=("seed",))
     path = Path(settings["out"])
     folder = OutputFolder(path, _MARKER, (*RUN_FILES, _MARKER), "an earlier demo")
@@ -61,10 +63,11 @@ def run(argv: Sequence[str]) -> int:
     folder.check(overwrite=True)
 
     epochs, samples = (3, 200) if settings["quick"] else (200, 4000)
-    threads = "" if settings["threads"] is None else f" --threads {settings['threads']}"
+    common = "" if settings["compile"] == "auto" else f" --compile {settings['compile']}"
+    common += "" if settings["threads"] is None else f" --threads {settings['threads']}"
     where = shlex.quote(str(path))
-    train_line = f"{_TRAIN} --epochs {epochs} --seed {settings['seed']}{threads} --out {where}"
-    evidence_line = f"{where} --num-samples {samples} --seed {settings['seed']}{threads}"
+    train_line = f"{_TRAIN} --epochs {epochs} --seed {settings['seed']}{common} --out {where}"
+    evidence_line = f"{where} --num-samples {samples} --seed {settings['seed']}{common}"
 
     start = time.monotonic()
     chosen = train.parse_options(shlex.split(train_line))

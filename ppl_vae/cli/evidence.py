@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import datasets, judging, methods, proposals
+from ppl_vae.cli import compiling, datasets, judging, methods, proposals
 from ppl_vae.cli.oneline import UsageError, option
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import CHECKPOINT, EVIDENCE, RESULT, evidence_folder
+from ppl_vae.distributed import is_main
 from ppl_vae.errors import InputError, check_one_of, describe
 
 if TYPE_CHECKING:
@@ -34,11 +35,12 @@ _TABLE = {
         "target_stderr",
         "max_num_samples",
         "prior_draws",
+        "precision",
     ),
-    "psis": ("num_samples", "proposal"),
-    "jackknife": ("num_samples", "order", "proposal"),
-    "annealed": (*methods.ANNEALING, "prior_draws"),
-    "smc": ("num_particles", "num_islands", "num_steps", "start", "schedule", "prior_draws"),
+    "psis": ("num_samples", "proposal", "precision"),
+    "jackknife": ("num_samples", "order", "proposal", "precision"),
+    "annealed": (*methods.ANNEALING, "prior_draws", "precision"),
+    "smc": ("num_particles", "num_islands", "num_steps", "start", "schedule", "prior_draws", "precision"),
     "quadrature": ("nodes", "rule"),
 }
 _SAMPLES, _PILOT = 5000, 512  # what importance sampling takes without --num-samples, and with --target-stderr
@@ -55,7 +57,8 @@ are no bounds between the two), gap_and_khat.png (can it be believed?).
   smc         the same with particles that are resampled: a stochastic lower bound
   quadrature  the integral itself, for 1 to 3 latent dimensions
 
-Killed or stopped, the same command with --resume goes on and ends with the same bits."""
+Killed or stopped, the same command with --resume goes on and ends with the same bits. Started by torchrun, processes
+share the data, each with one thread unless OMP_NUM_THREADS or --threads says otherwise; the numbers are the same."""
 _EXAMPLES = """\
 examples:
   ppl-vae evidence runs/digits
@@ -64,13 +67,16 @@ examples:
   ppl-vae evidence runs/digits --method annealed --num-chains 16 --num-steps 1000 --out runs/digits/annealed
   ppl-vae evidence runs/digits --method smc --subset 100 --out runs/digits/smc
   ppl-vae evidence runs/plane --method quadrature --out runs/plane/exact
-  ppl-vae evidence runs/mnist --split valid --num-samples 500 --resume"""
+  ppl-vae evidence runs/mnist --split valid --num-samples 500 --resume
+  torchrun --standalone --nproc-per-node 4 -m ppl_vae evidence runs/mnist --out runs/mnist/evidence-4"""
 
 
 def run(argv: Sequence[str]) -> int:
     """The command."""
     settings = parse(parser(), proposals.spell_out(argv), {"proposal": proposals.EXPECTED})
     evidence, path = estimate(settings)
+    if not is_main():
+        return 0
     print(evidence)
     print((path / "evidence.txt").read_text(encoding="utf-8").splitlines()[-1])
     print(f"figures and numbers in {path}")
@@ -94,6 +100,7 @@ def parser() -> ArgumentParser:
     methods.add_options(method, _TABLE, texts)
     judging.add_subset_options(made)
     made.add_argument("--seed", type=int, default=0, help="of the samples")
+    compiling.add_option(made)
     judging.add_options(made, EVIDENCE)
     return made
 
@@ -103,6 +110,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     check_numbers(settings, counts=("subset",), seeds=("subset_seed",))
     methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
+    _check_compile(settings)
     run, folder = judging.check(settings, evidence_folder, EVIDENCE)
     proposal = _resolve(settings)
 
@@ -111,7 +119,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
     with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as job:
         given = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
-        kept = ("method", *given, "seed", "split", "subset", "subset_seed", "threads", "device")
+        kept = ("method", *given, "seed", "split", "subset", "subset_seed", "compile", "threads", "device")
         job.begin(kept, "An estimate by ppl-vae evidence", lambda: _rehearse(job, proposal))
         path = folder.path
         with job.working():
@@ -122,12 +130,15 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
                     job.vae.program,
                     job.x,
                     **_options(settings, proposal),
+                    **_compile(settings),
                     seed=settings["seed"],
                     checkpoint=path / CHECKPOINT,
                     resume=settings["resume"],
                 )
-                evidence.save(path / RESULT)
-    _report(evidence, job)
+                if is_main():
+                    evidence.save(path / RESULT)
+    if is_main():
+        _report(evidence, job)
     return evidence, path
 
 
@@ -149,8 +160,9 @@ def _resolve(settings: dict[str, Any]) -> Proposal | None:
     ):  # what importance sampling does without being told
         if settings["method"] == "importance" and settings[name] == usual:
             settings[name] = None
+    settings["precision"] = None if settings["precision"] == "full" else settings["precision"]
     if settings["method"] != "importance":
-        names = [name for name in _TABLE[settings["method"]] if name != "proposal"]
+        names = [name for name in _TABLE[settings["method"]] if name not in ("proposal", "precision")]
         methods.fill_in(settings, names, _estimator(settings))
         return models.proposal(settings["proposal"])
     sobol, target = settings["draws"] == "sobol", settings["target_stderr"] is not None
@@ -188,6 +200,18 @@ def _options(settings: dict[str, Any], proposal: Proposal | None) -> dict[str, A
     """The estimator's arguments, but for those that are as they are without being given."""
     names = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
     return {name: proposal if name == "proposal" else settings[name] for name in names}
+
+
+def _check_compile(settings: dict[str, Any]) -> None:
+    """Refuse another word, and compiling what has no compiled form."""
+    compiling.check(settings)
+    if settings["method"] == "quadrature" and settings["compile"] == "yes":
+        raise UsageError("--compile", "auto or no with --method quadrature", "'yes'")
+
+
+def _compile(settings: dict[str, Any]) -> dict[str, Any]:
+    """The estimator's ``compile=``, if it has one."""
+    return {} if settings["method"] == "quadrature" else {"compile": compiling.choice(settings)}
 
 
 def _rehearse(job: Job, proposal: Proposal | None) -> None:

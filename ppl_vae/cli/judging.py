@@ -15,6 +15,7 @@ from ppl_vae.cli import datasets, machine
 from ppl_vae.cli.oneline import Interrupted, option, relabel
 from ppl_vae.cli.parsing import check_numbers
 from ppl_vae.cli.runfolder import MODEL, OutputFolder, finished_run
+from ppl_vae.distributed import by_main
 from ppl_vae.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,12 +70,13 @@ class Job:
         }
         if settings["resume"] and folder.began():
             folder.check_same(marker)
-            folder.sweep()
+            by_main(folder.sweep)
             return
         self.vae.program.check(self.x[:1])
         with self.relabelled():
             rehearse()
-        folder.begin(marker, header=f"# {what}: what it was made from.\n", overwrite=settings["overwrite"])
+        header = f"# {what}: what it was made from.\n"
+        by_main(lambda: folder.begin(marker, header=header, overwrite=settings["overwrite"]))
 
     @contextmanager
     def relabelled(self) -> Iterator[None]:

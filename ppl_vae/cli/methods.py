@@ -51,6 +51,10 @@ _TEXTS: dict[str, tuple[Any, str]] = {
         str | None,
         "temperatures: pilot (the default: each datum's own, from a pilot run), sigmoid or linear",
     ),
+    "precision": (
+        str | None,
+        "of matrix products: full (the default), or bfloat16 or tf32 (GPUs only), whose result is not certified",
+    ),
     "nodes": (int | None, "points a latent dimension, of which there may be 1 to 3 (default: 64)"),
     "rule": (str | None, "adaptive (the default) or gauss_hermite"),
 }
@@ -87,6 +91,7 @@ def check(settings: dict[str, Any], table: Table) -> None:
     there = [name for name in _all(table) if settings[name] is not None]
     check_numbers(settings, counts=[name for name in there if name in _COUNTS])
     check_numbers(settings, rates=[name for name in there if name == "target_stderr"])
+    from ppl_vae.compiled.precision import PRECISIONS
     from ppl_vae.evidence.bridge import STARTS
     from ppl_vae.evidence.importance import DRAWS
     from ppl_vae.evidence.probe import check_prior_draws
@@ -98,7 +103,7 @@ def check(settings: dict[str, Any], table: Table) -> None:
             check_prior_draws(settings["prior_draws"])
         except InputError as error:
             raise relabel(error, {"prior_draws": option("prior_draws")}) from None
-    words = {"start": STARTS, "draws": DRAWS, "rule": RULES, "schedule": SCHEDULES}
+    words = {"start": STARTS, "draws": DRAWS, "rule": RULES, "schedule": SCHEDULES, "precision": PRECISIONS}
     for name in there:
         if name in words:
             check_one_of(option(name), settings[name], words[name])

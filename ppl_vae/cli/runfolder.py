@@ -158,6 +158,7 @@ class OutputFolder:
         if overwrite:
             for name in self.owned:
                 (self.path / name).unlink(missing_ok=True)
+            self.forget_processes()
         files.write_text(self.path / self.marker, header + dump_yaml(settings))
 
     def sweep(self) -> None:
@@ -166,6 +167,11 @@ class OutputFolder:
             file = self.path / name
             for stale in file.parent.glob(f".{file.name}.*.tmp"):
                 stale.unlink(missing_ok=True)
+
+    def forget_processes(self) -> None:
+        """Remove the checkpoints of processes that shared a job, which may have been others than those of today."""
+        for stale in self.path.glob(f"{CHECKPOINT}*.rank*"):
+            stale.unlink(missing_ok=True)
 
     def _other_files(self) -> bool:
         if not self.path.exists():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import judging, methods
+from ppl_vae.cli import compiling, judging, methods
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import CHECKPOINT, SANDWICH, SANDWICH_RESULT, sandwich_folder
 from ppl_vae.errors import InputError
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from ppl_vae.evidence.bounds import Sandwich
     from ppl_vae.program import Latents
 
-_TABLE = {"annealed": methods.ANNEALING, "importance": ("num_samples",)}
+_TABLE = {"annealed": (*methods.ANNEALING, "precision"), "importance": ("num_samples", "precision")}
 _DATA = 100
 _HEURISTIC = (
     "HEURISTIC: these data were not simulated, so the upper bound's chains start from samples of q(z|x) and not of "
     "p(z|x): it may lie below log p(x), and certifies nothing"
+)
+_ROUNDED = (
+    "ROUNDED: the matrix products were computed in a lower precision, so the bounds are those of a slightly different "
+    "model, and certify nothing"
 )
 _DESCRIPTION = """\
 Simulate data from a trained model and bound their log p(x) from below and from above. The latents that made a datum
@@ -48,6 +52,7 @@ def run(argv: Sequence[str]) -> int:
     settings = parse(_parser(), argv)
     check_numbers(settings, counts=("num_data",))
     methods.check(settings, _TABLE)
+    compiling.check(settings)
     run, folder = judging.check(settings, sandwich_folder, SANDWICH)
     from ppl_vae.evidence.sandwich import sandwich
 
@@ -61,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
         if not real:
             job = replace(job, x=_like(job, settings["num_data"] or _DATA))
         settings["num_data"] = len(job.x)
-        kept = ("method", *own, "num_data", "real", "seed", "threads", "device")
+        kept = ("method", *own, "num_data", "real", "seed", "compile", "threads", "device")
         job.begin(kept, "Bounds by ppl-vae sandwich", lambda: _rehearse(job))
         with job.working():
             bounds = _bound(job)
@@ -93,6 +98,7 @@ def _parser() -> ArgumentParser:
         help="bound data of the test split, drawn at random: the upper bound is then a heuristic, not certified",
     )
     made.add_argument("--seed", type=int, default=0, help="of the data and of the samples")
+    compiling.add_option(made)
     judging.add_options(made, SANDWICH)
     return made
 
@@ -131,6 +137,7 @@ def _bound(job: Job) -> Sandwich:
         **{name: settings[name] for name in _TABLE[settings["method"]]},
         posterior=_posterior(job),
         seed=settings["seed"],
+        compile=compiling.choice(settings),
         checkpoint=path / CHECKPOINT,
         resume=settings["resume"],
     )
@@ -154,11 +161,13 @@ def _report(bounds: Sandwich, job: Job) -> str:
 
     settings, path = job.settings, job.folder.path
     lower, upper = bounds.lower, bounds.upper
-    text = str(bounds) if bounds.certified else f"{_HEURISTIC}\n{bounds}"
+    rounded = lower.precision != "full"
+    doubts = [words for words, there in ((_HEURISTIC, settings["real"]), (_ROUNDED, rounded)) if there]
+    text = "\n".join([*doubts, str(bounds)])
     summary = {
         "method": settings["method"],
         "certified": bounds.certified,
-        "note": None if bounds.certified else _HEURISTIC,
+        "note": " ".join(doubts) or None,
         "data": "test split" if settings["real"] else "simulated from the model",
         "num_data": len(bounds),
         "seed": settings["seed"],
@@ -175,6 +184,7 @@ def _report(bounds: Sandwich, job: Job) -> str:
     files.write_text(path / "sandwich.txt", f"{text}\n")
     files.write_json(path / "summary.json", summary)
     size = settings["num_steps"] if settings["method"] == "annealed" else settings["num_samples"]
-    title = None if bounds.certified else "HEURISTIC bounds from both sides: the upper one is not certified"
+    which = "the upper one is" if lower.certified else "they are"
+    title = None if bounds.certified else f"HEURISTIC bounds from both sides: {which} not certified"
     plots.save(plots.sandwich_curve({size: bounds}, title=title), path / "sandwich.png")
     return text

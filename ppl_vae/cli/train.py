@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ppl_vae import files
-from ppl_vae.cli import datasets, machine
+from ppl_vae.cli import compiling, datasets, machine
 from ppl_vae.cli.oneline import Interrupted, option, relabel
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import (
@@ -21,6 +21,7 @@ from ppl_vae.cli.runfolder import (
     dump_yaml,
     run_folder,
 )
+from ppl_vae.distributed import by_main, is_main, world
 from ppl_vae.errors import InputError, check_one_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ _DESCRIPTION = """\
 Train a VAE into a run folder: config.yaml (every option resolved: with --config it repeats the run to the last bit),
 vae.safetensors, history.jsonl, data.json, a checkpoint, and pictures in figures/.
 
-Killed or stopped, the same command with --resume goes on from the checkpoint and ends with the same bits."""
+Killed or stopped, the same command with --resume goes on from the checkpoint and ends with the same bits. Started by
+torchrun, processes share each batch, each with one thread unless OMP_NUM_THREADS or --threads says otherwise; their
+draws are not those of one process, so the numbers differ within what other seeds would give."""
 
 _EXAMPLES = """\
 examples:
@@ -45,7 +48,8 @@ examples:
   ppl-vae train --data array --path x.npy --likelihood Gaussian --likelihood.scale decoder
   ppl-vae train --prior my_file.MyPrior --prior.my_arg 3 --hidden "[200, 200]" --activation tanh
   ppl-vae train --prior.help VampPrior
-  ppl-vae train --config runs/digits/config.yaml --seed 1 --out runs/digits-1"""
+  ppl-vae train --config runs/digits/config.yaml --seed 1 --out runs/digits-1
+  torchrun --standalone --nproc-per-node 2 -m ppl_vae train --data digits --out runs/digits-2"""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ def parser() -> ArgumentParser:
     training.add_argument(
         "--seed", type=int, default=0, help="of everything random in the model and in training"
     )
+    compiling.add_option(training)
     machine.add_options(training)
     return made
 
@@ -179,6 +184,7 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
     if settings["kl_warmup"] < 0:
         raise InputError("--kl-warmup", "a number of epochs, 0 or more", settings["kl_warmup"])
     check_one_of("--lr-schedule", settings["lr_schedule"], SCHEDULES)
+    compiling.check(settings)
     models.resolve(settings)
     datasets.resolve(settings, convolutional=models.convolutional(settings))
     if resumed is not None and resumed.began():
@@ -250,16 +256,21 @@ def execute(job: Job, *, resume: bool = False, overwrite: bool = False) -> Histo
     began = job.folder.began()
     if resume and began:
         job.folder.check_same(settings)
-        job.folder.sweep()
-    else:
-        import torch
 
-        header = (
-            f"# ppl_vae {__version__}, torch {torch.__version__}. The same numbers again, elsewhere:\n"
-            "#   ppl-vae train --config config.yaml --out OTHER\n"
-        )
-        job.folder.begin(settings, header=header, overwrite=overwrite)
-    files.write_json(path / DATA, job.dataset.describe())
+    def begin() -> None:
+        if resume and began:
+            job.folder.sweep()
+        else:
+            import torch
+
+            header = (
+                f"# ppl_vae {__version__}, torch {torch.__version__}. The same numbers again, elsewhere:\n"
+                f"#   {_command()} train --config config.yaml --out OTHER\n"
+            )
+            job.folder.begin(settings, header=header, overwrite=overwrite)
+        files.write_json(path / DATA, job.dataset.describe())
+
+    by_main(begin)
     try:
         with machine.threads(settings["threads"]):
             history = training.fit(
@@ -276,21 +287,31 @@ def execute(job: Job, *, resume: bool = False, overwrite: bool = False) -> Histo
                 patience=settings["patience"],
                 transform=job.dataset.resample,
                 seed=settings["seed"],
+                compile=compiling.choice(settings),
                 device=settings["device"],
                 checkpoint=path / CHECKPOINT,
                 resume=resume,
                 history_path=path / HISTORY,
             )
-            persistence.save(job.vae, path / MODEL)
-            pictures.draw_run(job.vae.eval(), job.dataset, history, path, seed=settings["seed"])
+            if is_main():
+                persistence.save(job.vae, path / MODEL)
+                pictures.draw_run(job.vae.eval(), job.dataset, history, path, seed=settings["seed"])
     except KeyboardInterrupt:
         where = shlex.quote(str(path))
         config = shlex.quote(str(path / job.folder.marker))
-        raise Interrupted(f"go on with: ppl-vae train --config {config} --out {where} --resume") from None
+        raise Interrupted(
+            f"go on with: {_command()} train --config {config} --out {where} --resume"
+        ) from None
     except InputError as error:
         raise relabel(error, {name: option(name) for name in settings}) from error
     print(_summary(job, history))
     return history
+
+
+def _command() -> str:
+    """What starts this command: the numbers depend on how many processes share it."""
+    size = world().size
+    return "ppl-vae" if size == 1 else f"torchrun --standalone --nproc-per-node {size} -m ppl_vae"
 
 
 def _summary(job: Job, history: History) -> str:

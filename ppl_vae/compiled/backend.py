@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
 
 from ppl_vae.compiled.capture import Graph
+from ppl_vae.compiled.cost import said
 from ppl_vae.compiled.products import available, by_onednn, direct_products
 from ppl_vae.compiled.sums import sum_bernoulli_together
 
@@ -37,7 +38,8 @@ def warn_once(kind: str, message: str) -> None:
 
 def interpreted(graph: Graph) -> Runner:
     """The graph as a Python function that calls one operation after the other and lets go of what it has used."""
-    forward = graph.module().forward  # not the module: its call looks for hooks
+    module = fx.GraphModule(dict(graph.constants), _faster(graph.graph))
+    forward = module.forward  # not the module: its call looks for hooks
 
     def run(inputs: list[Tensor]) -> Sequence[Any]:
         result: Sequence[Any] = forward(*inputs)
@@ -46,6 +48,7 @@ def interpreted(graph: Graph) -> Runner:
     return run
 
 
+@said("compiled")
 def compiled(graph: Graph, example: Sequence[Tensor]) -> Runner:
     """The graph compiled by inductor for tensors like ``example``, the graph's inputs; cached on disk by inductor.
 

@@ -22,6 +22,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import rng
+from ppl_vae.compiled.cost import said
 from ppl_vae.compiled.simplify import changed, is_random, simplify
 
 Function = Callable[..., Sequence[Tensor]]
@@ -62,6 +63,7 @@ class Graph:
         return fx.GraphModule(dict(self.constants), graph)
 
 
+@said("captured")
 def capture(
     function: Function, fixed: Sequence[Tensor], given: Sequence[Tensor], *, dead_draws: bool = True
 ) -> Graph:

@@ -16,7 +16,7 @@ Compile = bool | str
 _OPERATIONS = 5e10  # a second, on a nominal machine: two cores
 _PASS = 2e-3  # seconds that Pyro's handlers take for one run of a program
 _NUMBER = 50  # operations for each number of a site: its density and the draw
-CAPTURE_FROM, COMPILE_FROM = 10.0, 60.0
+CAPTURE_FROM, COMPILE_FROM = 5.0, 60.0
 """Nominal seconds from which on a graph is captured (a second or two, most of it imports), and compiled (15 or so)."""
 
 

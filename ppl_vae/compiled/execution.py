@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 from ppl_vae.compiled.backend import LEVELS
 from ppl_vae.compiled.densities import LogWeights
+from ppl_vae.compiled.precision import computing
 from ppl_vae.errors import check_one_of
 from ppl_vae.program import Data, Program, num_data
+from ppl_vae.program.lowering import FULL
 
 
 class Execution:
@@ -43,12 +46,18 @@ _current: ContextVar[Execution | None] = ContextVar("execution", default=None)
 
 
 @contextmanager
-def executing(level: str, tile: tuple[int, int] | None = None) -> Iterator[Execution]:
-    """Run programs at ``level`` inside; arguments as of `Execution`."""
+def executing(
+    level: str,
+    tile: tuple[int, int] | None = None,
+    precision: str = FULL,
+    device: torch.device | None = None,
+) -> Iterator[Execution]:
+    """Run programs at ``level`` inside; arguments as of `Execution` and of `precision.computing`."""
     execution = Execution(level, tile)
     token = _current.set(execution)
     try:
-        yield execution
+        with computing(precision, device):
+            yield execution
     finally:
         _current.reset(token)
 

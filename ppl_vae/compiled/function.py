@@ -10,12 +10,13 @@ from pyro.params.param_store import ParamStoreDict
 from torch import Tensor, nn
 
 from ppl_vae import rng
-from ppl_vae.compiled.agreement import disagreement, precision_of
+from ppl_vae.compiled.agreement import ROUNDED, disagreement, precision_of
 from ppl_vae.compiled.backend import LEVELS, CompileWarning, warn_once
 from ppl_vae.compiled.cache import Cache, Entry, cache_of
 from ppl_vae.compiled.capture import CaptureError, Graph, capture, untouched
 from ppl_vae.compiled.guards import Guards, Recording, signature, world
 from ppl_vae.errors import check_one_of
+from ppl_vae.program import lowering
 
 Tensors = Sequence[Tensor]
 
@@ -198,7 +199,8 @@ class Function:
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         with untouched(*changes, device=device):
             plain = self.plain(*given)
-        return disagreement(ours, plain, entry.precision)
+        slack = 1.0 if lowering.current() == lowering.FULL else ROUNDED
+        return disagreement(ours, plain, entry.precision, slack)
 
     def _graph(self, entry: Entry, given: Tensors, level: str, head: list[Tensor] | None) -> Tensors:
         late = () if self.varying is None else self.varying

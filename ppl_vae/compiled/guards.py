@@ -13,6 +13,7 @@ from pyro.params.param_store import ParamStoreDict
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ppl_vae.program import lowering
 from ppl_vae.program.parameters import leaf
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -138,10 +139,11 @@ def _state(module: nn.Module) -> tuple[tuple[int, ...], list[tuple[str, Any]]]:
 
 
 def world() -> tuple[Any, ...]:
-    """What of torch's own settings goes into a graph for good."""
+    """What of torch's settings, and of a run's, goes into a graph for good."""
     autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
     dtypes = (torch.get_autocast_dtype("cpu"), torch.get_autocast_dtype("cuda")) if any(autocast) else ()
     return (
+        lowering.current(),
         torch.get_num_threads(),
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),

@@ -124,9 +124,15 @@ def _touching(graph: fx.Graph) -> set[fx.Node]:
     found = set()
     for node in graph.nodes:
         for root in map(_root, _targets(node)):
-            if root.op in ("placeholder", "get_attr") or any(user is not node for user in root.users):
+            if root.op in ("placeholder", "get_attr") or _is_read(root, node):
                 found.add(node)
     return found
+
+
+def _is_read(memory: fx.Node, writer: fx.Node) -> bool:
+    """Whether anything but ``writer`` uses a node's memory, itself or through a view."""
+    others = (user for user in memory.users if user is not writer)
+    return any(_is_read(user, writer) if is_view(user) else True for user in others)
 
 
 def _targets(node: fx.Node) -> list[fx.Node]:

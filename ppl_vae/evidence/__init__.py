@@ -5,7 +5,7 @@ The result is in `result`, `status`, `table` and `bounds`; what all estimators s
 * independent samples: `importance`, with `tiles`, `proposals`, `quasi`, `budget`; `jackknife`; `psis` and `smoothed`;
 * chains: `annealed`, `smc` and `sandwich`, on `bridge`, `hmc`, `tempering` and `tuning`; `multisample`;
 * nothing drawn: `exact`, `enumeration`, and `quadrature` with `cubature` and `cells`;
-* a better guide: `refit`.
+* a better guide: `refit`; what lower precision costs: `precision`.
 """
 
 from ppl_vae.evidence.annealed import annealed
@@ -15,6 +15,7 @@ from ppl_vae.evidence.exact import best_mean_field_elbo, linear_gaussian, linear
 from ppl_vae.evidence.hmc import HMC, RandomWalk, Transition, langevin
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.jackknife import jackknife
+from ppl_vae.evidence.precision import PrecisionError, precision_error
 from ppl_vae.evidence.proposals import Defensive, Guide, Refitted, StudentT, Widened
 from ppl_vae.evidence.quadrature import quadrature
 from ppl_vae.evidence.refit import Refit, refit
@@ -30,6 +31,7 @@ __all__ = [
     "Evidence",
     "Guide",
     "Mean",
+    "PrecisionError",
     "RandomWalk",
     "Refit",
     "Refitted",
@@ -46,6 +48,7 @@ __all__ = [
     "langevin",
     "linear_gaussian",
     "linear_gaussian_posterior",
+    "precision_error",
     "psis",
     "quadrature",
     "refit",

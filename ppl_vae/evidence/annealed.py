@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from ppl_vae import rng
 from ppl_vae.checkpoint import under
 from ppl_vae.compiled.effort import Compile, Effort
+from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import tempering
 from ppl_vae.evidence.bridge import STARTS, Bridge, Point
@@ -38,6 +39,7 @@ def annealed(
     prior_draws: int = DRAWS,
     seed: int = 0,
     compile: Compile = "auto",  # noqa: A002  (the user's word)
+    precision: str = FULL,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -73,6 +75,8 @@ def annealed(
         seed: the numbers are a function of it.
         compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
             where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
+        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
+            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -99,6 +103,7 @@ def annealed(
         lambda block: Annealing(program, block, settings, seed),
         seed=seed,
         compile=compile,
+        precision=precision,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,

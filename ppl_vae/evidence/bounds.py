@@ -50,7 +50,7 @@ class Sandwich:
 
     @property
     def certified(self) -> bool:
-        """Whether both bounds are proved (in expectation); False for an upper bound that is a heuristic."""
+        """Whether both bounds are proved (in expectation): no upper one that is a heuristic, no rounded products."""
         return self.lower.certified and self.upper.certified
 
     @property
@@ -108,7 +108,8 @@ class Sandwich:
         gap = self.mean_gap()
         largest = float(self.gap.max())
         trusted = torch.from_numpy((self.lower.status == "trust") & (self.upper.status == "trust"))
-        title = "two-sided" if self.certified else "HEURISTIC two-sided, the upper bound is not certified"
+        which = "the upper bound is" if self.lower.certified else "the bounds are"
+        title = "two-sided" if self.certified else f"HEURISTIC two-sided, {which} not certified"
         data = "simulated from the model" if self.x is not None else "as given"
         return "\n".join(
             [

@@ -2,7 +2,8 @@
 
 An estimator says how it works on one block of data, as a `Work`: something that can be advanced a little at a time,
 whose state can be written down and taken up again. Blocks do not know of one another: the result is the same
-whatever is interrupted, resumed or shared out.
+whatever is interrupted, resumed or shared out. In more than one process (`ppl_vae.distributed`) each takes every so
+many-th block, and all return the whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +22,8 @@ from ppl_vae import rng
 from ppl_vae.checkpoint import Keeper, digest, under
 from ppl_vae.compiled.effort import Compile, Effort, level_for
 from ppl_vae.compiled.execution import executing
+from ppl_vae.compiled.precision import FULL, precision_on
+from ppl_vae.distributed import World, barrier, gather, world
 from ppl_vae.errors import InputError
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
@@ -112,6 +116,7 @@ def drive(
     *,
     seed: int,
     compile: Compile = "auto",  # noqa: A002  (the user's word)
+    precision: str = FULL,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -125,30 +130,35 @@ def drive(
         make: an estimator's `Work` for a block.
         seed: the user's; part of the checkpoint's identity.
         compile: "auto", True or False: see `ppl_vae.compiled`.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done.
+        precision: of matrix products: see `ppl_vae.compiled.precision`.
+        checkpoint: a file that keeps the state as work goes on; removed when it is done. With more than one process,
+            each has its own: ``.rank0`` and so on after its name.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
 
     Raises:
         InputError: if ``checkpoint`` is there and not to be continued, or is of another run.
     """
-    n = num_data(x)
+    n, ours = num_data(x), world()
     level = level_for(compile, program, plan.effort or Effort(0, 0, 0))
+    device, precision = device_of(x), precision_on(precision, device_of(x))
     keeper = None
     if checkpoint is not None:
         # Two weights of a few data stand for the model, the guide and all their parameters.
         probe = program.log_weights(take(x, slice(0, 8)), 2, seed=0)
-        settings = {"seed": seed, "level": level}
+        settings = {"seed": seed, "level": level, "precision": precision, "processes": ours.size}
         identity = {**plan.identity, **settings, "data": digest(x), "program": digest(probe)}
-        keeper = Keeper(checkpoint, "evidence", identity, resume)
+        keeper = Keeper(_own_file(checkpoint, resume, ours), "evidence", identity, resume)
     done, current = (None, None) if keeper is None else _load(keeper)
     start = 0 if done is None else len(done.log_evidence)
-    show = bar(n * plan.units, plan.name, "w", unit_scale=True)
-    if not progress:
+    mine = range(ours.rank, math.ceil(n / plan.block_size), ours.size)
+    units = sum(min(plan.block_size, n - index * plan.block_size) for index in mine) * plan.units
+    show = bar(units, plan.name, "w", unit_scale=True)
+    if not progress or ours.rank:
         show.disable = True
-    with torch.no_grad(), show, rng.forked(device_of(x)), executing(level, plan.tile):
+    with torch.no_grad(), show, rng.forked(device), executing(level, plan.tile, precision, device):
         show.update(start * plan.units)
-        for index in range(start // plan.block_size, math.ceil(n / plan.block_size)):
+        for index in mine[math.ceil(start / plan.block_size) :]:
             offset = index * plan.block_size
             part = take(x, slice(offset, min(offset + plan.block_size, n)))
             program.check(part, offset=offset)
@@ -162,15 +172,26 @@ def drive(
                 if keeper is not None and keeper.due():
                     _save(keeper, done, work.state())
             done = _join(done, work.figures())
+    if ours.size > 1:
+        if keeper is not None and done is not None:
+            _save(keeper, done, {})  # the others may take long, and what is done here must outlive a kill
+        done = _gathered(done, n, plan.block_size)
+        barrier()
     if keeper is not None:
         keeper.remove()
     if done is None:
         raise AssertionError("no data, though num_data found some")
-    return done
+    return replace(done, precision=precision)
 
 
 def evidence_of(figures: Figures, **settings: Any) -> Evidence:
-    """The `Evidence` of joined figures; ``settings`` are its method, bound, seed and so on."""
+    """The `Evidence` of joined figures; ``settings`` are its method, bound, seed and so on.
+
+    Where products were rounded, it says so in its details and is not certified, whatever ``settings`` say.
+    """
+    if figures.precision != FULL:
+        words = (settings.get("details", ""), f"matrix products in {figures.precision}")
+        settings |= {"certified": False, "details": ", ".join(filter(None, words))}
     values = {field.name: getattr(figures, field.name) for field in fields(figures)}
     values["curve_k"] = torch.tensor(figures.curve_k)
     return Evidence(**values, **settings)
@@ -187,13 +208,48 @@ def _join(first: Figures | None, second: Figures) -> Figures:
     return replace(first, **joined)
 
 
+def _gathered(done: Figures | None, n: int, block_size: int) -> Figures | None:
+    """The figures of all processes, in the order of the data."""
+    whole = None
+    for tensors, numbers in gather(*_taken_apart(done)):
+        if numbers is not None:
+            whole = _join(whole, _put_together(tensors, numbers))
+    if whole is None:
+        return None
+    blocks, size = torch.arange(n).split(block_size), world().size
+    place = torch.cat([torch.cat(blocks[rank::size]) for rank in range(min(size, len(blocks)))]).argsort()
+    sorted_: dict[str, Any] = {k: v[place] for k, v in vars(whole).items() if isinstance(v, Tensor)}
+    return replace(whole, **sorted_)
+
+
+def _own_file(checkpoint: str | os.PathLike[str], resume: bool, ours: World) -> Path:
+    """This process's checkpoint; raises `InputError` where there is one of another number of processes to resume."""
+    alone, first = Path(checkpoint), Path(f"{os.fspath(checkpoint)}.rank0")
+    if resume and not (alone if ours.size == 1 else first).exists():
+        other = first if ours.size == 1 else alone
+        if other.exists():
+            expected = "as many processes as the checkpoint is of"
+            raise InputError("resume", expected, f"{ours.size} (and {other} exists)")
+    return alone if ours.size == 1 else Path(f"{os.fspath(checkpoint)}.rank{ours.rank}")
+
+
+def _taken_apart(done: Figures | None) -> tuple[State, dict[str, Any] | None]:
+    """Figures as tensors, and their numbers in JSON's types."""
+    if done is None:
+        return {}, None
+    tensors = {name: value for name, value in vars(done).items() if isinstance(value, Tensor)}
+    return tensors, {"curve_k": done.curve_k, "num_samples": done.num_samples}
+
+
+def _put_together(tensors: State, numbers: Mapping[str, Any]) -> Figures:
+    curve_k = tuple(numbers["curve_k"])
+    return Figures(**tensors, num_samples=numbers["num_samples"], curve_k=curve_k)  # type: ignore[arg-type]
+
+
 def _save(keeper: Keeper, done: Figures | None, state: State) -> None:
+    finished, numbers = _taken_apart(done)
     tensors = {f"current/{name}": value for name, value in state.items()}
-    numbers = None
-    if done is not None:
-        values = vars(done)
-        tensors |= {f"done/{name}": v for name, v in values.items() if isinstance(v, Tensor)}
-        numbers = {"curve_k": done.curve_k, "num_samples": done.num_samples}
+    tensors |= {f"done/{name}": value for name, value in finished.items()}
     keeper.write(tensors, {"done": numbers})
 
 
@@ -206,10 +262,4 @@ def _load(keeper: Keeper) -> tuple[Figures | None, State | None]:
     current = under("current/", tensors)
     if state["done"] is None:
         return None, current
-    numbers = state["done"]
-    done = Figures(
-        **under("done/", tensors),
-        num_samples=numbers["num_samples"],
-        curve_k=tuple(numbers["curve_k"]),
-    )
-    return done, current
+    return _put_together(under("done/", tensors), state["done"]), current

@@ -15,6 +15,7 @@ import torch
 
 from ppl_vae import rng
 from ppl_vae.compiled.effort import Compile
+from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import budget, quasi
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
@@ -43,6 +44,7 @@ def importance(
     seed: int = 0,
     chunk_size: int | None = None,
     compile: Compile = "auto",  # noqa: A002  (the user's word)
+    precision: str = FULL,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -80,6 +82,8 @@ def importance(
             brought up to date (rounded to whole tiles). It never changes a number.
         compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
             where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
+        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
+            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -97,8 +101,8 @@ def importance(
     check_one_of("draws", draws, DRAWS)
     if check_prior_draws(prior_draws) and (draws == "sobol" or target_stderr is not None):
         raise InputError("prior_draws", '0 with draws="sobol" or target_stderr', prior_draws)
-    run: dict[str, Any] = {"seed": seed, "compile": compile, "checkpoint": checkpoint}
-    run |= {"resume": resume, "progress": progress}
+    run: dict[str, Any] = {"seed": seed, "compile": compile, "precision": precision}
+    run |= {"checkpoint": checkpoint, "resume": resume, "progress": progress}
     size = 5000 if num_samples is None else num_samples
     if draws == "sobol":
         if not isinstance(proposal, Guide | None):

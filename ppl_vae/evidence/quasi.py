@@ -149,7 +149,7 @@ class _Scrambling:
         spread = elbos.std(0) / math.sqrt(self.R)
         S, log_evidence = self.sums.num_samples, figures.log_evidence
         x, index = self.block.x, self.block.index
-        unseen = excess_outside(self.program, x, self.dim, S, log_evidence, self.seed, index)
+        unseen = excess_outside(self.program, x, self.dim, S, log_evidence, self.seed, index).log1p()
         stderr = torch.where(figures.stderr < unseen, unseen, figures.stderr)
         return replace(
             figures,

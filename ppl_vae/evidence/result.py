@@ -25,7 +25,7 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
-from ppl_vae.evidence.status import BASES, STATUSES, Verdict, judge
+from ppl_vae.evidence.status import BASES, FULL, STATUSES, Verdict, judge
 from ppl_vae.evidence.table import table
 
 BOUNDS = ("lower", "upper", "consistent")
@@ -37,7 +37,7 @@ _TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED, *_FOUND)
 _DTYPES = {"curve_k": torch.int64, "draws": torch.int64, "missed": torch.bool}
 _ROWS = tuple(name for name in _TENSORS if name != "curve_k")
 _NEEDED = ("num_samples", "method", "bound", "seed")
-_SETTINGS = (*_NEEDED, "basis", "certified", "details")
+_SETTINGS = (*_NEEDED, "basis", "certified", "details", "precision")
 _KIND = "ppl_vae.Evidence"
 
 
@@ -137,8 +137,10 @@ class Evidence:
             "runs" (chains, islands or scramblings: few, each an estimate of its own, judged by their spread), or
             "computed" (nothing was drawn).
         certified: whether ``bound`` is proved. False for a heuristic, such as an upper bound whose chains start from
-            approximate posterior samples.
+            approximate posterior samples, and for products of a lower precision: it then holds for the model with
+            rounded products, and not for the program.
         details: how it was run, in words, for tables and plots.
+        precision: of the matrix products: "full", or the lower one that they were computed in.
 
     Raises:
         InputError: if a shape, a name or a number does not fit.
@@ -166,6 +168,7 @@ class Evidence:
     basis: str = "weights"
     certified: bool = True
     details: str = ""
+    precision: str = FULL
 
     def __post_init__(self) -> None:
         check_positive_int("num_samples", self.num_samples)
@@ -231,7 +234,8 @@ class Evidence:
         )
         if self.certified:
             return tuple(found)
-        return tuple(Verdict.HEURISTIC if v.status == "trust" else v for v in found)
+        doubt = Verdict.HEURISTIC if self.precision == FULL else Verdict.ROUNDED
+        return tuple(doubt if v.status == "trust" else v for v in found)
 
     @property
     def status(self) -> NDArray[np.str_]:

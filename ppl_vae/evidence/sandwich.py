@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_vae.checkpoint import digest
 from ppl_vae.compiled.effort import Compile
+from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.errors import InputError, check_one_of, check_seed, describe
 from ppl_vae.evidence.annealed import Annealing, Settings, annealed
 from ppl_vae.evidence.bounds import Sandwich
@@ -20,7 +21,7 @@ from ppl_vae.evidence.hmc import Transition
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.multisample import Multisample
 from ppl_vae.evidence.result import Evidence
-from ppl_vae.program import Coordinates, Data, Latents, Program, num_data
+from ppl_vae.program import Coordinates, Data, Latents, Program, device_of, num_data
 
 METHODS = ("annealed", "importance")
 _THINNING = 10
@@ -41,6 +42,7 @@ def sandwich(
     transition: Transition | None = None,
     seed: int = 0,
     compile: Compile = "auto",  # noqa: A002  (the user's word)
+    precision: str = FULL,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -79,6 +81,8 @@ def sandwich(
         seed: the numbers are a function of it, the simulated data too.
         compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
             where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
+        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
+            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
         checkpoint: a file that keeps the state as work goes on (and a second one beside it); removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -102,9 +106,12 @@ def sandwich(
         z = posterior
         _check_posterior(z, num_chains)
     lower_file, upper_file, kept = _files(checkpoint)
-    common: dict[str, Any] = {"seed": seed, "compile": compile, "resume": resume, "progress": progress}
+    common: dict[str, Any] = {"seed": seed, "compile": compile, "precision": precision}
+    common |= {"resume": resume, "progress": progress}
     if kept is not None and resume and kept.exists():
         lower = Evidence.load(kept)
+        if lower.precision != precision_on(precision, device_of(x)):
+            raise InputError("precision", f"{lower.precision!r}, as in {kept}", precision)
     elif method == "annealed":
         lower = annealed(
             program,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compiled.effort import Compile
+from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.evidence.annealed import Annealing, Settings
 from ppl_vae.evidence.engine import Block, State, begin, drive, evidence_of
@@ -34,6 +35,7 @@ def smc(
     prior_draws: int = DRAWS,
     seed: int = 0,
     compile: Compile = "auto",  # noqa: A002  (the user's word)
+    precision: str = FULL,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -62,6 +64,8 @@ def smc(
         seed: the numbers are a function of it.
         compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
             where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
+        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
+            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -98,6 +102,7 @@ def smc(
         lambda block: _Particles(program, block, settings, seed, num_islands, ess_threshold),
         seed=seed,
         compile=compile,
+        precision=precision,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,

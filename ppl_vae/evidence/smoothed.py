@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ppl_vae.compiled.effort import Compile
+from ppl_vae.compiled.precision import FULL
 from ppl_vae.evidence.engine import evidence_of
 from ppl_vae.evidence.importance import weigh, words
 from ppl_vae.evidence.proposals import Guide, Proposal
@@ -28,6 +29,7 @@ def psis(
     seed: int = 0,
     chunk_size: int | None = None,
     compile: Compile = "auto",  # noqa: A002  (the user's word)
+    precision: str = FULL,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -51,6 +53,8 @@ def psis(
         chunk_size: as for `importance`; it never changes a number.
         compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
             where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
+        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
+            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
         checkpoint: a file that keeps the state as work goes on; removed when it is done.
         resume: continue from ``checkpoint`` if it is there.
         progress: show a bar on a terminal.
@@ -78,6 +82,7 @@ def psis(
         seed=seed,
         chunk_size=chunk_size,
         compile=compile,
+        precision=precision,
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,

@@ -31,6 +31,9 @@ STATUSES = ("trust", "caution", "reject")
 BASES = ("weights", "runs", "computed")
 """What an error rests on: many independent weights, a few independent runs, or nothing drawn at all."""
 
+FULL = "full"
+"""The precision of matrix products that were not rounded, as in `ppl_vae.program.lowering`."""
+
 AGREEING, APART, DISAGREEING = 0.8, 0.6, 0.25
 """ESS a run: from 0.8 on (relative variance 1/4) runs agree; below 0.25 (variance 3) one of them carries all.
 
@@ -119,6 +122,13 @@ class Verdict(Enum):
     HEURISTIC = (
         "caution",
         "no bound is proved, since the chains start from approximate samples of the posterior: use simulated data",
+    )
+    ROUNDED = (
+        "caution",
+        (
+            "the matrix products were rounded to a lower precision, which biases the estimate by an amount that does "
+            "not show here: use full precision, or see with precision_error that it does not matter"
+        ),
     )
     GOOD = ("trust", "the weights have a light tail and enough of them count")
     AGREE = ("trust", "the runs agree")

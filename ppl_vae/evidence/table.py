@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ppl_vae.evidence.psis import khat_threshold
-from ppl_vae.evidence.status import Verdict
+from ppl_vae.evidence.status import FULL, Verdict
 
 if TYPE_CHECKING:
     from ppl_vae.evidence.result import Evidence
@@ -33,7 +33,11 @@ def _median(values: Tensor) -> float:
 
 def direction(e: Evidence) -> str:
     """Which way an estimate errs, in words."""
-    return BOUNDS[e.bound] if e.certified else f"HEURISTIC {e.bound} bound, not certified"
+    if e.certified:
+        return BOUNDS[e.bound]
+    if e.precision != FULL:
+        return f"{BOUNDS[e.bound]}, of a model with products in {e.precision}: not certified"
+    return f"HEURISTIC {e.bound} bound, not certified"
 
 
 def table(e: Evidence) -> str:

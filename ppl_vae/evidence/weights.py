@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ppl_vae.errors import InputError, NonFiniteError, check_positive_int, describe
 from ppl_vae.evidence.psis import khat, tail_size
+from ppl_vae.evidence.status import FULL
 
 _BLOCK_LEVEL = 6
 _BLOCK = 2**_BLOCK_LEVEL
@@ -53,6 +54,7 @@ class Figures:
         gradient_evals: evaluations of log p(x, z) with its gradient a datum: none here.
         missed: ``(N,)`` bool, see `ppl_vae.evidence.probe`; False here.
         expected_ess: ``(N,)``, see `ppl_vae.evidence.increments`; NaN here.
+        precision: of the matrix products that the weights came from; "full" here.
     """
 
     log_evidence: Tensor
@@ -70,6 +72,7 @@ class Figures:
     gradient_evals: Tensor
     missed: Tensor
     expected_ess: Tensor
+    precision: str = FULL
 
 
 class Accumulator:

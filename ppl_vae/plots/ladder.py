@@ -89,7 +89,10 @@ class Rung:
         """What it is, in words."""
         if self.computed and self.bound == "consistent":
             return _COMPUTED
-        return WORDS[self.bound] if self.certified else f"heuristic {self.bound} bound, not certified"
+        if self.certified:
+            return WORDS[self.bound]
+        noun = "estimate" if self.bound == "consistent" else f"{self.bound} bound"
+        return f"heuristic {noun}, not certified"
 
     @property
     def style(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_s
 from ppl_vae.modes import in_mode
 from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
 from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
+from ppl_vae.program.lowering import products
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.sites import (
     SAMPLES,
@@ -375,7 +376,7 @@ class Program:
     ) -> poutine.Trace:
         # The plate goes inside the handler: a handler that sets values would otherwise hide sites from it.
         def many(x: Data) -> None:
-            with pyro.plate(SAMPLES, num_samples, dim=-2):
+            with pyro.plate(SAMPLES, num_samples, dim=-2), products():
                 fn(x)
 
         # As a context: as a wrapper it would raise errors again with its own text, which ours do not survive.

@@ -12,12 +12,14 @@ from typing import Any, Protocol
 import torch
 from pyro.infer import (
     ELBO,
+    EnergyDistance,
     JitTrace_ELBO,
     JitTraceEnum_ELBO,
     JitTraceGraph_ELBO,
     JitTraceMeanField_ELBO,
     ReweightedWakeSleep,
     Trace_ELBO,
+    Trace_MMD,
 )
 from torch import nn
 
@@ -26,6 +28,7 @@ from ppl_vae.checkpoint import Keeper, digest
 from ppl_vae.compiled.effort import Compile, Effort, check_compile, level_for
 from ppl_vae.compiled.elbo import CompiledELBO
 from ppl_vae.compiled.losses import fixed_nesting
+from ppl_vae.distributed import World, from_main, is_main, total, world
 from ppl_vae.errors import (
     InputError,
     NonFiniteError,
@@ -45,6 +48,7 @@ Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Applied to every batch of training data: ``(x, generator) -> x``, such as `ppl_vae.data.binarise`."""
 
 _UNFIT = (JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO, ReweightedWakeSleep)
+_JOINT = (EnergyDistance, Trace_MMD)  # no sums over data: a batch's is not that of its parts
 _LOOK = 64  # steps after which losses are looked at
 _VALIDATION_CHUNK = 2000  # data a pass: the noise of validation belongs to chunks of this size
 
@@ -82,6 +86,12 @@ def fit(
 
     Everything random is a function of ``seed``, epoch by epoch: a run that was killed and resumed ends with
     the same bits as one that was not (on the same machine, with the same number of threads).
+
+    In more than one process (`ppl_vae.distributed`) each takes its share of every batch, loss and gradients are summed,
+    and all step alike: the order of the data and ``transform`` are those of one process, parameters are the same in
+    all. The draws are not those of one process: the main one has those of ``seed`` for fewer data, and each of the
+    others has a stream of its own. Batch normalisation sees a process's share; its averages are the main one's. A
+    parameter without a gradient counts as one with a gradient of zero. The main process writes the files.
 
     Args:
         target: a `VAE`, or a `Program` (a hand-written model and guide).
@@ -128,6 +138,9 @@ def fit(
     if isinstance(objective, _UNFIT):
         # Jit objectives read Pyro's global store; wake-sleep has two losses, for two optimisers.
         expected = "an ELBO with one loss that is not jitted, such as Trace_ELBO()"
+        raise InputError("objective", expected, type(objective).__name__)
+    if isinstance(objective, _JOINT) and world().size > 1:
+        expected = "an ELBO that is a sum over data, in more than one process"
         raise InputError("objective", expected, type(objective).__name__)
     if clip_norm is not None:
         check_positive_float("clip_norm", clip_norm)
@@ -184,6 +197,7 @@ def fit(
                 "transform": getattr(transform, "__qualname__", None),
                 "early stopping": patience is not None,
                 "level": level,
+                "processes": world().size,
             }
             data = {"train": digest(x_train), "valid": None if x_valid is None else digest(x_valid)}
             identity = {"settings": settings, "data": data, "parameters": run.shapes()}
@@ -192,12 +206,14 @@ def fit(
             start_from = getattr(target, "start_from", None)
             if start_from is not None and not getattr(target, "started", False):
                 start_from(x_train, seed=seed)
-        if history_path is not None:
+        from_main(run.state().values())
+        if history_path is not None and is_main():
             run.history().save(history_path)  # after a kill: back to what the checkpoint knows
 
         show = bar(epochs * n, "training", "x", initial=len(run.epochs) * n, unit_scale=True)
-        if not progress:
+        if not progress or not is_main():
             show.disable = True
+        draws = "epoch" if is_main() else f"epoch, process {world().rank}"
         with show, run.training_mode(), warnings.catch_warnings():
             # Pyro warns of a loss that is not finite; we stop with an error of our own.
             warnings.filterwarnings("ignore", message="Encountered", category=UserWarning)
@@ -205,7 +221,7 @@ def fit(
                 epoch = len(run.epochs)
                 beta = min(1.0, (epoch + 1) / (kl_warmup + 1))
                 rate = lr * factor(epoch, epochs)
-                rng.reseed(device, seed, "epoch", epoch)
+                rng.reseed(device, seed, draws, epoch)
                 step = run.stepper(beta, rate, objective, level, min(batch_size, n))
                 train, waiting = 0.0, []
                 for batch in _batches(x_train, batch_size, transform, seed, epoch):
@@ -218,15 +234,16 @@ def fit(
                 bad = run.not_finite()
                 if bad is not None:
                     raise _not_finite(f"parameter {bad!r}: not finite", run, keeper)
+                from_main(run.buffers().values())
                 valid = None if x_valid is None else _validate(program, x_valid, seed)
                 run.record(Epoch(epoch + 1, run.step, train, valid, rate, beta), patience is not None)
                 show.set_postfix({"ELBO": f"{train if valid is None else valid:.2f}"}, refresh=False)
-                if history_path is not None:
+                if history_path is not None and is_main():
                     with Path(history_path).open("a", encoding="utf-8") as log:
                         log.write(History(tuple(run.epochs[-1:])).jsonl())
-                if keeper is not None and keeper.due():
+                if keeper is not None and is_main() and keeper.due():
                     save(keeper, run)
-        if keeper is not None:
+        if keeper is not None and is_main():
             save(keeper, run)
         if patience is not None:
             run.restore_best()
@@ -236,9 +253,9 @@ def fit(
 def _added(losses: list[torch.Tensor], run: Run, keeper: Keeper | None) -> float:
     """The sum of losses, which are taken out of the list and counted as steps; raises if one is not finite.
 
-    A device is waited for once for all of them.
+    A device, and other processes, are waited for once for all of them.
     """
-    values = torch.stack(losses).tolist() if losses else []
+    values = total(torch.stack(losses)).tolist() if losses else []
     losses.clear()
     for loss in values:
         run.step += 1
@@ -249,7 +266,7 @@ def _added(losses: list[torch.Tensor], run: Run, keeper: Keeper | None) -> float
 
 def elbo(program: Program, x: Data, *, seed: int = 0) -> float:
     """The plain ELBO of ``x``, one sample a datum, mean over data in nats: the figure that training watches."""
-    return _validate(program, x, seed)
+    return _mean_elbo(program, x, seed, World())
 
 
 def _not_finite(what: str, run: Run, keeper: Keeper | None) -> NonFiniteError:
@@ -292,11 +309,19 @@ def _transformed(batch: Data, transform: Transform | None, generator: torch.Gene
 
 
 def _validate(program: Program, x: Data, seed: int) -> float:
+    """`elbo`, by all processes."""
+    return _mean_elbo(program, x, seed, world())
+
+
+def _mean_elbo(program: Program, x: Data, seed: int, ours: World) -> float:
     n = num_data(x)
-    total = 0.0
+    starts = range(0, n, _VALIDATION_CHUNK)
+    sums = torch.zeros(len(starts), dtype=torch.float64)
     with torch.no_grad(), rng.forked(device_of(x)):
-        for i, start in enumerate(range(0, n, _VALIDATION_CHUNK)):
+        for i, start in enumerate(starts):
+            if i % ours.size != ours.rank:
+                continue
             rng.reseed(device_of(x), seed, "validation", i)
             chunk = take(x, slice(start, start + _VALIDATION_CHUNK))
-            total += float(program.log_weights(chunk, 1, seed=None, check=False).sum())
-    return total / n
+            sums[i] = program.log_weights(chunk, 1, seed=None, check=False).sum()
+    return sum((total(sums) if ours.size > 1 else sums).tolist()) / n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,14 +15,27 @@ from torch import Tensor
 
 from ppl_vae.checkpoint import Keeper, under
 from ppl_vae.compiled.losses import TrainingLoss
+from ppl_vae.distributed import GradientSum, world
 from ppl_vae.errors import InputError
 from ppl_vae.history import Epoch, History
 from ppl_vae.modes import in_mode
-from ppl_vae.program import Data, Program, num_data
+from ppl_vae.program import Data, Program, num_data, take
 from ppl_vae.training.optimiser import OptimiserFactory, SharedOptim
 
 Step = Callable[[Data], Tensor]
 """Takes a step on a batch; returns its loss, summed over the batch: a float64 scalar, not yet looked at."""
+
+
+class _Together(SharedOptim):
+    """Steps by gradients that are summed over all processes, which so stay alike."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
+        super().__init__(optimiser, clip_norm)
+        self._sum = GradientSum(self._parameters)
+
+    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
+        self._sum()
+        super().__call__(params, *args, **kwargs)
 
 
 class Run:
@@ -36,13 +49,14 @@ class Run:
         if not self.parameters:
             raise InputError("target", "a program with at least one trainable parameter", "none")
         self.optimiser = factory(list(self.parameters.values()), lr)
-        self.optim = SharedOptim(self.optimiser, clip_norm)
+        self.optim = (SharedOptim if world().size == 1 else _Together)(self.optimiser, clip_norm)
         self.step = 0
         self.epochs: list[Epoch] = []
         self.wait = 0
         self.best: dict[str, torch.Tensor] | None = None
         self.best_epoch: int | None = None
         self._losses: dict[str, TrainingLoss] = {}
+        self._nothing = torch.zeros((), dtype=torch.float64)
 
     def training_mode(self) -> AbstractContextManager[None]:
         """Put a program that is in evaluation mode, as a loaded one is, into training mode for a while.
@@ -61,6 +75,12 @@ class Run:
             level: one of `ppl_vae.compiled.LEVELS`; at "plain" it is Pyro's own SVI that steps.
             batch_size: of nearly all batches: a compiler is not started for others.
         """
+        share = world().share(batch_size)
+        batch_size = share.stop - share.start
+        # Where `by_svi` and `by_graph` return their losses.
+        self._nothing = self._nothing.to(
+            "cpu" if level == "plain" else next(iter(self.parameters.values())).device
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         if level == "plain":
@@ -89,17 +109,27 @@ class Run:
         return by_graph
 
     def advance(self, step: Step, batch: Data) -> Tensor:
-        """Take a step; the loss, summed over the batch, not yet looked at."""
-        return step(batch)
+        """Take a step; the loss, summed over the batch (this process's share of it), not yet looked at."""
+        ours = world()
+        if ours.size == 1:
+            return step(batch)
+        share = ours.share(num_data(batch))
+        if share.start == share.stop:  # the others' gradients are stepped by, here too
+            self.optim(())
+            return self._nothing
+        return step(take(batch, share))
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Parameters (unconstrained) and the buffers of the program's modules, by name; not copies."""
-        buffers = {
+    def buffers(self) -> dict[str, Tensor]:
+        """The buffers of the program's modules, by name; not copies."""
+        return {
             f"buffer/{i}/{name}": value
             for i, module in enumerate(self.program.modules)
             for name, value in module.named_buffers()
         }
-        return {f"param/{name}": value for name, value in self.parameters.items()} | buffers
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Parameters (unconstrained) and the buffers of the program's modules, by name; not copies."""
+        return {f"param/{name}": value for name, value in self.parameters.items()} | self.buffers()
 
     def shapes(self) -> dict[str, list[Any]]:
         """The shape and the dtype of everything in `state`, in JSON's types."""

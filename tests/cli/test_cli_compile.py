@@ -1,6 +1,7 @@
 """--compile: what the library is told, what is recorded, and what is said of the cost."""
 
 import logging
+from functools import wraps
 from importlib import import_module
 
 import pytest
@@ -31,6 +32,7 @@ def told(monkeypatch):
         module = import_module(f"ppl_vae.{room}")
         original = getattr(module, name)
 
+        @wraps(original)  # the command line looks up its defaults
         def run(*args, **kwargs):
             heard.append(kwargs.pop("compile", "nothing"))
             return original(*args, compile=False, **kwargs)
@@ -77,7 +79,7 @@ def test_estimators_are_told(call, trained, tmp_path, told, method):
 
 
 def test_quadrature_has_nothing_to_compile(call, trained, tmp_path):
-    line = ["evidence", trained, "--method", "quadrature", "--nodes", "8", *EVIDENCE]
+    line = ["evidence", trained, "--method", "quadrature", "--nodes", "16", *EVIDENCE]
     assert call(*line, "--out", tmp_path / "a", "--compile", "no").status == 0
 
 
@@ -99,17 +101,17 @@ def test_the_demo_passes_it_on(call, tmp_path, told):
 def compiling(times, found):
     """A stand-in for `training.fit`'s inside that compiles."""
 
-    def run(*_, **__):
+    def run(*args, **kwargs):
         for _ in range(times):
             logger.info("captured", extra={"deed": "captured", "seconds": 1.0, "found": False})
             logger.info("compiled", extra={"deed": "compiled", "seconds": 2.0, "found": found})
-        return run.fit(*_, **__)
+        return run.fit(*args, **kwargs)
 
     return run
 
 
 @pytest.mark.parametrize(
-    ("times", "found", "said"),
+    ("times", "found", "line"),
     [
         (0, False, ""),
         (1, False, "compiled in 3.0 s (kept on disk for the next run)\n"),
@@ -117,7 +119,7 @@ def compiling(times, found):
         (1, True, "compiled in 3.0 s (found on disk)\n"),
     ],
 )
-def test_the_cost_is_said_once(call, tmp_path, monkeypatch, times, found, said):
+def test_the_cost_is_said_once(call, tmp_path, monkeypatch, times, found, line):
     from ppl_vae import training
 
     stand_in = compiling(times, found)
@@ -126,7 +128,7 @@ def test_the_cost_is_said_once(call, tmp_path, monkeypatch, times, found, said):
     level = logger.level
     result = call("train", *TINY, "--out", tmp_path / "run")
     assert result.status == 0
-    assert result.err == said
+    assert result.err == line
     assert logger.level == level
     assert not logger.handlers
 

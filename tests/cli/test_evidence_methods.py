@@ -142,7 +142,7 @@ def test_same_numbers_as_the_library(call, trained, tmp_path, name):
     assert summary["cost"] == {"densities": expected.cost.density, "gradients": expected.cost.gradient}
     if recorded is not None:
         marker = yaml.safe_load((out / "evidence.yaml").read_text())
-        common = ("run", "method", "seed", "split", "subset", "subset_seed", "threads", "device")
+        common = ("run", "method", "seed", "split", "subset", "subset_seed", "compile", "threads", "device")
         assert {k: v for k, v in marker.items() if k not in common and "sha256" not in k} == recorded
     # Once more, with only pictures left to draw.
     before = snapshot(out)
@@ -153,7 +153,7 @@ def test_same_numbers_as_the_library(call, trained, tmp_path, name):
 
 
 def test_the_default_is_plain_importance_sampling(call, trained, tmp_path):
-    """And its folder is that of before there were methods, down to the marker's keys."""
+    """And its folder is that of before there were methods, down to the marker's keys (but for --compile)."""
     plain, said = tmp_path / "plain", tmp_path / "said"
     assert call("evidence", trained, "--subset", "3", "--num-samples", "64", "--out", plain).status == 0
     words = ["--method", "importance", "--draws", "iid", "--proposal", "guide", "--prior-draws", "0"]
@@ -162,7 +162,9 @@ def test_the_default_is_plain_importance_sampling(call, trained, tmp_path):
     )
     assert snapshot(plain) == snapshot(said)
     marker = yaml.safe_load((plain / "evidence.yaml").read_text())
-    known = "run method num_samples seed split subset subset_seed threads device model_sha256 data_sha256"
+    known = (
+        "run method num_samples seed split subset subset_seed compile threads device model_sha256 data_sha256"
+    )
     assert list(marker) == known.split()
     assert {path.name for path in plain.glob("*.png")} == {CURVE, GAP}
 
@@ -251,6 +253,7 @@ def test_options_belong_to_methods(call, trained, tmp_path):
         "num_islands": "2",
         "start": "guide",
         "schedule": "linear",
+        "precision": "full",
         "nodes": "16",
         "rule": "adaptive",
     }
