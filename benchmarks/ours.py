@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -121,8 +122,16 @@ def annealed(
 
 
 def distributed_command(processes: int, num_samples: int, num_data: int) -> list[str]:
-    """HOOK: the command that does `importance` on ``num_data`` data in so many processes, `torchrun ...`.
+    """The command that does `importance` on ``num_data`` data in so many processes, each with one thread.
 
-    It stands for the whole run; `benchmarks.scaling` times it from outside. Until there is one, "n/a" is reported.
+    It stands for the whole run, start-up and compilation included; `benchmarks.scaling` times it from outside.
     """
-    raise NotImplementedError
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    ]
+    return [*command, "-m", "benchmarks.shared", str(num_samples), str(num_data)]

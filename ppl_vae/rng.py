@@ -30,18 +30,31 @@ def generator(seed: int, purpose: str, index: int = 0, device: torch.device | st
     return torch.Generator(device).manual_seed(derive(seed, purpose, index))
 
 
+State = tuple[torch.Tensor, torch.Tensor | None]
+"""Torch's global random state: the CPU's, and a GPU's."""
+
+
+def state(device: torch.device | str = "cpu") -> State:
+    """Torch's global random state, of the CPU and of ``device``."""
+    device = torch.device(device)
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_state(value: State, device: torch.device | str = "cpu") -> None:
+    """Put back what `state` returned for ``device``."""
+    torch.set_rng_state(value[0])
+    if value[1] is not None:
+        torch.cuda.set_rng_state(value[1], torch.device(device))
+
+
 @contextmanager
 def forked(device: torch.device | str = "cpu") -> Iterator[None]:
     """Put torch's global random state (of the CPU and of ``device``) back on the way out."""
-    device = torch.device(device)
-    cpu_state = torch.get_rng_state()
-    cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    before = state(device)
     try:
         yield
     finally:
-        torch.set_rng_state(cpu_state)
-        if cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state, device)
+        set_state(before, device)
 
 
 def reseed(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> None:

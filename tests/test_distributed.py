@@ -153,6 +153,7 @@ def test_evidence_is_that_of_one_process_to_the_last_bit(tmp_path):
         pv.evidence.engine.level_for = original
 
 
+@pytest.mark.slow
 def test_three_processes(tmp_path):
     """A number that does not divide the blocks, at the level at which nothing is captured."""
     done("evidence", tmp_path, processes=3)
@@ -167,8 +168,8 @@ def test_three_processes(tmp_path):
 def test_training(tmp_path, monkeypatch):
     """All processes end with the same parameters; where draws do not matter, with those of one process.
 
-    The VAE's own draws differ from one process's: its ELBO after 3 epochs has a spread of about 0.15 nats over seeds
-    (measured, 8 seeds of one process), and is asked to be within 1 nat, so that this fails once in 1e6 at most.
+    The VAE's own draws differ from one process's: its ELBO after 3 epochs has a standard deviation of 0.053 nats over
+    seeds (measured, 8 seeds of one process), so that two runs are 0.375 apart, 5 of their difference's, once in 1e6.
     """
     done("training", tmp_path)
     monkeypatch.setattr("ppl_vae.training.loop.level_for", None)  # put back afterwards
@@ -185,8 +186,8 @@ def test_training(tmp_path, monkeypatch):
         for name, value in alone.items():
             torch.testing.assert_close(pixels[0][name], value, rtol=1e-9, atol=1e-9)
         elbos = vaes[0].pop("elbos")
-        assert elbos[-1, 1] > elbos[0, 1] + 0.5
-        assert abs(float(elbos[-1, 1]) - history[-1].valid_elbo) < 1
+        assert elbos[-1, 1] > elbos[0, 1] + 0.05
+        assert abs(float(elbos[-1, 1]) - history[-1].valid_elbo) < 0.375
         assert len((tmp_path / level / "history.jsonl").read_text().splitlines()) == 3
         assert not list((tmp_path / level).glob("*.rank*"))
     for rank in (0, 1):
@@ -221,7 +222,7 @@ def test_an_error_in_one_process_ends_all(tmp_path, what):
 
 TINY = "--latent-dim 2 --hidden 8 --epochs 2 --batch-size 64 --threads 1"
 TRAIN = ["train", "--data", "digits", *TINY.split()]
-ANNEALED = ["--method", "annealed", "--num-chains", "300", "--compile", "no", "--threads", "1"]
+ANNEALED = ["--method", "annealed", "--num-chains", "300", "--threads", "1"]
 
 OWN = '''
 import os

@@ -122,7 +122,14 @@ class Function:
         return key, self.cache.get(key)
 
     def make(self, key: Hashable, given: Tensors) -> tuple[Tensors, Entry]:
-        """Run the program, and capture it: the program's outputs, and an entry that agrees with it."""
+        """Run the program, and capture it: the outputs, and an entry that agrees with the program.
+
+        The outputs are the graph's from the first call on, at the generator's state before it: in no number is then
+        which call came first (in a run that was resumed, in one process of many, in a second run of one process).
+        """
+        device = given[0].device
+        before = rng.state(device)
+        buffers = [(b, b.detach().clone()) for module in self._modules for b in module.buffers()]
         recording = Recording(self._modules)
         with recording.running():
             outputs = self.plain(*given)
@@ -153,6 +160,14 @@ class Function:
                 entry = Entry(None, guards, None, f"the graph disagrees with the program: {difference}")
         if entry.cause:
             self._falls_back(entry.cause)
+        elif not entry.mutates or {*map(id, entry.fixed)} <= {id(t) for t, _ in buffers} | {
+            *map(id, self._leaves)
+        }:
+            with torch.no_grad():
+                for buffer, value in buffers if entry.mutates else ():
+                    buffer.copy_(value)
+            rng.set_state(before, device)
+            outputs = self._graph(entry, given, self.level, None)
         self._checked.add((entry, self.level))
         self.cache.put(key, entry)
         return outputs, entry

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from pyro.infer import (
     ELBO,
-    EnergyDistance,
     JitTrace_ELBO,
     JitTraceEnum_ELBO,
     JitTraceGraph_ELBO,
@@ -48,7 +47,6 @@ Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Applied to every batch of training data: ``(x, generator) -> x``, such as `ppl_vae.data.binarise`."""
 
 _UNFIT = (JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO, ReweightedWakeSleep)
-_JOINT = (EnergyDistance, Trace_MMD)  # no sums over data: a batch's is not that of its parts
 _LOOK = 64  # steps after which losses are looked at
 _VALIDATION_CHUNK = 2000  # data a pass: the noise of validation belongs to chunks of this size
 
@@ -139,7 +137,7 @@ def fit(
         # Jit objectives read Pyro's global store; wake-sleep has two losses, for two optimisers.
         expected = "an ELBO with one loss that is not jitted, such as Trace_ELBO()"
         raise InputError("objective", expected, type(objective).__name__)
-    if isinstance(objective, _JOINT) and world().size > 1:
+    if isinstance(objective, Trace_MMD) and world().size > 1:  # a batch's is not the sum of its parts'
         expected = "an ELBO that is a sum over data, in more than one process"
         raise InputError("objective", expected, type(objective).__name__)
     if clip_norm is not None:
