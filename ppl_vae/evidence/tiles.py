@@ -44,12 +44,14 @@ class Tiles:
         """Tiles for a program with ``width`` numbers for each sample of a datum.
 
         About a million numbers a pass on a CPU: small enough for its caches, large enough that Pyro's cost for
-        each pass is lost in the arithmetic. A GPU wants more at a time.
+        each pass is lost in the arithmetic. A GPU wants more at a time. Blocks are as equal as can be, since each
+        kind of pass that there is has to be compiled.
         """
         pairs = min(max(numbers_in_pass(device) // max(width, 1), 256), 2**16)
         # The sums keep the largest of a datum's weights, O(sqrt(S)): on a CPU few enough data for that to be little.
         data = min(num_data, max(1, pairs // _SAMPLES), num_data if device.type == "cuda" else _DATA)
-        samples = max(_SAMPLES, pairs // data // _SAMPLES * _SAMPLES)
+        data = math.ceil(num_data / math.ceil(num_data / data))  # blocks as equal as can be
+        samples = max(_SAMPLES, round(pairs / data / _SAMPLES) * _SAMPLES)
         return cls(num_data, num_samples, data, min(samples, num_samples))
 
     @property

@@ -56,7 +56,9 @@ def test_the_target_is_met_with_few_samples_for_the_easy():
     assert e.num_samples == e.draws.max()
     assert (e.density_evals == 512 + e.draws).all()
     hard = exact.x[:, 1] > 1.2
-    assert e.draws[hard].double().mean() > 5 * e.draws[~hard].double().mean()
+    assert (
+        e.draws[hard].double().mean() > 4 * e.draws[~hard].double().mean()
+    )  # the easy get no less than FEWEST
     wrong = (e.log_evidence - exact.log_evidence).abs() > 4.5 * e.stderr.clamp(min=1e-12)
     assert not wrong.any()
     # All data at the number that the hardest needs would have cost this many times as much.

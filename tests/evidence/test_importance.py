@@ -73,11 +73,11 @@ def test_the_chunk_size_changes_no_bit(num_samples):
 def test_real_tiles_too():
     """With the tiles that are used in earnest: more than one block of data, more than one tile of samples."""
     x = data(1100)
-    tiles = Tiles.plan(1100, 300, 5, x.device)
+    tiles = Tiles.plan(1100, 700, 5, x.device)
     assert tiles.blocks > 1
     assert tiles.tiles > 1
-    whole = importance(program(), x, 300)
-    assert identical(importance(program(), x, 300, chunk_size=10**9), whole)
+    whole = importance(program(), x, 700)
+    assert identical(importance(program(), x, 700, chunk_size=10**9), whole)
 
 
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17])
@@ -115,10 +115,11 @@ def test_plan_covers_every_pair_once(num_data, num_samples, width):
         assert sum(sizes) == num_samples
         assert all(size == tiles.samples for size in sizes[:-1])
         assert 0 < sizes[-1] <= tiles.samples
+        assert min(map(len, rows)) >= tiles.data - tiles.blocks  # as equal as can be
         assert tiles.samples % 64 == 0 or tiles.samples == num_samples
-        # No more than a pass can hold: 64 samples of one datum are the least there is.
+        # About what a pass can hold (samples are rounded to 64, up as well as down); the least are 64 of one datum.
         numbers = 2**25 if device == "cuda" else 2**20
-        assert tiles.data * tiles.samples * width <= max(numbers, 64 * 4 * width)
+        assert tiles.data * tiles.samples * width <= max(1.5 * numbers, 64 * 4 * width)
 
 
 @given(
