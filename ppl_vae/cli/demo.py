@@ -103,7 +103,9 @@ def in_words(evidence: Evidence) -> str:
     elif trusted > 0.5:
         verdict = "Yes, on the whole"
     else:
-        verdict = "Mostly as a lower bound: few of the digits have weights with a light tail"
+        verdict = (
+            "The estimate yes, its error with care: the tails of most digits' weights come close to too heavy"
+        )
     return (
         f"What is log p(x)? {mean.value:.2f} nats a digit, averaged over {len(evidence)} test digits; "
         f"± {mean.mc_stderr:.2g} from the {evidence.num_samples} samples, "
