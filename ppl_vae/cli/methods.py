@@ -91,8 +91,8 @@ def check(settings: dict[str, Any], table: Table) -> None:
     there = [name for name in _all(table) if settings[name] is not None]
     check_numbers(settings, counts=[name for name in there if name in _COUNTS])
     check_numbers(settings, rates=[name for name in there if name == "target_stderr"])
+    from ppl_vae.compiled.densities import STARTS
     from ppl_vae.compiled.precision import PRECISIONS
-    from ppl_vae.evidence.bridge import STARTS
     from ppl_vae.evidence.importance import DRAWS
     from ppl_vae.evidence.probe import check_prior_draws
     from ppl_vae.evidence.quadrature import RULES

@@ -65,12 +65,7 @@ def by_onednn(graph: fx.Graph) -> None:
         graph.erase_node(last)
         if activation is not None:
             graph.erase_node(node)
-        if (
-            right is not node
-            and isinstance(right, fx.Node)
-            and not right.users
-            and right.op == "call_function"
-        ):
+        if not right.users and right.op == "call_function":
             graph.erase_node(right)
 
 

@@ -11,11 +11,12 @@ from torch import Generator, Tensor
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import under
+from ppl_vae.compiled.densities import STARTS
 from ppl_vae.compiled.effort import Compile, Effort
 from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import tempering
-from ppl_vae.evidence.bridge import STARTS, Bridge, Point
+from ppl_vae.evidence.bridge import Bridge, Point
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.hmc import HMC, Chains, Transition
 from ppl_vae.evidence.increments import Increments

@@ -13,12 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.compiled.densities import LogJoint
+from ppl_vae.compiled.densities import STARTS, LogJoint
 from ppl_vae.compiled.execution import current_level
 from ppl_vae.errors import check_one_of
 from ppl_vae.program import Coordinates, Data, Program
-
-STARTS = ("guide", "prior")
 
 
 class Point(NamedTuple):

@@ -34,9 +34,8 @@ def scrambled(
     that z = F^-1(u), F the guide's distribution function, is a draw of the guide, and the mean of n weights is unbiased
     for p(x). R scramblings are independent of one another, so the mean of their R estimates is unbiased, too, and
     their spread is its error; or what the guide is short of where none of S points may go, if that is more (see
-    `outskirts`). For smooth
-    weights it falls with n nearly as n**-1.5, where independent draws have n**-0.5; weights that depend on many latents
-    at once, or jump, gain less, and lose nothing that matters.
+    `outskirts`). For smooth weights it falls with n nearly as n**-1.5, where independent draws have n**-0.5; weights
+    that depend on many latents at once, or jump, gain less, and lose nothing that matters.
 
     Every datum has digital shifts of its own, so the errors of no two data are correlated.
 
