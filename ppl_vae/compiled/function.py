@@ -95,12 +95,13 @@ class Function:
         return self.run(key, entry, given, None)
 
     def bind(self, *given: Tensor) -> Bound:
-        """The function with arguments that stay: what follows from them alone is computed once.
+        """The function with arguments that stay: what follows from them alone is computed once, guards looked at once.
 
-        Nothing of the program may change while a binding is in use.
+        Nothing of the program may change while a binding is in use; where all arguments are new in each call, numbers
+        may (an optimiser's steps).
 
         Args:
-            given: all arguments that are not `varying`.
+            given: all arguments that are not `varying`; none where all are.
         """
         return Bound(self, given)
 
@@ -224,7 +225,7 @@ class Function:
         inputs = [*head, *(given[i] for i in late)]
         run = entry.runner(level, inputs)
         with torch.no_grad():
-            if any(world()[-2]):
+            if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
                 with torch.autocast(given[0].device.type, enabled=False):  # the graph has its casts in it
                     return run(inputs)
             return run(inputs)
@@ -247,19 +248,21 @@ class Bound:
         function = self._function
         if function.level == "plain":
             return function.plain(*self._all(varying))
-        kind = (tuple((t.shape, t.stride(), t.dtype) for t in varying), world())
+        kind = (signature(varying), world())
         if self._last is None or self._last[0] != kind or self._last[2].dropped:
             given = self._all(varying)
             key, entry = function.find(given)
             if entry is None:
                 return function.make(key, given)[0]
-            head = None if entry.cause else entry.bind(self._given)
+            head = None if entry.cause or function.varying is None else entry.bind(self._given)
             self._last = (kind, key, entry, head)
         _, key, entry, head = self._last
         return function.run(key, entry, self._all(varying), head)
 
     def _all(self, varying: Tensors) -> list[Tensor]:
-        places = self._function.varying or ()
+        places = self._function.varying
+        if places is None:
+            return [*varying]
         given, new = iter(self._given), iter(varying)
         return [next(new) if i in places else next(given) for i in range(len(self._given) + len(varying))]
 

@@ -13,7 +13,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor
 
 from ppl_vae.compiled.densities import flatten, unflatten
-from ppl_vae.compiled.function import Function
+from ppl_vae.compiled.function import Bound, Function
 from ppl_vae.compiled.gradients import by_leaf, plain, traced, unvalidated
 from ppl_vae.compiled.objectives import losses_of, no_form
 from ppl_vae.program import Data, Program
@@ -61,17 +61,16 @@ class TrainingLoss:
             beta: the weight of the latent terms (KL warm-up); an input of the graph, so any value runs the same one.
         """
         names, given = flatten(x)
-        function = self._functions.get(names)
-        if function is None:
-            function = self._functions[names] = self._function(names)
-        outputs = function(*given, self._weight(beta, given[0].device))
-        return outputs[0], by_leaf(outputs, self.leaves)
+        return self._run(self._named(names), given, beta)
+
+    def bind(self) -> BoundLoss:
+        """The same for calls between which nothing of the program changes but the numbers in its tensors: an epoch."""
+        return BoundLoss(self)
 
     def agree(self, x: Data, beta: float = 1.0) -> bool:
         """Whether graph and program agree on a batch; False where there is no graph."""
         names, given = flatten(x)
-        function = self._functions.get(names) or self._functions.setdefault(names, self._function(names))
-        return function.agree(*given, self._weight(beta, given[0].device))
+        return self._named(names).agree(*given, self._weight(beta, given[0].device))
 
     def cause(self, x: Data) -> str:
         """Why Pyro itself ran in the last call for batches like ``x``; empty if it did not."""
@@ -84,6 +83,16 @@ class TrainingLoss:
             self._beta_value = float(beta)
             self._beta = torch.tensor(self._beta_value, dtype=torch.float64, device=device)
         return self._beta
+
+    def _run(self, function: Function | Bound, given: list[Tensor], beta: float) -> tuple[Tensor, Gradients]:
+        outputs = function(*given, self._weight(beta, given[0].device))
+        return outputs[0], by_leaf(outputs, self.leaves)
+
+    def _named(self, names: tuple[str, ...]) -> Function:
+        function = self._functions.get(names)
+        if function is None:
+            function = self._functions[names] = self._function(names)
+        return function
 
     def _function(self, names: tuple[str, ...]) -> Function:
         program, objective, leaves = self.program, self.objective, self.leaves
@@ -120,6 +129,22 @@ class TrainingLoss:
             shuffle=shuffle,
             level=self.level,
         )
+
+
+class BoundLoss:
+    """A `TrainingLoss` that looks at the program once; see `TrainingLoss.bind`."""
+
+    def __init__(self, loss: TrainingLoss) -> None:
+        self._loss = loss
+        self._bound: dict[tuple[str, ...], Bound] = {}
+
+    def __call__(self, x: Data, beta: float = 1.0) -> tuple[Tensor, Gradients]:
+        """As `TrainingLoss`."""
+        names, given = flatten(x)
+        bound = self._bound.get(names)
+        if bound is None:
+            bound = self._bound[names] = self._loss._named(names).bind()
+        return self._loss._run(bound, given, beta)
 
 
 def scaled(fn: Callable[..., Any], beta: Tensor) -> Callable[..., Any]:

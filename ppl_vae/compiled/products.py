@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, fx
 
 _MACHINES = ("x86_64", "AMD64")
+_SMALL = 4e6
+"""Operations below which a product stays torch's: oneDNN takes ten microseconds to start one, MKL three."""
 _ACTIVATIONS = {
     torch.ops.aten.tanh.default: "tanh",
     torch.ops.aten.relu.default: "relu",
@@ -52,13 +54,14 @@ def by_onednn(graph: fx.Graph) -> None:
             bias, (left, right) = None, node.args[:2]
         else:
             continue
-        if not (_matrix(left) and _matrix(right) and _matrix(node)):
+        if not (_matrix(left) and _matrix(right) and _matrix(node)) or _operations(left, node) < _SMALL:
             continue
         users = list(node.users)
         activation = users[0] if len(users) == 1 and users[0].target in _ACTIVATIONS else None
         name = _ACTIVATIONS[activation.target] if activation is not None else "none"
         with graph.inserting_before(node):
-            new = graph.call_function(linear, (left, _transposed(graph, right), bias, name, [], ""))
+            factor = _in_rows(graph, left)
+            new = graph.call_function(linear, (factor, _transposed(graph, right), bias, name, [], ""))
         last = node if activation is None else activation
         new.meta = dict(last.meta)
         last.replace_all_uses_with(new)
@@ -94,6 +97,22 @@ def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
     new = graph.call_function(torch.ops.aten.t.default, (node,))
     new.meta = {"val": node.meta["val"].t()}
     return new
+
+
+def _in_rows(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """A left factor as oneDNN wants it. It would copy a transposed one; inductor writes it so where it is made."""
+    if node.target is not torch.ops.aten.t.default:
+        return node
+    new = graph.call_function(
+        torch.ops.aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
+    )
+    new.meta = {"val": torch.empty_like(node.meta["val"], memory_format=torch.contiguous_format)}
+    return new
+
+
+def _operations(left: fx.Node, product: fx.Node) -> int:
+    rows, columns = product.meta["val"].shape
+    return int(2 * rows * columns * left.meta["val"].shape[1])
 
 
 def _matrix(node: Any) -> bool:

@@ -14,7 +14,7 @@ from pyro.infer import ELBO, SVI
 from torch import Tensor
 
 from ppl_vae.checkpoint import Keeper, under
-from ppl_vae.compiled.losses import TrainingLoss
+from ppl_vae.compiled.losses import BoundLoss, TrainingLoss
 from ppl_vae.distributed import GradientSum, world
 from ppl_vae.errors import InputError
 from ppl_vae.history import Epoch, History
@@ -32,6 +32,7 @@ class _Together(SharedOptim):
     def __init__(self, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
         super().__init__(optimiser, clip_norm)
         self._sum = GradientSum(self._parameters)
+        self._direct = False
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         self._sum()
@@ -94,16 +95,16 @@ class Run:
 
             return by_svi
 
-        leaves = tuple(self.parameters.values())
+        bound: dict[str, BoundLoss] = {}
 
         def by_graph(batch: Data) -> Tensor:
             own = level if num_data(batch) == batch_size else "captured"
-            if own not in self._losses:
-                self._losses[own] = TrainingLoss(self.program, self.parameters, objective, level=own)
-            loss, gradients = self._losses[own](batch, beta)
-            for leaf, gradient in zip(leaves, gradients, strict=True):
-                leaf.grad = gradient
-            self.optim(leaves)
+            if own not in bound:
+                if own not in self._losses:
+                    self._losses[own] = TrainingLoss(self.program, self.parameters, objective, level=own)
+                bound[own] = self._losses[own].bind()
+            loss, gradients = bound[own](batch, beta)
+            self.optim.step(gradients)
             return loss
 
         return by_graph
