@@ -55,35 +55,51 @@ def compiled(graph: Graph, example: Sequence[Tensor]) -> Runner:
     Raises:
         RuntimeError: where there is no compiler, or inductor fails; the message is the cause, in one line.
     """
+    on_cpu = all(t.device.type == "cpu" for t in example)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Here, since importing inductor takes as long as importing torch.
-            from torch._inductor.compile_fx import compile_fx
-            from torch._subclasses.fake_tensor import FakeTensorMode
-            from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-            patches = {
-                "fallback_random": True,  # torch's own generator, in the program's order
-                "fx_graph_cache": True,
-                "pattern_matcher": False,  # its patterns of oneDNN products want weights that never change
-                "cpp.threads": torch.get_num_threads(),
-            }
-            # Inductor's cache on disk wants a shape environment, though no shape here is a symbol.
-            fake = FakeTensorMode(shape_env=ShapeEnv())
-            inputs = [fake.from_tensor(t.detach(), static_shapes=True) for t in example]
-            module = fx.GraphModule(dict(graph.constants), _faster(graph.graph))
-            with tracing(TracingContext(fake)), direct_products():
-                run: Any = compile_fx(_own_draws(module), inputs, config_patches=patches)
+        run = _by_inductor(graph, example, cpp_wrapper=on_cpu)
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise RuntimeError(f"{type(error).__name__}: {lines[0]}") from error
+        if not on_cpu:
+            raise _in_a_line(error) from error
+        try:
+            run = _by_inductor(graph, example, cpp_wrapper=False)
+        except Exception as again:
+            raise _in_a_line(again) from again
 
     def boxed(inputs: list[Tensor]) -> Sequence[Any]:
         result: Sequence[Any] = run(*inputs)
         return result
 
     return boxed
+
+
+def _by_inductor(graph: Graph, example: Sequence[Tensor], *, cpp_wrapper: bool) -> Any:
+    """What inductor makes of a graph; with ``cpp_wrapper``, kernels are called from C++, which costs less a call."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Here, since importing inductor takes as long as importing torch.
+        from torch._inductor.compile_fx import compile_fx
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+        patches = {
+            "fallback_random": True,  # torch's own generator, in the program's order
+            "fx_graph_cache": True,
+            "pattern_matcher": False,  # its patterns of oneDNN products want weights that never change
+            "cpp.threads": torch.get_num_threads(),
+            "cpp_wrapper": cpp_wrapper,
+        }
+        # Inductor's cache on disk wants a shape environment, though no shape here is a symbol.
+        fake = FakeTensorMode(shape_env=ShapeEnv())
+        inputs = [fake.from_tensor(t.detach(), static_shapes=True) for t in example]
+        module = fx.GraphModule(dict(graph.constants), _faster(graph.graph))
+        with tracing(TracingContext(fake)), direct_products():
+            return compile_fx(_own_draws(module), inputs, config_patches=patches)
+
+
+def _in_a_line(error: Exception) -> RuntimeError:
+    lines = str(error).strip().splitlines() or [""]
+    return RuntimeError(f"{type(error).__name__}: {lines[0]}")
 
 
 def _faster(graph: fx.Graph) -> fx.Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -22,17 +22,17 @@ class Execution:
 
     Args:
         level: one of `backend.LEVELS`.
-        tile: data and samples of the passes that nearly all of the run consists of. Where others are smaller, such as
-            the last, a compiler is not started for them, and their graph is run as it is.
+        tiles: data and samples of the passes that nearly all of the run consists of. For others, such as a smaller one
+            at the end, a compiler is not started, and their graph is run as it is.
     """
 
-    def __init__(self, level: str, tile: tuple[int, int] | None = None) -> None:
-        self.level, self.tile = check_one_of("level", level, LEVELS), tile
+    def __init__(self, level: str, tiles: Collection[tuple[int, int]] = ()) -> None:
+        self.level, self.tiles = check_one_of("level", level, LEVELS), tiles
         self._weights: dict[tuple[int, int, str], LogWeights] = {}
 
     def level_of(self, data: int, samples: int) -> str:
         """The level of a pass of so many data and samples."""
-        return "captured" if self.level == "compiled" and (data, samples) != self.tile else self.level
+        return "captured" if self.level == "compiled" and (data, samples) not in self.tiles else self.level
 
     def log_weights(self, program: Program, data: int, num_samples: int) -> LogWeights:
         """The log weights of a program; it has to live as long as the run."""
@@ -48,12 +48,12 @@ _current: ContextVar[Execution | None] = ContextVar("execution", default=None)
 @contextmanager
 def executing(
     level: str,
-    tile: tuple[int, int] | None = None,
+    tiles: Collection[tuple[int, int]] = (),
     precision: str = FULL,
     device: torch.device | None = None,
 ) -> Iterator[Execution]:
     """Run programs at ``level`` inside; arguments as of `Execution` and of `precision.computing`."""
-    execution = Execution(level, tile)
+    execution = Execution(level, tiles)
     token = _current.set(execution)
     try:
         with computing(precision, device):

@@ -54,7 +54,10 @@ def by_onednn(graph: fx.Graph) -> None:
             bias, (left, right) = None, node.args[:2]
         else:
             continue
-        if not (_matrix(left) and _matrix(right) and _matrix(node)) or _operations(left, node) < _SMALL:
+        if not (_matrix(left) and _matrix(right) and _matrix(node)):
+            continue
+        if _operations(left, node) < _SMALL:
+            _bias_apart(graph, node, bias, left, right)
             continue
         users = list(node.users)
         activation = users[0] if len(users) == 1 and users[0].target in _ACTIVATIONS else None
@@ -97,6 +100,18 @@ def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
     new = graph.call_function(torch.ops.aten.t.default, (node,))
     new.meta = {"val": node.meta["val"].t()}
     return new
+
+
+def _bias_apart(graph: fx.Graph, node: fx.Node, bias: fx.Node | None, left: fx.Node, right: fx.Node) -> None:
+    """A small product without its bias, which inductor adds in the next pass; ``addmm`` copies it first."""
+    if bias is None:
+        return
+    with graph.inserting_before(node):
+        product = graph.call_function(torch.ops.aten.mm.default, (left, right))
+        new = graph.call_function(torch.ops.aten.add.Tensor, (product, bias))
+    product.meta = new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
 
 
 def _in_rows(graph: fx.Graph, node: fx.Node) -> fx.Node:

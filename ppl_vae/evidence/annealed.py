@@ -23,9 +23,11 @@ from ppl_vae.evidence.increments import Increments
 from ppl_vae.evidence.probe import DRAWS, FEW, check_prior_draws, probed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import numbers_in_pass
-from ppl_vae.evidence.tuning import Tuning, tune
+from ppl_vae.evidence.tuning import PILOT_CHAINS, Tuning, num_pilot_moves, tune
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program, Sites, device_of, num_data
+
+_LITTLE = 0.1  # share of a run below which the pilot's own kind of pass is not worth a compilation
 
 
 def annealed(
@@ -167,7 +169,11 @@ class Settings:
         moves = self.num_steps * (self.transition.densities + 3 * self.transition.gradients)
         passes = self.num_steps * (self.transition.densities + self.transition.gradients) * -(-n // size)
         effort = Effort(n * self.num_chains * moves, passes, sites.numbers_per_datum)
-        return Plan(title, size, self.num_steps, self.identity(title), effort, (size, self.num_chains))
+        shapes = [(size, self.num_chains)]
+        pilot = num_pilot_moves(self.num_steps) * PILOT_CHAINS
+        if pilot > _LITTLE * (pilot + self.num_steps * self.num_chains):
+            shapes.append((size, PILOT_CHAINS))
+        return Plan(title, size, self.num_steps, self.identity(title), effort, shapes)
 
     def identity(self, title: str) -> dict[str, Any]:
         """What tells one run from another."""

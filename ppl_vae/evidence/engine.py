@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,7 +79,7 @@ class Plan:
         units: units of work a datum, for the progress bar.
         identity: the settings that make this run this one, in JSON's types: a checkpoint of others is refused.
         effort: how much there is to do, by which ``compile="auto"`` goes; None for little.
-        tile: data and samples of one pass, where they are the same in nearly all; what is compiled is that.
+        tiles: data and samples of a pass, of those kinds that nearly all of the run consists of: they are compiled.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Plan:
     units: int
     identity: Mapping[str, Any]
     effort: Effort | None = None
-    tile: tuple[int, int] | None = None
+    tiles: Collection[tuple[int, int]] = ()
 
 
 def begin(program: Program, x: Data) -> Sites:
@@ -156,7 +156,7 @@ def drive(
     show = bar(units, plan.name, "w", unit_scale=True)
     if not progress or ours.rank:
         show.disable = True
-    with torch.no_grad(), show, rng.forked(device), executing(level, plan.tile, precision, device):
+    with torch.no_grad(), show, rng.forked(device), executing(level, plan.tiles, precision, device):
         show.update(start * plan.units)
         for index in mine[math.ceil(start / plan.block_size) :]:
             offset = index * plan.block_size

@@ -152,7 +152,7 @@ def weigh(
     identity = {"num_samples": num_samples, "estimator": sums.__name__, "proposal": repr(proposal)}
     identity |= {"prior_draws": prior_draws} if prior_draws else {}
     effort = tiles.effort(sites.numbers_per_datum)
-    plan = Plan(name, tiles.data, num_samples, identity, effort, (tiles.data, tiles.samples))
+    plan = Plan(name, tiles.data, num_samples, identity, effort, [(tiles.data, tiles.samples)])
 
     def make(block: Block) -> _Sampling:
         bound = proposal.bind(program, block.x, seed, block.index)

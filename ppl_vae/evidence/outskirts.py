@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from ppl_vae import rng
@@ -54,7 +54,7 @@ def excess_outside(
     share = torch.rand(DRAWS, n, generator=generator, dtype=torch.float64)
     strata = (torch.arange(DRAWS, dtype=torch.float64).unsqueeze(-1) + share) / DRAWS
     t = min(FEW / num_samples, 1.0) * (-_DECADES * math.log(10) * strata).exp()
-    radius = torch.from_numpy(np.sqrt(stats.chi2.isf(t.numpy(), dim)))
+    radius = torch.from_numpy(np.sqrt(2 * special.gammainccinv(dim / 2, t.numpy())))
     direction = torch.randn(DRAWS, n, dim, generator=generator, dtype=torch.float64)
     y = direction / direction.norm(dim=-1, keepdim=True) * radius.unsqueeze(-1)
     u = torch.from_numpy(special.ndtr(y.numpy())).clamp(2.0**-60, 1 - 2.0**-53)  # 0 and 1 have no draw

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from ppl_vae import files
@@ -288,10 +289,10 @@ class Evidence:
             raise InputError("level", "a number between 0 and 1", describe(level))
         width = self.stderr
         if self.basis == "weights":
-            width = width * float(stats.norm.ppf((1 + level) / 2))
+            width = width * NormalDist().inv_cdf((1 + level) / 2)
         elif self.basis == "runs":
             freedom = degrees_of_freedom(self.draws, self.ess).numpy()
-            width = width * torch.from_numpy(np.asarray(stats.t.ppf((1 + level) / 2, freedom)))
+            width = width * torch.from_numpy(np.asarray(special.stdtrit(freedom, (1 + level) / 2)))
         return self.log_evidence - width, self.log_evidence + width
 
     @property

@@ -75,6 +75,11 @@ class Tuning:
         return cls(**values)
 
 
+def num_pilot_moves(num_steps: int) -> int:
+    """The moves of a pilot for T steps."""
+    return _WARM_UP + min(max(num_steps // 2, 20), PILOT_STEPS)
+
+
 def tune(
     bridge: Bridge,
     transition: Transition,
@@ -99,7 +104,7 @@ def tune(
         reseed: sets the global generator to the stream of a number, for draws that go through Pyro.
     """
     device = bridge.coordinates.x_device
-    pilot_steps = min(max(num_steps // 2, 20), PILOT_STEPS)
+    pilot_steps = num_pilot_moves(num_steps) - _WARM_UP
     reseed(0)
     end = _scale(bridge.coordinates.draw_guide(_SCALE_DRAWS))
     start = end

@@ -8,7 +8,6 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.optim import adam as functional
 
 OptimiserFactory = Callable[[list[torch.Tensor], float], torch.optim.Optimizer]
 """``(parameters, lr) -> optimiser``."""
@@ -49,16 +48,17 @@ class SharedOptim(pyro.optim.PyroOptim):
 
 
 class Adam(torch.optim.Adam):
-    """torch's fused Adam, which also takes gradients as they are: its own `step` can cost as much as they do.
+    """torch's fused Adam, which also takes gradients as they are: its own `step` can cost half of what they do.
 
     Args:
-        parameters: in one group, all of the defaults but the learning rate.
+        parameters: in one group, with all of torch's defaults but the learning rate.
         lr: the learning rate.
     """
 
     def __init__(self, parameters: list[Tensor], lr: float) -> None:
         super().__init__(parameters, lr=lr, fused=True)
         self._lists: tuple[list[Tensor], ...] = ()
+        self._count = torch.zeros(0)
 
     def step_by(self, gradients: Sequence[Tensor | None]) -> bool:
         """`step` by these gradients, with the same numbers; False, and nothing is done, where one is None or at first.
@@ -71,21 +71,24 @@ class Adam(torch.optim.Adam):
         if len(found) < len(group["params"]) or not self._known(group["params"]):
             return False
         leaves, means, squares, steps = self._lists
-        beta1, beta2 = group["betas"]
-        options = {
-            name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize", "fused")
-        }
+        self._count += 1
         with torch.no_grad():
-            functional.adam(leaves, found, means, squares, [], steps, beta1=beta1, beta2=beta2, **options)
+            torch._fused_adam_(
+                leaves, found, means, squares, [], steps, lr=group["lr"], beta1=group["betas"][0],
+                beta2=group["betas"][1], eps=group["eps"], weight_decay=0.0, amsgrad=False, maximize=False,
+            )  # fmt: skip
         return True
 
     def _known(self, parameters: list[Tensor]) -> bool:
-        """Whether a first `step` has made the state; it is looked up anew where another was loaded."""
+        """Whether a first `step` has made the state. Counts of steps become views of one tensor, counted at once."""
         first = self.state.get(parameters[0], {})
         if not self._lists or first.get("step") is not self._lists[-1][0]:
             states = [self.state.get(parameter, {}) for parameter in parameters]
             if not all(states):
                 return False
+            self._count = torch.stack([state["step"] for state in states])
+            for state, count in zip(states, self._count, strict=True):
+                state["step"] = count
             names = ("exp_avg", "exp_avg_sq", "step")
             self._lists = (parameters, *([state[name] for state in states] for name in names))
         return True

@@ -119,7 +119,7 @@ def test_what_auto_goes_by():
 
 
 def test_only_the_usual_tile_is_compiled():
-    with executing("compiled", (64, 128)) as execution:
+    with executing("compiled", [(64, 128)]) as execution:
         assert execution.level_of(64, 128) == "compiled"
         assert execution.level_of(64, 100) == execution.level_of(10, 128) == "captured"
     with executing("compiled") as execution:
