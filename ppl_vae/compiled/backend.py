@@ -87,6 +87,7 @@ def _by_inductor(graph: Graph, example: Sequence[Tensor], *, cpp_wrapper: bool) 
             "fx_graph_cache": True,
             "pattern_matcher": False,  # its patterns of oneDNN products want weights that never change
             "cpp.threads": torch.get_num_threads(),
+            "cpp.min_chunk_size": 4096,  # for less, a second thread costs more than it does
             "cpp_wrapper": cpp_wrapper,
         }
         # Inductor's cache on disk wants a shape environment, though no shape here is a symbol.

@@ -79,11 +79,14 @@ def by_onednn(graph: fx.Graph) -> None:
 def direct_products() -> Iterator[None]:
     """Let inductor call the operation as it is: its own rule for it wants weights that never change."""
     from torch._inductor import lowering
+    from torch._inductor.ir import ExternKernel
 
     operation = torch.ops.mkldnn._linear_pointwise.default
     rules = lowering.lowerings
     before = rules.get(operation)
-    rules[operation] = lowering.fallback_handler(operation, add_to_fallback_set=False)
+    as_it_is = lowering.fallback_handler(operation, add_to_fallback_set=False)
+    # Left to itself, inductor lays a factor out as suits what makes it, and oneDNN then copies it into rows.
+    rules[operation] = lambda left, *rest: as_it_is(ExternKernel.require_contiguous(left), *rest)
     try:
         yield
     finally:
