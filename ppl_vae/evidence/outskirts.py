@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 import torch
-from scipy import special
 from torch import Tensor
 
 from ppl_vae import rng
@@ -49,6 +48,8 @@ def excess_outside(
         seed: the user's.
         index: of the block of data; it has a stream of its own.
     """
+    from scipy import special  # here, since it takes as long as all of ppl_vae to import
+
     n, device = num_data(x), device_of(x)
     generator = rng.generator(seed, "outskirts", index)
     share = torch.rand(DRAWS, n, generator=generator, dtype=torch.float64)

@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special
 from torch import Tensor
 
 from ppl_vae import files
@@ -289,8 +287,10 @@ class Evidence:
             raise InputError("level", "a number between 0 and 1", describe(level))
         width = self.stderr
         if self.basis == "weights":
-            width = width * NormalDist().inv_cdf((1 + level) / 2)
+            width = width * float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
         elif self.basis == "runs":
+            from scipy import special  # here, since it takes as long as all of ppl_vae to import
+
             freedom = degrees_of_freedom(self.draws, self.ess).numpy()
             width = width * torch.from_numpy(np.asarray(special.stdtrit(freedom, (1 + level) / 2)))
         return self.log_evidence - width, self.log_evidence + width

@@ -9,7 +9,6 @@ import torch
 from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
-from scipy import special
 from torch import Tensor
 from torch.distributions import (
     Beta,
@@ -116,11 +115,11 @@ def _quantile(fn: Any, u: Tensor) -> Tensor | None:
     if isinstance(fn, MultivariateNormal | LowRankMultivariateNormal):
         return fn.loc + (fn.scale_tril @ _normal(u, fn.loc).unsqueeze(-1)).squeeze(-1)
     if isinstance(fn, Gamma):
-        return _inside(fn, _scipy(special.gammaincinv, fn.concentration, u) / fn.rate.double())
+        return _inside(fn, _scipy("gammaincinv", fn.concentration, u) / fn.rate.double())
     if isinstance(fn, Beta):
-        return _inside(fn, _scipy(special.betaincinv, fn.concentration1, fn.concentration0, u))
+        return _inside(fn, _scipy("betaincinv", fn.concentration1, fn.concentration0, u))
     if isinstance(fn, StudentT):
-        return _inside(fn, fn.loc + fn.scale * _scipy(special.stdtrit, fn.df, u))
+        return _inside(fn, fn.loc + fn.scale * _scipy("stdtrit", fn.df, u))
     own = type(fn).icdf is not Distribution.icdf and not fn.event_shape and not fn.support.is_discrete
     if not own:
         return None
@@ -135,8 +134,11 @@ def _normal(u: Tensor, like: Tensor) -> Tensor:
     return torch.special.ndtri(u).to(like)
 
 
-def _scipy(inverse: Any, *arguments: Tensor) -> Tensor:
-    value = inverse(*(argument.detach().double().cpu().numpy() for argument in arguments))
+def _scipy(inverse: str, *arguments: Tensor) -> Tensor:
+    """A function of `scipy.special`, by name."""
+    from scipy import special  # here, since it takes as long as all of ppl_vae to import
+
+    value = getattr(special, inverse)(*(argument.detach().double().cpu().numpy() for argument in arguments))
     return torch.from_numpy(np.asarray(value)).to(arguments[0].device)
 
 
