@@ -51,6 +51,13 @@ def negative_elbo(parameters: Parameters, activation: Activation, x: Tensor, eps
     return -weigh(parameters.decoder, activation, x, loc, log_scale, eps).sum()
 
 
+def negative_bound(parameters: Parameters, activation: Activation, x: Tensor, eps: Tensor) -> Tensor:
+    """The loss of importance-weighted autoencoders, summed over the batch, at noise ``(K, batch, latent)``."""
+    loc, log_scale = encode(parameters, activation, x)
+    log_weights = weigh(parameters.decoder, activation, x, loc, log_scale, eps)
+    return -(log_weights.logsumexp(0) - math.log(len(eps))).sum()
+
+
 def compile_function(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Under ``torch.compile``, for the shapes that come."""
     from torch._dynamo import config  # not above: whoever stays eager need not wait for it
@@ -61,7 +68,7 @@ def compile_function(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class Training:
-    """Epochs of single-sample ELBO with one fused Adam; the loss eager, or under ``torch.compile``."""
+    """Epochs of single-sample ELBO, or of IWAE-K, with one fused Adam; the loss eager, or under ``torch.compile``."""
 
     def __init__(
         self,
@@ -71,12 +78,15 @@ class Training:
         batch_size: int,
         *,
         compiled: bool,
+        particles: int = 1,
         lr: float = 1e-3,
     ) -> None:
         self.parameters, self.activation = parameters.copy(trained=True), ACTIVATIONS[activation]
         self.x, self.batch_size = x, batch_size
+        self.shape = (particles,) if particles > 1 else ()
         self.optimiser = torch.optim.Adam(self.parameters.tensors(), lr=lr, fused=True)
-        self.loss = compile_function(negative_elbo) if compiled else negative_elbo
+        loss = negative_bound if particles > 1 else negative_elbo
+        self.loss = compile_function(loss) if compiled else loss
 
     def check(self, x: Tensor, eps: Tensor) -> Tensor:
         """The ELBO at given noise, ``(1,)``; at the start, before any step."""
@@ -90,7 +100,8 @@ class Training:
         for _ in range(epochs):
             for index in torch.randperm(len(self.x)).split(self.batch_size):
                 x = self.x.index_select(0, index)
-                loss = self.loss(self.parameters, self.activation, x, torch.randn(len(x), latent))
+                eps = torch.randn(*self.shape, len(x), latent)
+                loss = self.loss(self.parameters, self.activation, x, eps)
                 loss.backward()
                 self.optimiser.step()
                 self.optimiser.zero_grad(set_to_none=True)

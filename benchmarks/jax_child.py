@@ -55,11 +55,13 @@ class Child:
         self.arrays[name] = arrays
         return {"seconds": 0.0}
 
-    def training_start(self, name: str, activation: str, batch_size: int, seed: int) -> Answer:
+    def training_start(
+        self, name: str, activation: str, batch_size: int, seed: int, particles: int = 1
+    ) -> Answer:
         """A training run of its own on the parameters and ``x`` of ``name``."""
-        key = f"{name}/{batch_size}"
+        key = f"{name}/{batch_size}/{particles}"
         x = self.arrays[name]["x"]
-        self.training[key] = models.Training(self.params[name], activation, x, batch_size, seed)
+        self.training[key] = models.Training(self.params[name], activation, x, batch_size, seed, particles)
         return {"run": key}
 
     def training_check(self, run: str) -> Answer:

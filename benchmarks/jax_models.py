@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 from jax import lax, random
 from jax.scipy.special import logsumexp
 from numpyro.handlers import substitute
-from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer import SVI, RenyiELBO, Trace_ELBO
 from numpyro.optim import Adam
 
 Params = dict[str, list[tuple[jax.Array, jax.Array]]]
@@ -58,14 +58,25 @@ def weigh(
 
 
 class Training:
-    """`numpyro.infer.SVI` with `Trace_ELBO` and NumPyro's Adam; an epoch is one jitted scan over shuffled batches."""
+    """`numpyro.infer.SVI` and NumPyro's Adam; an epoch is one jitted scan over shuffled batches.
+
+    The objective is `Trace_ELBO`, or with more particles `RenyiELBO` at alpha = 0, the importance-weighted bound.
+    """
 
     def __init__(
-        self, params: Params, activation: str, x: jax.Array, batch_size: int, seed: int, lr: float = 1e-3
+        self,
+        params: Params,
+        activation: str,
+        x: jax.Array,
+        batch_size: int,
+        seed: int,
+        particles: int = 1,
+        lr: float = 1e-3,
     ):
         self.params, self.activation, self.x, self.batch_size = params, activation, x, batch_size
         self.latent = params["decoder"][0][0].shape[0]
-        self.svi = SVI(self.model, self.guide, Adam(lr), Trace_ELBO())
+        objective = Trace_ELBO() if particles == 1 else RenyiELBO(alpha=0, num_particles=particles)
+        self.svi = SVI(self.model, self.guide, Adam(lr), objective)
         self.key, key = random.split(random.PRNGKey(seed))
         self.state = jax.jit(self.svi.init)(key, x[:batch_size])
         self.epoch = jax.jit(self._epoch, donate_argnums=0)
@@ -84,7 +95,13 @@ class Training:
             numpyro.sample("z", dist.Normal(loc, jnp.exp(log_scale)).to_event(1))
 
     def check(self, x: jax.Array, eps: jax.Array) -> jax.Array:
-        """NumPyro's ELBO at the starting parameters and given noise, ``(1,)``."""
+        """NumPyro's ELBO at the starting parameters and given noise, ``(1,)``.
+
+        At noise of K particles it is the bound of the weights that evidence is made of: NumPyro's own draws inside.
+        """
+        if eps.ndim == 3:
+            weights = log_weights(self.params, x, eps, activation=self.activation)
+            return jnp.reshape((logsumexp(weights, 0) - math.log(len(eps))).sum(), 1)
 
         @jax.jit
         def elbo(params: Params, x: jax.Array, eps: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro.infer import ELBO
 
 import ppl_vae as pv
 from benchmarks.workloads import Architecture, Parameters
@@ -66,9 +67,16 @@ def _compile(function: Callable[..., Any], value: Compile) -> dict[str, Any]:
 
 
 def fit(
-    model: pv.VAE, x: torch.Tensor, batch_size: int, epochs: int, how: Compile, *, skip: int = 1
+    model: pv.VAE,
+    x: torch.Tensor,
+    batch_size: int,
+    epochs: int,
+    how: Compile,
+    *,
+    skip: int = 1,
+    objective: ELBO | None = None,
 ) -> tuple[float, float]:
-    """Train for ``skip + epochs`` epochs.
+    """Train for ``skip + epochs`` epochs, by a single-sample ELBO or by an objective of Pyro's.
 
     Returns:
         Seconds of the last ``epochs`` (what comes before them, checks and a compilation included, is not counted),
@@ -82,7 +90,7 @@ def fit(
 
     history = pv.fit(
         model, x, epochs=skip + epochs, batch_size=batch_size, lr_schedule=schedule, progress=False,
-        **_compile(pv.fit, how),
+        objective=objective, **_compile(pv.fit, how),
     )  # fmt: skip
     marks.append(time.perf_counter())
     return marks[-1] - marks[skip], history[-1].train_elbo

@@ -76,13 +76,14 @@ class Architecture:
         """Operations of the decoder's matrix products for one latent."""
         return sum(2 * n * m for n, m in self.decoder)
 
-    def step_products(self, batch_size: int) -> list[tuple[int, int, int]]:
+    def step_products(self, batch_size: int, particles: int = 1) -> list[tuple[int, int, int]]:
         """The matrix products ``(rows, inner, columns)`` of a training step: forward, to weights, to inputs."""
         products = []
         for i, (n, m) in enumerate(self.encoder + self.decoder):
-            products += [(batch_size, n, m), (m, batch_size, n)]
+            rows = batch_size if i < len(self.encoder) else batch_size * particles
+            products += [(rows, n, m), (m, rows, n)]
             if i:  # nobody asks for the gradient in the data
-                products.append((batch_size, m, n))
+                products.append((rows, m, n))
         return products
 
     def decoder_products(self, rows: int) -> list[tuple[int, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -120,6 +121,34 @@ def test_everyone_learns_alike():
     middle = sorted(elbos.values())[1]
     assert all(abs(elbo / middle - 1) < 0.03 for elbo in elbos.values()), elbos
     assert middle > before
+
+
+def test_everyone_learns_the_same_bound_of_many_particles():
+    """IWAE-8: the loss at given noise is that of our weights; mean bound of a second epoch, 3 % apart at most."""
+    architecture = ARCHITECTURES[1]
+    model, parameters, x = problem(architecture)
+    eps = w.noise(8, len(x), 3)
+    by_hand = handwritten.Training(parameters, "tanh", x, 2, compiled=False, particles=8)
+    weights = ours.log_weights(model, x, eps)
+    close(by_hand.check(x, eps), (weights.logsumexp(0) - math.log(8)).sum().reshape(1))
+
+    x = w.binary_data(1000, architecture.data)
+    model = ours.vae(architecture, x)
+    start = ours.parameters(model)
+    torch.manual_seed(0)
+    by_hand = handwritten.Training(start, "tanh", x, 20, compiled=False, particles=8)
+    recipe = pyro_recipe.Recipe(start, "tanh", x, 20, particles=8)
+    by_hand.epochs(1)
+    recipe.epochs(1)
+    bounds = {
+        "ours": ours.fit(model, x, 20, 1, ours.PLAIN, objective=pyro_recipe.renyi(8))[1],
+        "by hand": by_hand.epochs(1)[1],
+        "Pyro": recipe.epochs(1)[1],
+    }
+    middle = sorted(bounds.values())[1]
+    assert all(abs(bound / middle - 1) < 0.03 for bound in bounds.values()), bounds
+    single = ours.fit(ours.vae(architecture, x), x, 20, 1, ours.PLAIN)[1]
+    assert middle > single  # a tighter bound, and not eight times one
 
 
 def test_steady_epochs_leave_the_first_out():
@@ -253,6 +282,9 @@ def test_a_step_is_counted():
     weights = 7 * 5 + 5 * 4 + 2 * 5 + 5 * 7
     assert a.num_parameters == weights + 5 + 4 + 5 + 7
     assert w.flops(a.step_products(3)) == 3 * 2 * 3 * weights - 2 * 3 * 7 * 5
+    encoder = 7 * 5 + 5 * 4
+    more = 3 * 2 * 3 * encoder - 2 * 3 * 7 * 5 + 3 * 2 * 3 * 10 * (weights - encoder)
+    assert w.flops(a.step_products(3, 10)) == more
     assert a.decoder_flops == 2 * (2 * 5 + 5 * 7)
     machine.products(a.step_products(3))()
 
