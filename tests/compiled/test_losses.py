@@ -215,6 +215,25 @@ def test_another_beta_is_the_same_graph():
     assert len(_caches[program]) == 1
 
 
+def test_a_bound_loss_is_the_loss_as_parameters_step_and_batches_change():
+    own = Net()
+    program = Program(own.model, own.guide)
+    leaves = leaves_of(program, own.x)
+    loss = TrainingLoss(program, leaves)
+    bound = loss.bind()
+    for turn in range(3):
+        for x in (own.x, own.x[:3]):
+            results = []
+            for function in (bound, loss):
+                torch.manual_seed(turn)
+                results.append(function(x, 0.5))
+            same(*results, tolerance=0.0)
+        with torch.no_grad():
+            for leaf in leaves.values():
+                leaf.add_(0.1)
+    assert len(_caches[program]) == 2
+
+
 class Own(Trace_ELBO):
     """A user's objective: twice the loss, by a form that reads no numbers."""
 
