@@ -217,7 +217,7 @@ def run(setting: Setting) -> Section:
     section = Section("Training", intro)
     rates, ratios, floors = [], [], []
     names = [OURS, *([PLAIN] if ours.compiles("fit") else []), *PEERS]
-    profiles = []
+    notes: list[str] = []
     for sizes in setting.size(CELLS, [CELLS[0], CELLS[-2], CELLS[-1]]):
         cell = Cell(setting, *sizes)
         turns = cell.measure()
@@ -230,14 +230,15 @@ def run(setting: Setting) -> Section:
         targets = cell_targets(cell, turns)
         section.targets += targets
         if any(target.met is False for target in targets):
-            profiles.append(f"Profile of {OURS}, {label}: {cell.profile()}.")
+            notes.append(f"Profile of {OURS}, {label}: {cell.profile()}.")
+            notes.append(f"What bounds it: {bounds(cell, turns)}.")
     section.parts += [
         table(["examples a second", *names], rates),
         table([f"{OURS} over", *PEERS], ratios),
         FLOOR,
         table(FLOORS, floors),
     ]
-    section.notes += profiles
+    section.notes += notes
     return section
 
 
@@ -247,6 +248,24 @@ def cell_targets(cell: Cell, turns: Turns) -> list[Target]:
     if cell.architecture == ONE_LAYER and cell.batch_size in WANTED_OF_PYRO:
         wanted[PYRO] = WANTED_OF_PYRO[cell.batch_size]
     return [Target(f"{cell}, over {peer}", turns.ratio(OURS, peer), bound) for peer, bound in wanted.items()]
+
+
+def bounds(cell: Cell, turns: Turns) -> str:
+    """A step's products and Adam's traffic by torch's own kernels and nothing else, beside whole steps; in words."""
+
+    def ms(name: str, amount: float = 1.0) -> float:
+        return 1e3 * amount * statistics.median(turns.seconds[name]) / cell.steps
+
+    products = min(ms(name) for name in (CEILING, ONEDNN) if name in turns.seconds)
+    moved = machine.ADAM_FLOATS * 4 * cell.architecture.num_parameters
+    traffic = ms(
+        TRAFFIC, moved * cell.steps / machine.triad_bytes(cell.architecture.num_parameters, cell.steps)
+    )
+    steps = ", ".join(f"{name} {ms(name):.2f}" for name in (OURS, NUMPYRO) if name in turns.seconds)
+    return (
+        f"the products of a step alone, by the faster of torch.mm and oneDNN, take {products:.2f} ms, and what Adam "
+        f"moves {traffic:.2f}; a whole step: {steps}"
+    )
 
 
 def floor_row(label: str, cell: Cell, turns: Turns, section: Section) -> list[str]:

@@ -186,7 +186,7 @@ class Function:
             self.cause = entry.cause
             return self.plain(*given)
         if (entry, self.level) not in self._checked:
-            difference = self._settle(entry, given)
+            difference = self._settle(entry, given, head)
             if difference is not None:
                 # What Python decides has changed since: the graph of it as it is now.
                 self.cache.drop(key, entry)
@@ -195,20 +195,22 @@ class Function:
         self.cause = ""
         return self._graph(entry, given, self.level, head)
 
-    def _settle(self, entry: Entry, given: Tensors) -> str | None:
+    def _settle(self, entry: Entry, given: Tensors, head: list[Tensor] | None = None) -> str | None:
         """Compare at this level, and where only inductor is to blame, go on without it."""
-        difference = self._compare(entry, given, self.level)
+        difference = self._compare(entry, given, self.level, head)
         if difference is not None and self.level == "compiled":
             entry.demote(difference)
-            difference = self._compare(entry, given, self.level)
+            difference = self._compare(entry, given, self.level, head)
         return difference
 
-    def _compare(self, entry: Entry, given: Tensors, level: str) -> str | None:
+    def _compare(
+        self, entry: Entry, given: Tensors, level: str, head: list[Tensor] | None = None
+    ) -> str | None:
         changes = entry.fixed if entry.mutates else ()
         device = given[0].device
         try:
             with untouched(*changes, device=device):
-                ours = [value.clone() for value in self._graph(entry, given, level, None)]
+                ours = [value.clone() for value in self._graph(entry, given, level, head)]
         except CompileWarning:
             raise  # a filter made an error of it
         except Exception as error:

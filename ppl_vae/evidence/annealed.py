@@ -260,7 +260,7 @@ class Annealing:
             at = t - 1 if self.reverse else t
             increment = self._increment(at) * self.chains.point.log_ratio()
             self.log_weight = self.log_weight + increment
-        self.increments.add(increment)
+        self._note(increment)
         self.done += 1
         return 1
 
@@ -319,6 +319,10 @@ class Annealing:
         # A probe that costs more than what it looks after would be out of proportion.
         most = 0 if self.reverse else min(self.settings.prior_draws, max(FEW, densities + 2 * gradients))
         return probed(figures, self.program, self.block, self.seed, most)
+
+    def _note(self, increment: Tensor) -> None:
+        """Take in what an increment tells of how far apart runs are to be expected."""
+        self.increments.add(increment)
 
     def _expected_share(self) -> Tensor:
         return self.increments.expected_share()

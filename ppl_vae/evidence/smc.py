@@ -155,6 +155,9 @@ class _Particles(Annealing):
         sums.add(runs)
         return self._completed(sums.finish(offset=self.block.offset))
 
+    def _note(self, increment: Tensor) -> None:
+        """Nothing: what is expected of islands is told by the weights that they had when they were resampled."""
+
     def _expected_share(self) -> Tensor:
         """1 / (1 + V), V the relative variance of an island's estimate if particles were independent, ``(N,)``.
 

@@ -5,13 +5,24 @@ Where a graph could not be had there would be a `CompileWarning`, which fails a 
 
 from __future__ import annotations
 
+import logging
+
+import exact_models as models
 import pytest
 from test_exactness import *  # noqa: F403
 from test_statistical import *  # noqa: F403
 
+import ppl_vae as pv
 from ppl_vae.compiled import effort
 
 
 @pytest.fixture(autouse=True)
 def _captured(monkeypatch):
     monkeypatch.setattr(effort, "CAPTURE_FROM", 0.0)
+
+
+def test_a_run_is_its_graph_here(caplog):
+    exact = models.beta_bernoulli(3)
+    with caplog.at_level(logging.INFO, "ppl_vae.compiled"):
+        pv.evidence.importance(exact.program, exact.x, 64)
+    assert "captured a graph" in caplog.text
