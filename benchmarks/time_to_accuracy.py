@@ -5,7 +5,8 @@
 Two exact models (50-dimensional linear-Gaussian, guide 30 % too narrow; a small nonlinear decoder by quadrature), and,
 with --run, a trained run on real data, whose reference is annealing of 3,000 steps under another seed (its own error
 is stated and is part of what is measured). Each estimator is run at growing sizes until it gets there or becomes too
-dear; the estimators take turns, so that a machine that slows down slows them all. Times are of one interleaved run.
+dear; the estimators take turns, so that a machine that slows down slows them all. Times are of one interleaved run of
+the plain programs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,6 +38,7 @@ from ppl_vae.validation import MODELS
 
 TARGET = 0.05
 SEEDS = (1, 2)
+PLAIN: dict[str, Any] = {"compile": False, "progress": False}  # seconds of the programs, not of compilers
 Estimator = Callable[[pv.Program, torch.Tensor, int, int], Evidence]
 
 
@@ -44,29 +47,29 @@ def estimators() -> dict[str, tuple[Estimator, list[int]]]:
     samples = [4**k for k in range(3, 10)]
     steps = [1, 3, 10, 30, 100, 300, 1000, 3000]
     return {
-        "importance": (lambda p, x, size, seed: importance(p, x, size, seed=seed, progress=False), samples),
-        "PSIS": (lambda p, x, size, seed: psis(p, x, size, seed=seed, progress=False), samples),
-        "jackknife": (lambda p, x, size, seed: jackknife(p, x, size, seed=seed, progress=False), samples),
+        "importance": (lambda p, x, size, seed: importance(p, x, size, seed=seed, **PLAIN), samples),
+        "PSIS": (lambda p, x, size, seed: psis(p, x, size, seed=seed, **PLAIN), samples),
+        "jackknife": (lambda p, x, size, seed: jackknife(p, x, size, seed=seed, **PLAIN), samples),
         "Sobol": (
-            lambda p, x, size, seed: importance(p, x, size, draws="sobol", seed=seed, progress=False), samples,
+            lambda p, x, size, seed: importance(p, x, size, draws="sobol", seed=seed, **PLAIN), samples,
         ),
         "defensive": (
             lambda p, x, size, seed: importance(
-                p, x, size, proposal=Defensive(0.1), seed=seed, progress=False
+                p, x, size, proposal=Defensive(0.1), seed=seed, **PLAIN
             ), samples,
         ),
         "Student-t": (
             lambda p, x, size, seed: importance(
-                p, x, size, proposal=StudentT(5), seed=seed, progress=False
+                p, x, size, proposal=StudentT(5), seed=seed, **PLAIN
             ), samples,
         ),
         "refitted": (
-            lambda p, x, size, seed: importance(p, x, size, proposal=Refitted(), seed=seed, progress=False),
+            lambda p, x, size, seed: importance(p, x, size, proposal=Refitted(), seed=seed, **PLAIN),
             samples,
         ),
-        "AIS": (lambda p, x, size, seed: annealed(p, x, 8, size, seed=seed, progress=False), steps),
+        "AIS": (lambda p, x, size, seed: annealed(p, x, 8, size, seed=seed, **PLAIN), steps),
         "SMC": (
-            lambda p, x, size, seed: smc(p, x, 64, size, num_islands=8, seed=seed, progress=False),
+            lambda p, x, size, seed: smc(p, x, 64, size, num_islands=8, seed=seed, **PLAIN),
             steps[1:-1],
         ),
     }  # fmt: skip
