@@ -19,13 +19,14 @@ from ppl_vae.compiled.capture import CaptureError, Graph, capture
 from ppl_vae.compiled.densities import BoundLogWeights, LogJoint, LogWeights, program_function
 from ppl_vae.compiled.elbo import CompiledELBO
 from ppl_vae.compiled.function import Bound, Function
-from ppl_vae.compiled.losses import TrainingLoss
+from ppl_vae.compiled.losses import BoundLoss, TrainingLoss
 from ppl_vae.compiled.objectives import losses_of
 
 __all__ = [
     "LEVELS",
     "Bound",
     "BoundLogWeights",
+    "BoundLoss",
     "CaptureError",
     "CompileWarning",
     "CompiledELBO",
