@@ -21,3 +21,4 @@ def main(num_samples: int, num_data: int) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]))
+    distributed.end()

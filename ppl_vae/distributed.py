@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # the command line asks here before it knows whether torch is needed
     import torch
@@ -101,6 +102,18 @@ def joined() -> Iterator[World]:
         _world, _store = World(), None
         if ours:
             dist.destroy_process_group()
+
+
+def end(status: int = 0) -> NoReturn:
+    """End this process; at once where torchrun started it, which is best for a script that has done its work.
+
+    Threads of torch.distributed may outlive its groups, and abort a process that takes its time to end.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if launched():
+        os._exit(status)
+    sys.exit(status)
 
 
 def _backend() -> str:
