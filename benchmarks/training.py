@@ -115,6 +115,11 @@ class Cell:
             NUMPYRO: self._numpyro,
         }
 
+    @property
+    def moved(self) -> int:
+        """Bytes that Adam reads and writes in a step."""
+        return 4 * machine.ADAM_FLOATS * self.architecture.num_parameters
+
     def reference(self) -> torch.Tensor:
         """The bound of the batch in float64."""
         act = handwritten.ACTIVATIONS[self.architecture.activation]
@@ -257,10 +262,7 @@ def bounds(cell: Cell, turns: Turns) -> str:
         return 1e3 * amount * statistics.median(turns.seconds[name]) / cell.steps
 
     products = min(ms(name) for name in (CEILING, ONEDNN) if name in turns.seconds)
-    moved = machine.ADAM_FLOATS * 4 * cell.architecture.num_parameters
-    traffic = ms(
-        TRAFFIC, moved * cell.steps / machine.triad_bytes(cell.architecture.num_parameters, cell.steps)
-    )
+    traffic = ms(TRAFFIC, cell.moved / machine.triad_bytes(cell.architecture.num_parameters))
     steps = ", ".join(f"{name} {ms(name):.2f}" for name in (OURS, NUMPYRO) if name in turns.seconds)
     return (
         f"the products of a step alone, by the faster of torch.mm and oneDNN, take {products:.2f} ms, and what Adam "
@@ -271,7 +273,7 @@ def bounds(cell: Cell, turns: Turns) -> str:
 def floor_row(label: str, cell: Cell, turns: Turns, section: Section) -> list[str]:
     """A step's operations and bytes, how fast the machine does such, and how far from it we are."""
     flops = workloads.flops(cell.architecture.step_products(cell.batch_size, cell.particles))
-    moved = 4 * machine.ADAM_FLOATS * cell.architecture.num_parameters
+    moved = cell.moved
     traffic = turns.rate(TRAFFIC, machine.triad_bytes(cell.architecture.num_parameters, cell.steps))
     rates = {
         CEILING: turns.rate(CEILING, flops * cell.steps),

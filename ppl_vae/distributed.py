@@ -1,7 +1,7 @@
 """More than one process: what torchrun starts, working on one job.
 
     torchrun --standalone --nproc-per-node 4 -m ppl_vae evidence runs/mnist
-    torchrun --standalone --nproc-per-node 4 my_script.py        # with pv.distributed.joined(): pv.fit(...)
+    torchrun --standalone --nproc-per-node 4 my_script.py   # with pv.distributed.joined(): pv.fit(...); then .end()
 
 Nothing here has any effect outside of `joined`, nor where torchrun started no more than one process. Inside, every
 process makes the same calls: `fit` splits each batch, and the estimators of evidence share out the blocks of data. Gloo

@@ -210,3 +210,4 @@ if __name__ == "__main__":
     with distributed.joined():
         globals()[f"{sys.argv[1]}_job"](Path(sys.argv[2]))
     assert distributed.world() == distributed.World()
+    distributed.end()

@@ -58,14 +58,15 @@ def compiled(graph: Graph, example: Sequence[Tensor]) -> Runner:
     """
     on_cpu = all(t.device.type == "cpu" for t in example)
     try:
-        run = _by_inductor(graph, example, cpp_wrapper=on_cpu)
-    except Exception as error:
-        if not on_cpu:
-            raise _in_a_line(error) from error
         try:
+            run = _by_inductor(graph, example, cpp_wrapper=on_cpu)
+        except Exception:
+            if not on_cpu:
+                raise
             run = _by_inductor(graph, example, cpp_wrapper=False)
-        except Exception as again:
-            raise _in_a_line(again) from again
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise RuntimeError(f"{type(error).__name__}: {lines[0]}") from error
 
     def boxed(inputs: list[Tensor]) -> Sequence[Any]:
         result: Sequence[Any] = run(*inputs)
@@ -97,11 +98,6 @@ def _by_inductor(graph: Graph, example: Sequence[Tensor], *, cpp_wrapper: bool) 
         module = fx.GraphModule(dict(graph.constants), _faster(graph.graph))
         with tracing(TracingContext(fake)), direct_products():
             return compile_fx(_own_draws(module), inputs, config_patches=patches)
-
-
-def _in_a_line(error: Exception) -> RuntimeError:
-    lines = str(error).strip().splitlines() or [""]
-    return RuntimeError(f"{type(error).__name__}: {lines[0]}")
 
 
 def _faster(graph: fx.Graph) -> fx.Graph:

@@ -57,7 +57,8 @@ def by_onednn(graph: fx.Graph) -> None:
         if not (_matrix(left) and _matrix(right) and _matrix(node)):
             continue
         if _operations(left, node) < _SMALL:
-            _bias_apart(graph, node, bias, left, right)
+            if bias is not None:
+                _bias_apart(graph, node, bias, left, right)
             continue
         users = list(node.users)
         activation = users[0] if len(users) == 1 and users[0].target in _ACTIVATIONS else None
@@ -78,6 +79,9 @@ def by_onednn(graph: fx.Graph) -> None:
 @contextmanager
 def direct_products() -> Iterator[None]:
     """Let inductor call the operation as it is: its own rule for it wants weights that never change."""
+    if not available():  # the operation need not exist
+        yield
+        return
     from torch._inductor import lowering
     from torch._inductor.ir import ExternKernel
 
@@ -105,10 +109,8 @@ def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return new
 
 
-def _bias_apart(graph: fx.Graph, node: fx.Node, bias: fx.Node | None, left: fx.Node, right: fx.Node) -> None:
+def _bias_apart(graph: fx.Graph, node: fx.Node, bias: fx.Node, left: fx.Node, right: fx.Node) -> None:
     """A small product without its bias, which inductor adds in the next pass; ``addmm`` copies it first."""
-    if bias is None:
-        return
     with graph.inserting_before(node):
         product = graph.call_function(torch.ops.aten.mm.default, (left, right))
         new = graph.call_function(torch.ops.aten.add.Tensor, (product, bias))
