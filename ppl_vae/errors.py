@@ -34,6 +34,10 @@ class ProgramError(InputError):
     """A Pyro model and guide that do not form a program whose evidence is defined per datum."""
 
 
+class ProgramWarning(UserWarning):
+    """A program that runs in another way than the user may expect: slower, say, or with other parameters."""
+
+
 class NonFiniteError(ArithmeticError):
     """A NaN where a number was needed. The message names the datum, or the step and the last good checkpoint."""
 

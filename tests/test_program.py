@@ -1166,7 +1166,7 @@ REFUSED = {
     "scaled from outside": (
         poutine.scale(good_model, scale=3.0), good_guide, X3, ProgramError, "model site '.'.*scale 3",
     ),
-    "second plate": (bad_second_plate, good_guide, X3, ProgramError, "model site 'x'.*plate 'pixels'"),
+    "second plate": (bad_second_plate, good_guide, X3, ProgramError, "model site 'x'.*batch shape"),
     "second plate in guide": (good_model, bad_second_plate_in_guide, X3, ProgramError, "site 'z'.*plate 'other'"),
     "sequential plate": (bad_sequential_plate, bad_sequential_guide, X3, ProgramError, "site 'z0'.*sequential"),
     "forgotten to_event": (bad_no_event, good_guide, X3, ProgramError, "model: .*to_event.*site z "),

@@ -12,7 +12,7 @@ and again on its first use in each run. What cannot be captured (control flow th
 "plain", with one `CompileWarning` that names the cause.
 """
 
-from ppl_vae.compiled.agreement import disagreement
+from ppl_vae.program.agreement import disagreement
 from ppl_vae.compiled.backend import LEVELS, CompileWarning
 from ppl_vae.compiled.cache import clear
 from ppl_vae.compiled.capture import CaptureError, Graph, capture

@@ -4,7 +4,7 @@ What remains of a Pyro program is its arithmetic: no handlers, no distributions,
 outside the function (parameters, buffers, anything a closure holds) is an *input* of the graph, as the very object, so
 that a graph sees what is loaded into it or stepped by an optimiser. What Python decided on the way (shapes, branches,
 numbers) is in the graph for good: whoever keeps one guards it (`ppl_vae.compiled.guards`) and checks it
-(`ppl_vae.compiled.agreement`).
+(`ppl_vae.program.agreement`).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class LogWeights:
     def __init__(self, program: Program, num_samples: int, *, level: str = "captured") -> None:
         self.program, self.num_samples = program, check_positive_int("num_samples", num_samples)
         self.level = level
-        self._functions: dict[tuple[str, ...], Function] = {}
+        self._functions: dict[tuple[object, ...], Function] = {}
 
     def __call__(self, x: Data) -> Tensor:
         """log w of each datum of ``x``, ``(S, N)``."""
@@ -54,17 +54,17 @@ class LogWeights:
 
     def _function(self, x: Data) -> tuple[Function, list[Tensor]]:
         names, given = flatten(x)
-        function = self._functions.get(names)
+        program, num_samples, layouts = self.program, self.num_samples, self.program.layouts(x)
+        function = self._functions.get((names, layouts))
         if function is None:
-            program, num_samples = self.program, self.num_samples
 
             def plain(*tensors: Tensor) -> Sequence[Tensor]:
                 with torch.no_grad():
                     data = unflatten(names, tensors)
                     return [program.log_weights(data, num_samples, seed=None, check=False)]
 
-            function = self._functions[names] = program_function(
-                program, ("log weights", num_samples, names), plain, level=self.level
+            function = self._functions[names, layouts] = program_function(
+                program, ("log weights", num_samples, names, layouts), plain, level=self.level
             )
         return function, given
 
@@ -112,6 +112,7 @@ class LogJoint:
         level: str = "captured",
     ) -> None:
         check_one_of("start", start, STARTS)
+        layouts = coordinates.program.layouts(coordinates.x)
         names, self._data = flatten(coordinates.x)
         last = len(names) or 1
 
@@ -143,7 +144,7 @@ class LogJoint:
 
         self._function = program_function(
             coordinates.program,
-            ("log joint", start, gradient, names, coordinates.names, coordinates.dtype),
+            ("log joint", start, gradient, names, coordinates.names, coordinates.dtype, layouts),
             plain,
             traced=traced,
             varying=(last,),

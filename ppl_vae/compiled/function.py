@@ -10,7 +10,7 @@ from pyro.params.param_store import ParamStoreDict
 from torch import Tensor, nn
 
 from ppl_vae import rng
-from ppl_vae.compiled.agreement import ROUNDED, disagreement, precision_of
+from ppl_vae.program.agreement import ROUNDED, disagreement, precision_of
 from ppl_vae.compiled.backend import LEVELS, CompileWarning, warn_once
 from ppl_vae.compiled.cache import Cache, Entry, cache_of
 from ppl_vae.compiled.capture import CaptureError, Graph, capture, untouched

@@ -32,6 +32,8 @@ from ppl_vae.progress import bar
 
 State = dict[str, Tensor]
 
+_FEW = 5  # data that a program is looked at with before a run
+
 
 @dataclass(frozen=True)
 class Block:
@@ -105,7 +107,7 @@ def begin(program: Program, x: Data) -> Sites:
         if program.check_data is not None:
             # All of x first: a block would count its bad datum from its own start.
             program.check_data(x)
-        return program.check(take(x, slice(0, 1)))
+        return program.check(take(x, slice(0, _FEW)))
 
 
 def drive(
@@ -153,6 +155,7 @@ def drive(
     start = 0 if done is None else len(done.log_evidence)
     mine = range(ours.rank, math.ceil(n / plan.block_size), ours.size)
     units = sum(min(plan.block_size, n - index * plan.block_size) for index in mine) * plan.units
+    samples, checked = max((samples for _, samples in plan.tiles), default=None), False
     show = bar(units, plan.name, "w", unit_scale=True)
     if not progress or ours.rank:
         show.disable = True
@@ -161,7 +164,9 @@ def drive(
         for index in mine[math.ceil(start / plan.block_size) :]:
             offset = index * plan.block_size
             part = take(x, slice(offset, min(offset + plan.block_size, n)))
-            program.check(part, offset=offset)
+            # Its own number of samples once: what code does with shapes does not depend on which block it is.
+            program.check(part, offset=offset, num_samples=None if checked else samples)
+            checked = True
             block = Block(part, index, offset)
             work = make(block)
             if current is not None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
@@ -16,9 +13,9 @@ from torch.distributions.transforms import Transform
 from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, Latents, device_of, num_data
-from ppl_vae.program.handlers import GIVEN
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import _base, factors, family, is_mixture, sample_sites, site_log_prob
+from ppl_vae.program.sites import GIVEN, _base, family, is_mixture, site_log_prob
+from ppl_vae.program.tracing import Handler, Run
 
 
 class Densities(NamedTuple):
@@ -67,15 +64,16 @@ class Coordinates:
         self.program, self.x, self.num_data = program, x, num_data(x)
         self.x_device = device_of(x)
         with torch.no_grad(), rng.seeded(self.x_device, 0, "shapes"), program._evaluating():
-            sites = sample_sites(program._trace(program._model, x, 1))
+            found = program.run("model", x, 1)
         self._shapes: dict[str, torch.Size] = {}
         self._single: Any = None
         dtype = None
-        for name, site in sites.items():
+        for name, site in found.sites.items():
             if site["is_observed"]:
                 continue
             transform = _transform(name, site["fn"])
-            shape = site["value"].shape if transform is None else transform.inverse_shape(site["value"].shape)
+            whole = torch.Size(found.shape(name))
+            shape = whole if transform is None else transform.inverse_shape(whole)
             self._shapes[name] = torch.Size(shape[2:])
             dtype = site["value"].dtype if dtype is None else torch.promote_types(dtype, site["value"].dtype)
         self.names = tuple(self._shapes)
@@ -85,11 +83,10 @@ class Coordinates:
     def densities(self, u: Tensor) -> Densities:
         """The model's densities at u ``(S, N, D)``."""
         setter = _FromVector(self._split(u))
-        trace = self._trace(self.program._model, u.shape[0], setter)
+        found = self._run(u.shape[0], setter)
         zero = u.new_zeros(u.shape[:2], dtype=torch.float64)
-        log_prior, log_likelihood = factors(trace, zero, strays=False)
-        sites = sample_sites(trace)
-        z = {name: sites[name]["value"] for name in self.names}
+        log_prior, log_likelihood = found.factors(zero, strays=False)
+        z = {name: found.value(name) for name in self.names}
         jacobian = zero
         for term in setter.log_jacobians:
             jacobian = jacobian + term.double()
@@ -97,14 +94,13 @@ class Coordinates:
 
     def log_guide(self, at: Densities) -> Tensor:
         """The guide's density over u at points where `densities` was taken, ``(S, N)`` float64, in nats."""
-        if len(self.names) > 1:
+        if len(self.names) > 1 or self.program.layouts(self.x).guide.folded:
             return self.program.log_guide(at.z, self.x) + at.log_jacobian
         # The distribution of a single site depends on x alone: the encoder need not run again.
         name = self.names[0]
         if self._single is None:
             with torch.no_grad(), rng.seeded(self.x_device, 0, "shapes"), self.program._evaluating():
-                trace = self.program._trace(self.program._guide, self.x, 1)
-            self._single = sample_sites(trace)[name]
+                self._single = self.program.run("guide", self.x, 1).sites[name]
         site = {**self._single, "value": at.z[name]}
         return site_log_prob(site, {name: {}}).double() + at.log_jacobian
 
@@ -120,7 +116,7 @@ class Coordinates:
     def _vector(self, z: Latents) -> Tensor:
         num_samples = next(iter(z.values())).shape[0]
         reader = _ToVector(dict(z))
-        self._trace(self.program._model, num_samples, reader)
+        self._run(num_samples, reader)
         pieces = [reader.found[name].reshape(num_samples, self.num_data, -1) for name in self.names]
         return torch.cat([piece.to(self.dtype) for piece in pieces], dim=-1)
 
@@ -137,12 +133,12 @@ class Coordinates:
         named = zip(self._shapes.items(), pieces, strict=True)
         return {name: piece.reshape(*u.shape[:-1], *shape) for (name, shape), piece in named}
 
-    def _trace(self, fn: Callable[..., Any], num_samples: int, handler: Messenger) -> poutine.Trace:
+    def _run(self, num_samples: int, handler: Handler) -> Run:
         with self.program._evaluating():
-            return self.program._trace(fn, self.x, num_samples, handler)
+            return self.program.run("model", self.x, num_samples, handler)
 
 
-class _FromVector(Messenger):
+class _FromVector(Handler):
     """Gives latent sites the values that their unconstrained numbers stand for, and notes the Jacobians."""
 
     def __init__(self, u: dict[str, Tensor]) -> None:
@@ -153,18 +149,19 @@ class _FromVector(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["name"] not in self.u:
             return
-        u, fn = self.u[msg["name"]], msg["fn"]
+        u, fn = self.lay(msg, self.u[msg["name"]]), msg["fn"]
         transform = _transform(msg["name"], fn)
         if transform is None:
             msg["value"] = u
         else:
             msg["value"] = transform(u)
             jacobian = transform.log_abs_det_jacobian(u, msg["value"])
+            jacobian = self.stack(msg, jacobian, jacobian.ndim - len(fn.batch_shape))
             self.log_jacobians.append(jacobian.flatten(2).sum(-1) if jacobian.ndim > 2 else jacobian)
         msg["is_observed"], msg["infer"] = True, {**msg["infer"], GIVEN: True}
 
 
-class _ToVector(Messenger):
+class _ToVector(Handler):
     """Gives latent sites their values, and notes the unconstrained numbers that stand for them."""
 
     def __init__(self, z: dict[str, Tensor]) -> None:
@@ -175,15 +172,16 @@ class _ToVector(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["name"] not in self.z:
             return
-        value = self.z[msg["name"]]
+        value = self.lay(msg, self.z[msg["name"]])
         transform = _transform(msg["name"], msg["fn"])
         if transform is None:
-            self.found[msg["name"]] = value
+            self.found[msg["name"]] = self.z[msg["name"]]
         else:
             inside = msg["fn"].support.check(value)
             u = transform.inv(value)
             shape = (*inside.shape, *(1,) * (u.ndim - inside.ndim))
-            self.found[msg["name"]] = torch.where(inside.reshape(shape), u, math.nan)
+            u = torch.where(inside.reshape(shape), u, math.nan)
+            self.found[msg["name"]] = self.stack(msg, u, u.ndim - len(msg["fn"].batch_shape))
         msg["value"], msg["is_observed"], msg["infer"] = value, True, {**msg["infer"], GIVEN: True}
 
 

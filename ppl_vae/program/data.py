@@ -46,6 +46,12 @@ def take(x: Data, index: slice | torch.Tensor) -> Data:
     }
 
 
+def kind_of(x: Data) -> tuple[object, ...]:
+    """What data have in common for which a program does the same: names, shapes, dtypes and devices."""
+    entries = [("", x)] if isinstance(x, torch.Tensor) else x.items()
+    return tuple((name, value.shape, value.dtype, value.device) for name, value in entries)
+
+
 def device_of(x: Data) -> torch.device:
     """The device that ``x`` lives on."""
     return (x if isinstance(x, torch.Tensor) else next(iter(x.values()))).device

@@ -8,8 +8,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 from ppl_vae.program.data import Latents
+from ppl_vae.program.sites import GIVEN
+from ppl_vae.program.tracing import Handler
 
-GIVEN = "_ppl_vae_given"  # marks a latent site whose value the caller gave
 OBSERVED = "_ppl_vae_observed"  # keeps what a site observed that is drawn instead
 
 
@@ -32,8 +33,8 @@ class ScaledLatents(Messenger):
             msg["scale"] = msg["scale"] * self.beta
 
 
-class Given(Messenger):
-    """Gives latent sites their values; unlike `pyro.poutine.condition`, never a site that is observed."""
+class Given(Handler):
+    """Gives latent sites their values ``(S, N, *event)``; unlike `pyro.poutine.condition`, none that is observed."""
 
     def __init__(self, z: Latents) -> None:
         super().__init__()
@@ -41,8 +42,20 @@ class Given(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.z and not msg["is_observed"]:
-            msg["value"], msg["is_observed"] = self.z[msg["name"]], True
+            msg["value"], msg["is_observed"] = self.lay(msg, self.z[msg["name"]]), True
             msg["infer"] = {**msg["infer"], GIVEN: True}
+
+
+class Replayed(Handler):
+    """Gives latent sites the values ``(S, N, *event)`` that another run drew; they stay latent."""
+
+    def __init__(self, z: Latents) -> None:
+        super().__init__()
+        self.z = z
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.z and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.lay(msg, self.z[msg["name"]]), True
 
 
 class Unobserved(Messenger):

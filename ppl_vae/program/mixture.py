@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae.program.data import Data, Latents
-from ppl_vae.program.handlers import GIVEN
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import factors, sample_sites
+from ppl_vae.program.sites import GIVEN
+from ppl_vae.program.tracing import Handler, zeros
 
 
 class Mixed(NamedTuple):
@@ -41,14 +40,13 @@ def mix_prior(program: Program, x: Data, z: Latents, from_prior: Tensor) -> Mixe
     """
     with program._evaluating():
         num_samples = from_prior.shape[0]
-        trace = program._trace(program._model, x, num_samples, _Mixing(z, from_prior))
-        zero = torch.zeros(from_prior.shape, dtype=torch.float64, device=from_prior.device)
-        log_prior, log_likelihood = factors(trace, zero, strays=True)
-    sites = sample_sites(trace)
-    return Mixed({name: sites[name]["value"] for name in sites if name in z}, log_prior, log_likelihood)
+        found = program.run("model", x, num_samples, _Mixing(z, from_prior))
+        log_prior, log_likelihood = found.factors(zeros(num_samples, x), strays=True)
+    mixed = {name: found.value(name) for name in found.sites if name in z}
+    return Mixed(mixed, log_prior, log_likelihood)
 
 
-class _Mixing(Messenger):
+class _Mixing(Handler):
     """Gives latent sites their values, or draws them where a draw is to come from the prior."""
 
     def __init__(self, z: Latents, from_prior: Tensor) -> None:
@@ -59,6 +57,6 @@ class _Mixing(Messenger):
         if msg["is_observed"] or msg["name"] not in self.z:
             return
         given, drawn = self.z[msg["name"]], msg["fn"]()
-        mask = self.from_prior.reshape(*self.from_prior.shape, *(1,) * (given.ndim - 2))
-        msg["value"], msg["is_observed"] = torch.where(mask, drawn, given), True
+        mask = self.from_prior.reshape(*self.from_prior.shape, *(1,) * (given.ndim - 2)).expand(given.shape)
+        msg["value"], msg["is_observed"] = torch.where(self.lay(msg, mask), drawn, self.lay(msg, given)), True
         msg["infer"] = {**msg["infer"], GIVEN: True}

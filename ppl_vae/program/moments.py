@@ -11,7 +11,8 @@ from torch.distributions import constraints
 from ppl_vae import rng
 from ppl_vae.program.data import Data, device_of
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import _base, _layers, sample_sites
+from ppl_vae.program.sites import _base, _layers
+from ppl_vae.program.tracing import PLAIN, run
 
 
 class Moments(NamedTuple):
@@ -29,7 +30,7 @@ class Moments(NamedTuple):
 def is_unconstrained(program: Program, x: Data) -> bool:
     """Whether every latent site of the model may be any real number: unconstrained coordinates are then z itself."""
     with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program._evaluating():
-        sites = sample_sites(program._trace(program._model, x, 1))
+        sites = run(program.callable("model"), x, 1, PLAIN).sites
     return all(_base(s["fn"].support) is constraints.real for s in sites.values() if not s["is_observed"])
 
 
@@ -42,19 +43,21 @@ def guide_moments(program: Program, x: Data) -> Moments | None:
     if not is_unconstrained(program, x):
         return None
     with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program._evaluating():
-        sites = list(sample_sites(program._trace(program._guide, x, 1)).values())
+        sites = list(run(program.callable("guide"), x, 1, PLAIN).sites.values())
         if len(sites) != 1 or _base(sites[0]["fn"].support) is not constraints.real:
             return None
         fn = sites[0]["fn"]
         *_, core = _layers(fn)
         try:
-            mean = fn.mean[0].double().flatten(1) if fn.event_shape else fn.mean[0].double().unsqueeze(-1)
+            if len(fn.batch_shape) > 1:
+                return None  # a plate beside that of the data
+            mean = fn.mean.double().flatten(1) if fn.event_shape else fn.mean.double().unsqueeze(-1)
             if core.event_shape:
                 if core.event_shape != fn.event_shape or len(core.event_shape) > 1:
                     return None
-                factor = core.scale_tril.double().expand(*fn.batch_shape, -1, -1)[0]
+                factor = core.scale_tril.double().expand(*fn.batch_shape, -1, -1)
             else:
-                factor = fn.stddev[0].double().reshape(mean.shape)
+                factor = fn.stddev.double().reshape(mean.shape)
         except (AttributeError, NotImplementedError):
             return None
     if not bool(mean.isfinite().all() and factor.isfinite().all()):

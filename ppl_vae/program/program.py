@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -11,38 +12,36 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.params.param_store import ParamStoreDict
+from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from ppl_vae import rng
-from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed, describe
-from ppl_vae.modes import in_mode
-from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
-from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
-from ppl_vae.program.lowering import products
-from ppl_vae.program.parameters import OwnParameters, leaf
-from ppl_vae.program.sites import (
-    SAMPLES,
-    Site,
-    Sites,
-    check_match,
-    check_plates,
-    check_shapes,
-    check_support,
-    family,
-    refuse_nan,
-    sample_sites,
-    total,
-    try_log_prob,
+from ppl_vae.errors import (
+    InputError,
+    ProgramError,
+    ProgramWarning,
+    check_positive_int,
+    check_seed,
+    describe,
 )
+from ppl_vae.modes import in_mode
+from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, write_back
+from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, Replayed, ScaledLatents, Unobserved
+from ppl_vae.program.parameters import OwnParameters, leaf
+from ppl_vae.program.reference import Folding, Layouts, examine
+from ppl_vae.program.sites import Sites, refuse_nan
+from ppl_vae.program.tracing import PLAIN, Run, run
 
 
 class Program:
     """A Pyro model and guide as per-datum tensors.
 
     Both are called with ``x`` and hold every sample site inside one ``pyro.plate("data", len(x), dim=-1)``;
-    event dimensions are declared with ``.to_event``. Code must accept a sample axis on the left: values of
-    latent sites arrive as ``(S, N, *event)``. Networks of the program are put in evaluation mode while
-    densities are computed, if ``model`` or ``guide`` is an ``nn.Module`` or a method of one.
+    event dimensions are declared with ``.to_event``. What they mean is what plain Pyro makes of them: one draw for each
+    datum, as `pyro.infer.SVI` runs them. For many draws at once they are run with a sample axis on the left, latents
+    as ``(S, N, *event)``, where that gives the same densities, and otherwise *folded*: S copies of the data on the
+    data axis. Which of the two, is found out by `check`; neither has to be known of. Networks of the program are put
+    in evaluation mode while densities are computed, if ``model`` or ``guide`` is an ``nn.Module`` or a method of one.
 
     Args:
         model: p(x, z): samples the latent sites and observes ``x``.
@@ -67,6 +66,8 @@ class Program:
             if not callable(value):
                 raise InputError(argument, "a callable that makes Pyro sample statements", describe(value))
         self._model, self._guide, self.check_data = model, guide, check_data
+        self._layouts: dict[object, Layouts] = {}
+        self._told: set[str] = set()
         self.params = ParamStoreDict()
         self._scratch = ParamStoreDict()
         self._owned: dict[int, nn.Parameter] = {}
@@ -169,8 +170,9 @@ class Program:
                 check_seed(seed)
                 stack.enter_context(rng.seeded(device_of(x), seed, "log_weights"))
             stack.enter_context(self._evaluating())
-            guide_trace, model_trace = self._traces(x, num_samples)
-            log_weights = total(model_trace, outside=sample_sites(guide_trace)) - total(guide_trace)
+            guide = self.run("guide", x, num_samples)
+            model = self.run("model", x, num_samples, Replayed(guide.latents()))
+            log_weights = model.total(outside=guide.sites) - guide.total()
         if check:
             refuse_nan(log_weights, "log weight")
         return log_weights
@@ -185,19 +187,19 @@ class Program:
         Raises:
             InputError: if ``z`` misses a latent site, names one that does not exist, or has a wrong shape.
         """
-        return self._log_density("model", self._model, z, x)
+        return self._log_density("model", z, x)
 
     def log_guide(self, z: Latents, x: Data) -> torch.Tensor:
         """log q(z|x) for each datum apart, ``(S, N)``, float64, nats; arguments and errors as `log_joint`."""
-        return self._log_density("guide", self._guide, z, x)
+        return self._log_density("guide", z, x)
 
     def sample_guide(self, x: Data, num_samples: int, *, seed: int | None = 0) -> dict[str, torch.Tensor]:
         """Draws z ~ q(z|x): ``(S, N, *event)`` for every latent site; ``seed`` as in `log_weights`."""
-        return self._draw(self._guide, x, num_samples, seed, "sample_guide")
+        return self._draw("guide", x, num_samples, seed, "sample_guide")
 
     def sample_prior(self, x: Data, num_samples: int, *, seed: int | None = 0) -> dict[str, torch.Tensor]:
         """Draws z ~ p(z): ``(S, N, *event)`` for every latent site; ``seed`` as in `log_weights`."""
-        return self._draw(self._model, x, num_samples, seed, "sample_prior")
+        return self._draw("model", x, num_samples, seed, "sample_prior")
 
     def simulate(self, x: Data, *, seed: int | None = 0) -> tuple[dict[str, torch.Tensor], Data]:
         """Draw (z, x') jointly from the model, as many data as ``x``; what is not observed in ``x`` is kept.
@@ -226,79 +228,91 @@ class Program:
                 stack.enter_context(rng.seeded(device_of(argument), seed, "simulate"))
             stack.enter_context(self._evaluating())
             stack.enter_context(torch.no_grad())
-            trace = self._trace(self._model, argument, 1, Unobserved())
+            found = run(self._model, argument, 1, PLAIN, Unobserved())
         drawn = {name: value.clone() for name, value in named.items()}
         z = {}
-        for name, site in sample_sites(trace).items():
+        for name, site in found.sites.items():
             if OBSERVED not in site["infer"]:
-                z[name] = site["value"]
-            elif not write_back(site["infer"][OBSERVED], site["value"][0], named, drawn):
+                z[name] = found.value(name)
+            elif not write_back(site["infer"][OBSERVED], site["value"], named, drawn):
                 if name not in named:
                     raise ProgramError(
                         f"observed site {name!r}",
                         "obs= to be the data themselves, a slice of them, or an entry of the same name",
                         "a value computed from them",
                     )
-                drawn[name] = site["value"][0].to(drawn[name].dtype).reshape(drawn[name].shape)
+                drawn[name] = site["value"].to(drawn[name].dtype).reshape(drawn[name].shape)
         return z, drawn[""] if isinstance(x, torch.Tensor) else drawn
 
-    def check(self, x: Data, *, offset: int = 0) -> Sites:
-        """Run the pair once on ``x`` and refuse it if its evidence is not defined per datum.
+    def check(self, x: Data, *, offset: int = 0, num_samples: int | None = None) -> Sites:
+        """Run the pair on ``x`` by plain Pyro, refuse it if its evidence is not defined per datum, and learn how to run it.
 
         Args:
             x: the data.
             offset: the index of their first datum in the user's data, for the messages.
+            num_samples: a number of samples that the pair is to be run with, if one is known.
 
         Returns:
             The latent and observed sites.
 
         Raises:
             InputError: if ``x`` is malformed, or a datum is outside the support of an observed site.
-            ProgramError: naming the site, if a site lies outside the data plate or in a second plate, a plate
-                is subsampled, a log density is scaled (`pyro.poutine.scale`, KL annealing), a site forgets
+            ProgramError: naming the site, if a site lies outside the data plate, a plate is subsampled, a log density
+                is scaled (`pyro.poutine.scale`, KL annealing), is random or depends on other data, a site forgets
                 ``.to_event``, the guide observes something, holds a point mass, or disagrees with the model on
-                the latent sites or on their shapes.
+                the latent sites or on their shapes; or if plain Pyro cannot run the pair.
             NonFiniteError: if a log density is NaN; names the site and the first datum.
+
+        Warns:
+            ProgramWarning: once, if a half of the pair has to be run folded.
         """
-        n = num_data(x)
+        num_data(x)
         if self.check_data is not None:
             self.check_data(x)
-        num_samples = 2 if n != 2 else 3  # told apart from 1 and from N, so that mixed-up axes show
-        with rng.seeded(device_of(x), 0, "check"), self._evaluating(), torch.no_grad():
-            guide_trace = self._try_trace("guide", self._guide, x, num_samples)
-            latent = sample_sites(guide_trace)
-            model_trace = self._try_trace("model", self._model, x, num_samples, guide_trace)
-            sites = sample_sites(model_trace)
-            check_match(latent, sites)
-            for name, site in sites.items():
-                if site["is_observed"]:  # bad data first: what they make of the guide says less
-                    check_support(name, site, offset)
-            for role, found in (("guide", latent), ("model", sites)):
-                for name, site in found.items():
-                    log_prob = try_log_prob(role, site, latent if role == "model" else {})
-                    if log_prob.shape != (num_samples, n):
-                        raise ProgramError(
-                            f"{role} site {name!r}",
-                            f"a log density of shape {(num_samples, n)} (samples, data); declare event "
-                            "dimensions with .to_event",
-                            tuple(log_prob.shape),
-                        )
-                    refuse_nan(log_prob, f"log density of {role} site {name!r}", offset)
-        described = {
-            name: Site(
-                site["fn"].event_shape,
-                site["value"].dtype,
-                family(site["fn"]),
-            )
-            for name, site in sites.items()
-        }
-        return Sites(
-            latent={name: value for name, value in described.items() if name in latent},
-            observed={name: value for name, value in described.items() if name not in latent},
+        with self._evaluating(), torch.no_grad():
+            found = examine(self, x, offset, num_samples)
+        self._layouts[kind_of(x)] = found.layouts
+        for folding in found.folded:
+            self._tell(folding)
+        return found.sites
+
+    def layouts(self, x: Data) -> Layouts:
+        """How runs of the two halves lie for data like ``x``; `check` finds it out where it is not known."""
+        kind = kind_of(x)
+        if kind not in self._layouts:
+            self.check(x)
+        return self._layouts[kind]
+
+    def callable(self, role: str) -> Callable[..., Any]:
+        """The user's "model" or "guide", as it is."""
+        return self._model if role == "model" else self._guide
+
+    def run(self, role: str, x: Data, num_samples: int, handler: Messenger | None = None) -> Run:
+        """Run the "model" or the "guide", for S draws of each datum; inside `_evaluating` only.
+
+        Args:
+            role: which.
+            x: the data.
+            num_samples: S.
+            handler: what it runs under; a `tracing.Handler` deals in values ``(S, N, *event)``.
+        """
+        layouts = self.layouts(x)
+        return run(self.callable(role), x, num_samples, getattr(layouts, role), handler)
+
+    def _tell(self, folding: Folding) -> None:
+        if folding.role in self._told:
+            return
+        self._told.add(folding.role)
+        warnings.warn(
+            f"the {folding.role} runs folded, with S copies of the data on the data axis, since a sample axis does not "
+            f"suit it: {folding.why}. The numbers are those of plain Pyro; what it computes from the data alone is "
+            "computed for each sample",
+            ProgramWarning,
+            stacklevel=3,
         )
 
     def _draw(
-        self, fn: Callable[..., Any], x: Data, num_samples: int, seed: int | None, purpose: str
+        self, role: str, x: Data, num_samples: int, seed: int | None, purpose: str
     ) -> dict[str, torch.Tensor]:
         check_positive_int("num_samples", num_samples)
         with ExitStack() as stack:
@@ -306,10 +320,9 @@ class Program:
                 check_seed(seed)
                 stack.enter_context(rng.seeded(device_of(x), seed, purpose))
             stack.enter_context(self._evaluating())
-            trace = self._trace(fn, x, num_samples)
-        return {name: site["value"] for name, site in sample_sites(trace).items() if not site["is_observed"]}
+            return self.run(role, x, num_samples).latents()
 
-    def _log_density(self, role: str, fn: Callable[..., Any], z: Latents, x: Data) -> torch.Tensor:
+    def _log_density(self, role: str, z: Latents, x: Data) -> torch.Tensor:
         if not isinstance(z, Mapping) or not z or not all(isinstance(v, torch.Tensor) for v in z.values()):
             raise InputError("z", "a dict of latent site name -> tensor (S, N, *event)", describe(z))
         n = num_data(x)
@@ -317,75 +330,24 @@ class Program:
         if len(set(leading.values())) > 1 or any(len(lead) < 2 or lead[1] != n for lead in leading.values()):
             raise InputError("z", f"values of shape (S, {n}, *event)", leading)
         num_samples = next(iter(leading.values()))[0]
+        layout = getattr(self.layouts(x), role)
         trace = poutine.Trace()
         with self._evaluating():
             try:
-                self._trace(fn, x, num_samples, Given(z), trace)
+                found = run(self.callable(role), x, num_samples, layout, Given(z), trace)
             except (ValueError, RuntimeError, IndexError):
-                _check_given(z, sample_sites(trace), num_samples, n)  # a wrong shape breaks what follows it
+                _check_given(z, Run(trace, layout, num_samples, n))  # a wrong shape breaks what follows it
                 raise
-            sites = sample_sites(trace)
-            missing = [name for name, site in sites.items() if not site["is_observed"]]
-            unknown = [name for name in z if name not in sites or GIVEN not in sites[name]["infer"]]
+            missing = [name for name, site in found.sites.items() if not site["is_observed"]]
+            unknown = [
+                name for name in z if name not in found.sites or GIVEN not in found.sites[name]["infer"]
+            ]
             if missing or unknown:
                 raise InputError(
                     "z", f"a value for each latent site of the {role}", f"{missing=}, {unknown=}"
                 )
-            _check_given(z, sites, num_samples, n)
-            return total(trace, outside={name: {} for name in z})
-
-    def _traces(self, x: Data, num_samples: int) -> tuple[poutine.Trace, poutine.Trace]:
-        guide_trace = self._trace(self._guide, x, num_samples)
-        return guide_trace, self._trace(self._model, x, num_samples, _replaying(guide_trace))
-
-    def _try_trace(
-        self,
-        role: str,
-        fn: Callable[..., Any],
-        x: Data,
-        num_samples: int,
-        guide_trace: poutine.Trace | None = None,
-    ) -> poutine.Trace:
-        """`_trace`, with its sites checked: those before the fault as well, where the callable fails."""
-        handler = (lambda fn: fn) if guide_trace is None else _replaying(guide_trace)
-        trace = poutine.Trace()
-        try:
-            self._trace(fn, x, num_samples, handler, trace)
-        except InputError:
-            raise
-        except (ValueError, RuntimeError, IndexError) as error:
-            # A site that does not fit its plate breaks the arithmetic that follows it: name the site.
-            check_plates(role, trace, num_samples, num_data(x))
-            if guide_trace is not None:
-                check_shapes(sample_sites(guide_trace), sample_sites(trace))
-            first_line = str(error).partition("\n")[0]
-            if "plate(" in first_line:  # Pyro found the mismatch before we did; it names site and plate
-                expected = "sites that fit their plates (declare event dimensions with .to_event)"
-                raise ProgramError(role, expected, first_line) from None
-            raise
-        check_plates(role, trace, num_samples, num_data(x))
-        return trace
-
-    @staticmethod
-    def _trace(
-        fn: Callable[..., Any],
-        x: Data,
-        num_samples: int,
-        handler: Callable[..., Any] = lambda fn: fn,
-        into: poutine.Trace | None = None,
-    ) -> poutine.Trace:
-        # The plate goes inside the handler: a handler that sets values would otherwise hide sites from it.
-        def many(x: Data) -> None:
-            with pyro.plate(SAMPLES, num_samples, dim=-2), products():
-                fn(x)
-
-        # As a context: as a wrapper it would raise errors again with its own text, which ours do not survive.
-        with poutine.trace() as tracer:
-            if into is not None:
-                tracer.trace = into
-            handler(many)(x)
-        trace: poutine.Trace = tracer.trace
-        return trace
+            _check_given(z, found)
+            return found.total(outside={name: {} for name in z})
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -403,13 +365,7 @@ class Program:
             torch.distributions.Distribution.set_default_validate_args(validating)
 
 
-def _check_given(z: Latents, sites: Mapping[str, Any], num_samples: int, n: int) -> None:
+def _check_given(z: Latents, found: Run) -> None:
     for name, value in z.items():
-        if name in sites:
-            expected = (num_samples, n, *sites[name]["fn"].event_shape)
-            if tuple(value.shape) != expected:
-                raise InputError(f"z[{name!r}]", f"shape {expected}", tuple(value.shape))
-
-
-def _replaying(trace: poutine.Trace) -> Callable[..., Any]:
-    return lambda fn: poutine.replay(fn, trace=trace)
+        if name in found.sites and tuple(value.shape) != found.shape(name):
+            raise InputError(f"z[{name!r}]", f"shape {found.shape(name)}", tuple(value.shape))

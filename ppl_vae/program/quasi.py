@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from pyro.distributions import MaskedDistribution
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import (
     Beta,
@@ -25,9 +23,10 @@ from torch.distributions import (
 from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, device_of
-from ppl_vae.program.handlers import is_latent
+from ppl_vae.program.handlers import Replayed, is_latent
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import family, sample_sites, total
+from ppl_vae.program.sites import family
+from ppl_vae.program.tracing import Handler
 
 _WRAPPERS = (Independent, MaskedDistribution)
 
@@ -40,7 +39,7 @@ def num_uniforms(program: Program, x: Data) -> int:
     """
     counting = _Inverting(None, device_of(x))
     with torch.no_grad(), rng.seeded(device_of(x), 0, "quasi"), program._evaluating():
-        program._trace(program._guide, x, 1, counting)
+        program.run("guide", x, 1, counting)
     return counting.used
 
 
@@ -57,14 +56,12 @@ def log_weights_at(program: Program, x: Data, uniforms: Tensor) -> Tensor:
         uniforms: ``(S, N, D)`` float64, D as `num_uniforms` says, strictly between 0 and 1.
     """
     with program._evaluating():
-        guide_trace = program._trace(program._guide, x, uniforms.shape[0], _Inverting(uniforms))
-        model_trace = program._trace(
-            program._model, x, uniforms.shape[0], lambda fn: poutine.replay(fn, trace=guide_trace)
-        )
-        return total(model_trace, outside=sample_sites(guide_trace)) - total(guide_trace)
+        guide = program.run("guide", x, uniforms.shape[0], _Inverting(uniforms))
+        model = program.run("model", x, uniforms.shape[0], Replayed(guide.latents()))
+        return model.total(outside=guide.sites) - guide.total()
 
 
-class _Inverting(Messenger):
+class _Inverting(Handler):
     """Gives latent sites the values that uniform numbers stand for; without any, counts how many it takes."""
 
     def __init__(self, uniforms: Tensor | None, device: torch.device | None = None) -> None:
@@ -77,7 +74,11 @@ class _Inverting(Messenger):
             return
         base = _base(msg["fn"])
         shape = base.batch_shape + base.event_shape
-        number = shape[2:].numel()
+        folded = self.layout.folded  # there is one axis before the numbers of a datum, and else there are two
+        if folded and len(msg["fn"].batch_shape) > 1:
+            expected = "no plate but the data plate, for points that are not independent"
+            raise ProgramError(f"guide site {msg['name']!r}", expected, "another plate")
+        number = shape[1 if folded else 2 :].numel()
         if self.uniforms is None:
             u = torch.full(shape, 0.5, dtype=torch.float64, device=self.device)
         else:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from pyro import poutine
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -21,9 +20,10 @@ from torch.distributions import Independent, TransformedDistribution, transform_
 
 from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.program.data import Data, num_data
-from ppl_vae.program.handlers import is_latent
+from ppl_vae.program.handlers import Replayed, is_latent
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import _base, family, sample_sites, site_log_prob, total
+from ppl_vae.program.sites import _base, family
+from ppl_vae.program.tracing import PLAIN, run
 
 Offsets = Mapping[str, Tensor]
 """Offsets of unconstrained parameters, by "site.parameter": ``(N, *shape)`` each."""
@@ -48,7 +48,7 @@ def make_offsets(program: Program, x: Data) -> dict[str, Tensor]:
     found = _Finding(num_data(x))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), program._evaluating():
         torch.manual_seed(0)  # only shapes are read
-        program._trace(_under(found, program._guide), x, 1)
+        run(_under(found, program.callable("guide")), x, 1, PLAIN)
     return found.offsets
 
 
@@ -91,17 +91,18 @@ def path_log_weights(program: Program, x: Data, offsets: Offsets, num_samples: i
     mean over S is an unbiased gradient of the ELBO, and free of noise where the guide is the exact posterior
     (Roeder, Wu & Duvenaud, "Sticking the landing", 2017). Draws from torch's global generator as it stands.
     """
+
+    def guide(carried: Data) -> Any:
+        plain, moved = _split(carried)
+        with _Moving(moved, freeze=True):
+            return program.callable("guide")(plain)
+
     with program._evaluating():
-        moving = _Moving(offsets, freeze=True)
-        guide_trace = program._trace(_under(moving, program._guide), x, num_samples)
-        model_trace = program._trace(
-            program._model, x, num_samples, lambda fn: poutine.replay(fn, trace=guide_trace)
-        )
-        guide_sites = sample_sites(guide_trace)
-        log_weights = total(model_trace, outside=guide_sites)
-        for site in guide_sites.values():
-            frozen = {**site, "fn": site["infer"][_FROZEN]}
-            log_weights = log_weights - site_log_prob(frozen, {}).double()
+        layout = program.layouts(x).guide
+        found = run(guide, carry(x, offsets), num_samples, layout)
+        log_weights = program.run("model", x, num_samples, Replayed(found.latents())).total(found.sites)
+        for name, site in found.sites.items():
+            log_weights = log_weights - found.log_prob(name, {}, site["infer"][_FROZEN])
     return log_weights
 
 

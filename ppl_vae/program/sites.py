@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from pyro.distributions.util import scale_and_mask
 from torch.distributions import constraints
 
 from ppl_vae.errors import InputError, NonFiniteError, ProgramError
-from ppl_vae.program.handlers import GIVEN
 
-SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
+GIVEN = "_ppl_vae_given"  # marks a latent site whose value the caller gave
+ROWS = "_ppl_vae_rows"  # marks a plate that runs over the rows of its data that were asked for
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
         strays = _base(fn.support) is not constraints.real
         strays = strays and not (guide_site and _same_support(guide_site["fn"].support, fn.support))
     else:
-        strays = site["is_observed"] and id(_base(fn.support)) not in _FIXED and not _masked(fn)
+        strays = site["is_observed"] and id(_base(fn.support)) not in _FIXED and not is_masked(fn)
     if strays:
         log_prob = torch.where(fn.support.check(value), log_prob, -torch.inf)
     masked: torch.Tensor = scale_and_mask(log_prob, 1.0, site["mask"])
@@ -99,13 +99,13 @@ def _layers(fn: Any) -> Iterator[Any]:
         yield fn
 
 
-def _moves(support: constraints.Constraint) -> bool:
-    """Whether a bound may differ between samples: one that does not is expanded along them, without memory."""
-    bounds = [bound for bound in vars(_base(support)).values() if isinstance(bound, torch.Tensor)]
-    return any(bound.ndim > 1 and bound.stride(0) != 0 for bound in bounds)
+def bounds(support: constraints.Constraint) -> list[torch.Tensor]:
+    """The tensors that a support is made of."""
+    return [bound for bound in vars(_base(support)).values() if isinstance(bound, torch.Tensor)]
 
 
-def _masked(fn: Any) -> bool:
+def is_masked(fn: Any) -> bool:
+    """Whether a distribution, or one that it wraps, is masked."""
     return any(isinstance(layer, MaskedDistribution) for layer in _layers(fn))
 
 
@@ -135,42 +135,23 @@ def _same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
     return a is b
 
 
-def total(trace: poutine.Trace, outside: Mapping[str, Any] | None = None) -> torch.Tensor:
-    """The log density of a trace, summed over its sites for each datum, in float64: ``(S, N)``."""
-    summed: torch.Tensor | None = None
-    for site in sample_sites(trace).values():
-        log_prob = site_log_prob(site, outside or {}).double()
-        summed = log_prob if summed is None else summed + log_prob
-    if summed is None:
-        raise ProgramError("program", "at least one sample site", "none")
-    return summed
-
-
-def factors(trace: poutine.Trace, zero: torch.Tensor, *, strays: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """log p(z) and log p(x|z) of a trace of the model, each summed over its sites in float64: ``(S, N)`` twice.
+def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str]) -> None:
+    """Refuse, by name, every site of a plain run that has not one unscaled log density for each datum.
 
     Args:
-        trace: of the model, with every latent given (`handlers.GIVEN`).
-        zero: ``(S, N)`` float64 zeros, where the sums begin.
-        strays: whether the latents given may lie outside their support, where the density is zero.
+        role: "model" or "guide".
+        trace: of a run without a sample axis.
+        n: the number of data.
+        plates: the names of the plates over data.
     """
-    log_prior = log_likelihood = zero
-    for name, site in sample_sites(trace).items():
-        given = GIVEN in site["infer"]
-        log_prob = site_log_prob(site, {name: {}} if given and strays else {}).double()
-        if given:
-            log_prior = log_prior + log_prob
-        else:
-            log_likelihood = log_likelihood + log_prob
-    return log_prior, log_likelihood
-
-
-def check_plates(role: str, trace: poutine.Trace, num_samples: int, n: int) -> None:
-    """Refuse, by name, every site whose log density is not one unscaled number for each sample and datum."""
     nodes: dict[str, Any] = trace.nodes
+    rows = set()
     for name, site in nodes.items():
         if site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample":
             size, subsample_size = site["fn"].size, site["fn"].subsample_size
+            if ROWS in site["infer"]:
+                rows.add(name)
+                continue
             if (subsample_size is not None and subsample_size != size) or len(site["value"]) != size:
                 raise ProgramError(
                     f"plate {name!r} in the {role}",
@@ -179,26 +160,24 @@ def check_plates(role: str, trace: poutine.Trace, num_samples: int, n: int) -> N
                 )
     for name, site in sample_sites(trace).items():
         where = f"{role} site {name!r}"
-        frames = [frame for frame in site["cond_indep_stack"] if frame.name != SAMPLES]
-        sequential = [frame.name for frame in frames if not frame.vectorized]
-        if sequential:
-            raise ProgramError(where, "vectorised plates", f"the sequential plate {sequential[0]!r}")
-        inside = [frame for frame in frames if frame.dim == -1]
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        inside = [frame for frame in frames if frame.name in plates]
         if not inside:
+            sequential = [frame.name for frame in site["cond_indep_stack"] if not frame.vectorized]
+            if sequential:
+                raise ProgramError(where, "vectorised plates", f"the sequential plate {sequential[0]!r}")
+            other = [frame for frame in frames if frame.dim == -1]
+            if other:
+                received = f"plate {other[0].name!r} of {other[0].size}"
+                raise ProgramError(where, f"a data plate of {n} data", received)
             raise ProgramError(
                 where,
                 'to be inside pyro.plate("data", len(x), dim=-1) (a site shared by all data is another integral)',
                 "a site outside it",
             )
-        if len(frames) > 1:
-            other = next(frame.name for frame in frames if frame.dim != -1)
-            raise ProgramError(where, "no plate but the data plate (use .to_event)", f"plate {other!r}")
-        if inside[0].size != n:
-            raise ProgramError(
-                where, f"a data plate of {n} data", f"plate {inside[0].name!r} of {inside[0].size}"
-            )
         scale = site["scale"]
-        if isinstance(scale, torch.Tensor) or scale != 1:
+        by_rows = any(frame.name in rows for frame in inside)  # which Pyro takes for a subsample, and scales
+        if not by_rows and (isinstance(scale, torch.Tensor) or scale != 1):
             single = not isinstance(scale, torch.Tensor) or scale.numel() == 1
             received = f"scale {float(scale):g}" if single else "a scale"
             raise ProgramError(where, "an unscaled log density (no poutine.scale, no annealing)", received)
@@ -209,12 +188,19 @@ def check_plates(role: str, trace: poutine.Trace, num_samples: int, n: int) -> N
                 raise ProgramError(where, "latent sites only", "an observed site")
             if isinstance([*_layers(site["fn"])][-1], Delta):
                 raise ProgramError(where, "a distribution with a density", "a Delta (a point has no density)")
-        if tuple(site["fn"].batch_shape) != (num_samples, n):
+        expected = _expected_batch(frames)
+        if tuple(site["fn"].batch_shape) != expected:
             raise ProgramError(
                 where,
-                f"batch shape {(num_samples, n)} (samples, data); declare event dimensions with .to_event",
+                f"batch shape {expected} (one for each datum); declare event dimensions with .to_event",
                 tuple(site["fn"].batch_shape),
             )
+
+
+def _expected_batch(frames: Collection[Any]) -> tuple[int, ...]:
+    """The batch shape that a site has in its plates."""
+    sizes = {frame.dim: frame.size for frame in frames}
+    return tuple(sizes.get(dim, 1) for dim in range(min(sizes), 0))
 
 
 def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
@@ -242,23 +228,35 @@ def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any])
                 f"the model's event shape {tuple(theirs)}",
                 f"event shape {tuple(ours)}",
             )
-
-
-def check_support(name: str, site: Any, offset: int = 0) -> None:
-    """Refuse data outside an observed site's support: its density there is not a density."""
-    fn, value = site["fn"], site["value"]
-    if site["mask"] is not None or _masked(fn) or _moves(fn.support):
-        return  # what is masked may hold anything; a support that moves with a latent may miss a datum
-    fine = fn.support.check(value)
-    while fine.ndim > 1:
-        fine = fine.all(0)
-    if not bool(fine.all()):
-        index = int((~fine).nonzero()[0])
-        raise InputError(
-            "x",
-            f"values on the support of observed site {name!r} ({family(fn)})",
-            f"a value outside it at datum {offset + index}",
+        here, there = (
+            {frame.name: frame for frame in sites[name]["cond_indep_stack"] if frame.vectorized}
+            for sites in (guide_sites, model_sites)
         )
+        places = [sorted((frame.dim, frame.size) for frame in frames.values()) for frames in (here, there)]
+        if places[0] != places[1]:
+            other = sorted(here.keys() - there.keys()) or sorted(there.keys() - here.keys()) or sorted(here)
+            received = f"plate {other[0]!r} in {'the guide' if other[0] in here else 'the model'} only"
+            raise ProgramError(f"guide site {name!r}", "the plates of the model's site", received)
+
+
+def check_support(name: str, fn: Any, inside: torch.Tensor, moves: bool, offset: int = 0) -> None:
+    """Refuse data outside an observed site's support: its density there is not a density.
+
+    Args:
+        name: the site.
+        fn: its distribution.
+        inside: ``(S, N)`` whether the data are inside.
+        moves: whether the support moves with a latent: it may then miss a datum.
+        offset: the index of the first datum in the user's data.
+    """
+    if moves or bool(inside.all()):
+        return
+    index = int((~inside.all(0)).nonzero()[0])
+    raise InputError(
+        "x",
+        f"values on the support of observed site {name!r} ({family(fn)})",
+        f"a value outside it at datum {offset + index}",
+    )
 
 
 def refuse_nan(values: torch.Tensor, what: str, offset: int = 0) -> None:

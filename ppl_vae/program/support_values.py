@@ -14,7 +14,7 @@ from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, device_of, num_data
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import family, sample_sites
+from ppl_vae.program.sites import family
 
 _DRAWS = 16  # of the prior: a support that moves with the latents before it shows in some of them
 
@@ -52,8 +52,8 @@ class SupportValues:
     def __init__(self, program: Program, x: Data) -> None:
         self.num_data = num_data(x)
         with torch.no_grad(), rng.seeded(device_of(x), 0, "support values"), program._evaluating():
-            trace = program._trace(program._model, x, _DRAWS)
-        latent = {name: site for name, site in sample_sites(trace).items() if not site["is_observed"]}
+            found = program.run("model", x, _DRAWS)
+        latent = {name: site for name, site in found.sites.items() if not site["is_observed"]}
         self._supports = {name: _support(name, site["fn"]) for name, site in latent.items()}
         self.count = math.prod(support.count for support in self._supports.values())
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ppl_vae.program.data import Data, Latents, device_of, num_data
+from ppl_vae.program.data import Data, Latents
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import factors, sample_sites, site_log_prob
+from ppl_vae.program.tracing import zeros
 
 
 class Terms(NamedTuple):
@@ -31,11 +30,11 @@ def prior_log_likelihood(program: Program, x: Data, num_samples: int) -> Tensor:
     The mean of its exponential is unbiased for p(x).
     """
     with program._evaluating():
-        trace = program._trace(program._model, x, num_samples)
-        total = torch.zeros(num_samples, num_data(x), dtype=torch.float64, device=device_of(x))
-        for site in sample_sites(trace).values():
+        found = program.run("model", x, num_samples)
+        total = zeros(num_samples, x)
+        for name, site in found.sites.items():
             if site["is_observed"]:
-                total = total + site_log_prob(site, {}).double()
+                total = total + found.log_prob(name, {})
     return total
 
 
@@ -49,6 +48,5 @@ def log_terms(program: Program, z: Latents, x: Data) -> Terms:
     """
     num_samples = next(iter(z.values())).shape[0]
     with program._evaluating():
-        trace = program._trace(program._model, x, num_samples, Given(z))
-        zero = torch.zeros(num_samples, num_data(x), dtype=torch.float64, device=device_of(x))
-        return Terms(*factors(trace, zero, strays=True))
+        found = program.run("model", x, num_samples, Given(z))
+        return Terms(*found.factors(zeros(num_samples, x), strays=True))

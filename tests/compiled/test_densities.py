@@ -15,7 +15,7 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights, backend
-from ppl_vae.compiled.agreement import TOLERANCE
+from ppl_vae.program.agreement import TOLERANCE
 from ppl_vae.compiled.cache import _caches
 from ppl_vae.program import Coordinates, Program
 

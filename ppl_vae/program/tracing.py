@@ -1,0 +1,241 @@
+"""Running one half of a program: a callable and data in, sites with densities ``(S, N)`` out.
+
+S draws of N data can lie in a run in two ways, and nothing outside this file depends on which:
+
+* *vectorised*: a plate of S samples around the callable, so that latents arrive in it as ``(S, N, *event)``. Fast:
+  what depends on data alone is computed once. But code that counts axes from the left sees one axis more than in
+  plain Pyro.
+* *folded*: S copies of the data on the data axis, ``(S * N, *event)``, sample by sample. There is no sample axis: the
+  callable runs just as `pyro.infer.SVI` runs it, on more data. Right for every program whose data are independent.
+
+With S = 1 a folded run is a run by plain Pyro and nothing else: the reference that everything is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppl_vae.errors import ProgramError
+from ppl_vae.program.data import Data, num_data
+from ppl_vae.program.lowering import products
+from ppl_vae.program.sites import GIVEN, sample_sites, site_log_prob
+
+SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How S draws of N data lie in a run.
+
+    Attributes:
+        folded: whether S copies of the data lie on the data axis; otherwise samples have an axis of their own.
+        plates: names of the plates over data, by which the data axis is found where there are other plates.
+    """
+
+    folded: bool = False
+    plates: frozenset[str] = frozenset()
+
+    def data(self, x: Data, num_samples: int) -> Data:
+        """What the callable is called with."""
+        if not self.folded or num_samples == 1:
+            return x
+        if isinstance(x, Tensor):
+            return _copies(x, num_samples)
+        return {name: _copies(value, num_samples) for name, value in x.items()}
+
+    @contextmanager
+    def samples(self, num_samples: int) -> Iterator[None]:
+        """What the callable runs in."""
+        if self.folded:
+            yield
+            return
+        with pyro.plate(SAMPLES, num_samples, dim=-2):
+            yield
+
+    def lay(self, site: Any, value: Tensor) -> Tensor:
+        """A value ``(S, N, *rest)`` of a site as the callable sees it."""
+        if not self.folded:
+            return value
+        flat = value.flatten(0, 1)
+        axis = self.axis(site, flat.ndim - len(site["fn"].batch_shape))
+        # What does not fit is left as it is: the checks that follow name the site.
+        return flat if -axis >= flat.ndim else flat.movedim(0, axis)
+
+    def stack(self, site: Any, value: Tensor, num_samples: int, event_dim: int = 0) -> Tensor:
+        """What belongs to a site (a value with its event dimensions, a log density without) as ``(S, N, *rest)``."""
+        if not self.folded:
+            return value
+        batch = site["fn"].batch_shape
+        whole = batch + value.shape[max(value.ndim - event_dim, 0) :]
+        if value.shape != whole:
+            value = value.expand(whole)
+        flat = value.movedim(self.axis(site, event_dim), 0)
+        return flat.unflatten(0, (num_samples, flat.shape[0] // num_samples))
+
+    def axis(self, site: Any, event_dim: int) -> int:
+        """The data's axis, from the right, in a value of a site with ``event_dim`` event dimensions."""
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        dim = next((frame.dim for frame in frames if frame.name in self.plates), -1)
+        return dim - event_dim
+
+
+VECTORISED = Layout()
+PLAIN = Layout(folded=True)
+
+
+def _copies(value: Tensor, num_samples: int) -> Tensor:
+    return value.expand(num_samples, *value.shape).flatten(0, 1)
+
+
+class Handler(Messenger):
+    """A handler that gives sites their values, or reads them, in the form ``(S, N, *event)``, whatever the layout.
+
+    Attributes:
+        layout: of the run that it is used in; `run` sets it.
+        num_samples: S of that run.
+    """
+
+    layout: Layout = VECTORISED
+    num_samples: int = 1
+
+    def lay(self, msg: Any, value: Tensor) -> Tensor:
+        """See `Layout.lay`."""
+        return self.layout.lay(msg, value)
+
+    def stack(self, msg: Any, value: Tensor, event_dim: int = 0) -> Tensor:
+        """See `Layout.stack`."""
+        return self.layout.stack(msg, value, self.num_samples, event_dim)
+
+
+class Run:
+    """What one run of a model or guide did, read for each sample and datum apart.
+
+    Attributes:
+        trace: Pyro's trace, its values as they lay in the run.
+        layout: how they lay.
+        num_samples: S.
+        num_data: N.
+    """
+
+    def __init__(self, trace: poutine.Trace, layout: Layout, num_samples: int, num_data: int) -> None:
+        self.trace, self.layout, self.num_samples, self.num_data = trace, layout, num_samples, num_data
+
+    @cached_property
+    def sites(self) -> dict[str, Any]:
+        """The sample sites that carry density, by name, as Pyro left them."""
+        return sample_sites(self.trace)
+
+    def value(self, name: str) -> Tensor:
+        """The value of a site, ``(S, N, *event)``."""
+        site = self.sites[name]
+        return self.layout.stack(site, site["value"], self.num_samples, len(site["fn"].event_shape))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape ``(S, N, *event)`` of a site's value; a plate beside that of the data counts as part of the event."""
+        fn = self.sites[name]["fn"]
+        batch = list(fn.batch_shape)
+        if self.layout.folded:
+            del batch[self.layout.axis(self.sites[name], 0)]
+        else:
+            del batch[:2]
+        return (self.num_samples, self.num_data, *batch, *fn.event_shape)
+
+    def latents(self) -> dict[str, Tensor]:
+        """The values of the sites that were drawn, ``(S, N, *event)`` each."""
+        return {name: self.value(name) for name, site in self.sites.items() if not site["is_observed"]}
+
+    def log_prob(self, name: str, guide_sites: Mapping[str, Any], fn: Any = None) -> Tensor:
+        """The log density of a site, ``(S, N)`` float64 in nats; see `site_log_prob`.
+
+        Args:
+            name: the site.
+            guide_sites: the guide's sites, by name.
+            fn: another distribution in the place of its own.
+        """
+        site = self.sites[name] if fn is None else {**self.sites[name], "fn": fn}
+        stacked = self.layout.stack(site, site_log_prob(site, guide_sites), self.num_samples).double()
+        return stacked.flatten(2).sum(-1) if stacked.ndim > 2 else stacked
+
+    def total(self, outside: Mapping[str, Any] | None = None) -> Tensor:
+        """The log density of all sites together, ``(S, N)`` float64 in nats; ``outside`` as in `log_prob`."""
+        summed: Tensor | None = None
+        for name in self.sites:
+            log_prob = self.log_prob(name, outside or {})
+            summed = log_prob if summed is None else summed + log_prob
+        if summed is None:
+            raise ProgramError("program", "at least one sample site", "none")
+        return summed
+
+    def factors(self, zero: Tensor, *, strays: bool) -> tuple[Tensor, Tensor]:
+        """log p(z) and log p(x|z) of a run of the model, each summed over its sites in float64: ``(S, N)`` twice.
+
+        Every latent has to be given (`handlers.GIVEN`).
+
+        Args:
+            zero: ``(S, N)`` float64 zeros, where the sums begin.
+            strays: whether the latents given may lie outside their support, where the density is zero.
+        """
+        log_prior = log_likelihood = zero
+        for name, site in self.sites.items():
+            given = GIVEN in site["infer"]
+            log_prob = self.log_prob(name, {name: {}} if given and strays else {})
+            if given:
+                log_prior = log_prior + log_prob
+            else:
+                log_likelihood = log_likelihood + log_prob
+        return log_prior, log_likelihood
+
+
+def run(
+    fn: Callable[..., Any],
+    x: Data,
+    num_samples: int,
+    layout: Layout,
+    handler: Messenger | None = None,
+    into: poutine.Trace | None = None,
+) -> Run:
+    """Run a callable on data.
+
+    Args:
+        fn: the model or the guide.
+        x: the data ``(N, ...)``.
+        num_samples: S.
+        layout: how S draws of N data are to lie.
+        handler: what it runs under.
+        into: a trace to fill, which then holds the sites before a fault as well.
+    """
+    data = layout.data(x, num_samples)
+    if isinstance(handler, Handler):
+        handler.layout, handler.num_samples = layout, num_samples
+
+    # The plate goes inside the handler: a handler that sets values would otherwise hide sites from it.
+    def many() -> None:
+        with layout.samples(num_samples), products():
+            fn(data)
+
+    # As a context: as a wrapper it would raise errors again with its own text, which ours do not survive.
+    with poutine.trace() as tracer:
+        if into is not None:
+            tracer.trace = into
+        if handler is None:
+            many()
+        else:
+            with handler:
+                many()
+    return Run(tracer.trace, layout, num_samples, num_data(x))
+
+
+def zeros(num_samples: int, x: Data) -> Tensor:
+    """``(S, N)`` float64 zeros where the data are."""
+    first = x if isinstance(x, Tensor) else next(iter(x.values()))
+    return torch.zeros(num_samples, len(first), dtype=torch.float64, device=first.device)
