@@ -12,7 +12,6 @@ and again on its first use in each run. What cannot be captured (control flow th
 "plain", with one `CompileWarning` that names the cause.
 """
 
-from ppl_vae.program.agreement import disagreement
 from ppl_vae.compiled.backend import LEVELS, CompileWarning
 from ppl_vae.compiled.cache import clear
 from ppl_vae.compiled.capture import CaptureError, Graph, capture
@@ -21,6 +20,7 @@ from ppl_vae.compiled.elbo import CompiledELBO
 from ppl_vae.compiled.function import Bound, Function
 from ppl_vae.compiled.losses import BoundLoss, TrainingLoss
 from ppl_vae.compiled.objectives import losses_of
+from ppl_vae.program.agreement import disagreement
 
 __all__ = [
     "LEVELS",

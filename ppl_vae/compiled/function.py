@@ -10,13 +10,13 @@ from pyro.params.param_store import ParamStoreDict
 from torch import Tensor, nn
 
 from ppl_vae import rng
-from ppl_vae.program.agreement import ROUNDED, disagreement, precision_of
 from ppl_vae.compiled.backend import LEVELS, CompileWarning, warn_once
 from ppl_vae.compiled.cache import Cache, Entry, cache_of
 from ppl_vae.compiled.capture import CaptureError, Graph, capture, untouched
 from ppl_vae.compiled.guards import Guards, Recording, signature, world
 from ppl_vae.errors import check_one_of
 from ppl_vae.program import lowering
+from ppl_vae.program.agreement import ROUNDED, disagreement, precision_of
 
 Tensors = Sequence[Tensor]
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ppl_vae.program.tracing import Layout
 
 _OWN = str(Path(__file__).parent.parent)
-_LIBRARIES = (*(str(Path(str(package.__file__)).parent) for package in (torch, pyro, contextlib)), _OWN)
+_LIBRARIES = (*(str(Path(str(package.__file__)).parent) for package in (torch, pyro)), _OWN)
+_PYTHON = str(Path(contextlib.__file__).parent)
 
 
 class _Call(NamedTuple):
@@ -83,7 +84,9 @@ def _same(stacked: Tensor, folded: Tensor, num_samples: int) -> bool:
 
 def _is_users(filename: str) -> bool:
     """Whether a file is of the user's own code: no library's, but perhaps one that is installed beside them."""
-    return "site-packages" in filename.removeprefix(_OWN) or not filename.startswith((*_LIBRARIES, "<frozen"))
+    if filename.startswith((*_LIBRARIES, "<frozen")):
+        return False
+    return not filename.startswith(_PYTHON) or "site-packages" in filename
 
 
 class _Recorder(TorchFunctionMode):

@@ -26,10 +26,10 @@ from ppl_vae.errors import (
 )
 from ppl_vae.modes import in_mode
 from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, write_back
-from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, Replayed, ScaledLatents, Unobserved
+from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents, Unobserved
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.reference import Folding, Layouts, examine
-from ppl_vae.program.sites import Sites, refuse_nan
+from ppl_vae.program.sites import GIVEN, Sites, refuse_nan
 from ppl_vae.program.tracing import PLAIN, Run, run
 
 
@@ -245,7 +245,7 @@ class Program:
         return z, drawn[""] if isinstance(x, torch.Tensor) else drawn
 
     def check(self, x: Data, *, offset: int = 0, num_samples: int | None = None) -> Sites:
-        """Run the pair on ``x`` by plain Pyro, refuse it if its evidence is not defined per datum, and learn how to run it.
+        """Run the pair on ``x`` by plain Pyro: refuse it if it has no evidence per datum, and learn how to run it.
 
         Args:
             x: the data.

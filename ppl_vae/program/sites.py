@@ -233,7 +233,7 @@ def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any])
             for sites in (guide_sites, model_sites)
         )
         places = [sorted((frame.dim, frame.size) for frame in frames.values()) for frames in (here, there)]
-        if places[0] != places[1]:
+        if all(places) and places[0] != places[1]:
             other = sorted(here.keys() - there.keys()) or sorted(there.keys() - here.keys()) or sorted(here)
             received = f"plate {other[0]!r} in {'the guide' if other[0] in here else 'the model'} only"
             raise ProgramError(f"guide site {name!r}", "the plates of the model's site", received)

@@ -141,7 +141,7 @@ class Run:
         return self.layout.stack(site, site["value"], self.num_samples, len(site["fn"].event_shape))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape ``(S, N, *event)`` of a site's value; a plate beside that of the data counts as part of the event."""
+        """The shape ``(S, N, *event)`` of a site's value; a plate beside that of the data is part of the event."""
         fn = self.sites[name]["fn"]
         batch = list(fn.batch_shape)
         if self.layout.folded:
