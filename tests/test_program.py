@@ -1180,7 +1180,7 @@ REFUSED = {
     "factor in the guide": (good_model, bad_guide_factor, X3, ProgramError, "guide site 'f'.*observed"),
     "Delta guide": (good_model, bad_guide_delta, X3, ProgramError, "guide site 'z'.*Delta"),
     "masked Delta guide": (good_model, bad_guide_masked_delta, X3, ProgramError, "guide site 'z'.*Delta"),
-    "enumerated": (discrete_model, bad_enumerated, X3, ProgramError, "guide site 'k'.*enumerat"),
+    "enumerated": (discrete_model, good_guide, X3, ProgramError, "model site 'k'.*enumerate_latents"),
     "plate too large": (bad_plate_size, good_guide, X3, ProgramError, "'data'.* 100"),
     "plate of one": (bad_plate_of_one, good_guide, X3, ProgramError, "'data'.* of 1"),
     "plate too small, guide": (good_model, bad_guide_plate_size, X3, ProgramError, "guide site 'z'.*'small' of 3"),

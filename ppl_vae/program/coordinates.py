@@ -14,8 +14,8 @@ from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, Latents, device_of, num_data
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import GIVEN, _base, family, is_mixture, site_log_prob
-from ppl_vae.program.tracing import Handler, Run
+from ppl_vae.program.sites import GIVEN, _base, family, is_delta, is_mixture, support_of
+from ppl_vae.program.tracing import Handler, Run, scored
 
 
 class Densities(NamedTuple):
@@ -101,8 +101,10 @@ class Coordinates:
         if self._single is None:
             with torch.no_grad(), rng.seeded(self.x_device, 0, "shapes"), self.program._evaluating():
                 self._single = self.program.run("guide", self.x, 1).sites[name]
+        if is_delta(self._single):  # computed from an auxiliary site: it says so, by name
+            return self.program.log_guide(at.z, self.x)
         site = {**self._single, "value": at.z[name]}
-        return site_log_prob(site, {name: {}}).double() + at.log_jacobian
+        return scored(site, {name: {}}).double() + at.log_jacobian
 
     def to_vector(self, z: Latents) -> Tensor:
         """u for latents z, ``(S, N, *event)`` each: ``(S, N, D)``. Not finite where z is outside the model's support.
@@ -187,7 +189,10 @@ class _ToVector(Handler):
 
 def _transform(name: str, fn: Any) -> Transform | None:
     """The map from unconstrained numbers to a distribution's support; None where it is all of them."""
-    support = fn.support
+    support: Any = support_of(fn)
+    if support is None:
+        expected = "a latent whose distribution declares its support, to go to unconstrained numbers"
+        raise ProgramError(f"latent site {name!r}", expected, f"a {family(fn)}, which declares none")
     while is_mixture(support):
         support = support.base_constraint
     if _base(support) is constraints.real:

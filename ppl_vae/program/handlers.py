@@ -8,7 +8,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 from ppl_vae.program.data import Latents
-from ppl_vae.program.sites import GIVEN
+from ppl_vae.program.sites import GIVEN, is_computed
 from ppl_vae.program.tracing import Handler
 
 OBSERVED = "_ppl_vae_observed"  # keeps what a site observed that is drawn instead
@@ -62,6 +62,6 @@ class Unobserved(Messenger):
     """Draws what is observed; unlike `pyro.poutine.uncondition`, leaves `pyro.deterministic` as it is."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] and not msg["infer"].get("_deterministic"):
+        if msg["is_observed"] and not msg["infer"].get("_deterministic") and not is_computed(msg):
             msg["infer"] = {**msg["infer"], OBSERVED: msg["value"]}
             msg["is_observed"], msg["value"], msg["done"] = False, None, False

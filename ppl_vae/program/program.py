@@ -27,9 +27,11 @@ from ppl_vae.errors import (
 from ppl_vae.modes import in_mode
 from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, write_back
 from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents, Unobserved
+from ppl_vae.program.masks import Filled
 from ppl_vae.program.parameters import OwnParameters, leaf
-from ppl_vae.program.reference import Folding, Layouts, examine
-from ppl_vae.program.sites import GIVEN, Sites, refuse_nan
+from ppl_vae.program.plain import Layouts
+from ppl_vae.program.reference import Folding, examine
+from ppl_vae.program.sites import GIVEN, Sites, is_auxiliary, refuse_nan
 from ppl_vae.program.tracing import PLAIN, Run, run
 
 
@@ -130,7 +132,7 @@ class Program:
     def _isolated(self, fn: Callable[..., Any], role: str, listed: bool = True) -> Callable[..., Any]:
         @wraps(fn)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with self._parameters(role, listed):
+            with self._parameters(role, listed), Filled():
                 return fn(*args, **kwargs)
 
         return run
@@ -342,6 +344,14 @@ class Program:
             unknown = [
                 name for name in z if name not in found.sites or GIVEN not in found.sites[name]["infer"]
             ]
+            auxiliary = [name for name in missing if is_auxiliary(found.sites[name])]
+            if auxiliary:
+                raise ProgramError(
+                    f"guide site {auxiliary[0]!r}",
+                    "no auxiliary site, where the guide's density is needed at other points than its own draws "
+                    "(importance sampling from the guide needs none, nor do chains that start from the prior)",
+                    "an auxiliary site",
+                )
             if missing or unknown:
                 raise InputError(
                     "z", f"a value for each latent site of the {role}", f"{missing=}, {unknown=}"

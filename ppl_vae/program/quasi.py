@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import Delta, MaskedDistribution
 from torch import Tensor
 from torch.distributions import (
     Beta,
@@ -73,6 +73,8 @@ class _Inverting(Handler):
         if not is_latent(msg):
             return
         base = _base(msg["fn"])
+        if isinstance(base, Delta):
+            return  # computed from sites before it
         shape = base.batch_shape + base.event_shape
         folded = self.layout.folded  # there is one axis before the numbers of a datum, and else there are two
         if folded and len(msg["fn"].batch_shape) > 1:

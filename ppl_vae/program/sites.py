@@ -43,7 +43,7 @@ class Sites:
 
 
 def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
-    """The sample sites that carry density: no plates, no `pyro.deterministic`."""
+    """The sample sites that carry density: no plates, nothing that is computed from other sites."""
     nodes: dict[str, Any] = trace.nodes
     return {
         name: site
@@ -51,7 +51,34 @@ def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
         if site["type"] == "sample"
         and type(site["fn"]).__name__ != "_Subsample"
         and not site["infer"].get("_deterministic")
+        and not is_computed(site)
     }
+
+
+def is_computed(site: Any) -> bool:
+    """Whether a site stands for a value that is computed from others, as a reparametrised one does."""
+    layers = [*_layers(site["fn"])]
+    unseen = any(isinstance(layer, MaskedDistribution) and layer._mask is False for layer in layers)
+    return bool(site["is_observed"]) and unseen and isinstance(layers[-1], Delta)
+
+
+def is_auxiliary(site: Any) -> bool:
+    """Whether a guide's site is one that the model does not have, and that others are computed from."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
+def is_delta(site: Any) -> bool:
+    """Whether a site's distribution is all mass in one point."""
+    return isinstance([*_layers(site["fn"])][-1], Delta)
+
+
+def support_of(fn: Any) -> constraints.Constraint | None:
+    """A distribution's support; None where its class declares none."""
+    try:
+        support: constraints.Constraint | None = fn.support
+    except (NotImplementedError, AttributeError):
+        return None
+    return support
 
 
 def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
@@ -63,13 +90,16 @@ def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
     fn, value = site["fn"], site["value"]
     log_prob: torch.Tensor = fn.log_prob(value)
     guide_site = guide_sites.get(site["name"])
-    if guide_site is not None:
-        strays = _base(fn.support) is not constraints.real
-        strays = strays and not (guide_site and _same_support(guide_site["fn"].support, fn.support))
+    support = support_of(fn)
+    if support is None:
+        strays = False
+    elif guide_site is not None:
+        strays = _base(support) is not constraints.real
+        strays = strays and not (guide_site and _same_support(support_of(guide_site["fn"]), support))
     else:
-        strays = site["is_observed"] and id(_base(fn.support)) not in _FIXED and not is_masked(fn)
-    if strays:
-        log_prob = torch.where(fn.support.check(value), log_prob, -torch.inf)
+        strays = site["is_observed"] and id(_base(support)) not in _FIXED and not is_masked(fn)
+    if strays and support is not None:
+        log_prob = torch.where(support.check(value), log_prob, -torch.inf)
     masked: torch.Tensor = scale_and_mask(log_prob, 1.0, site["mask"])
     return masked
 
@@ -78,12 +108,14 @@ def try_log_prob(role: str, site: Any, guide_sites: Mapping[str, Any]) -> torch.
     """`site_log_prob`; a value that the distribution cannot take is refused with the site's name."""
     try:
         return site_log_prob(site, guide_sites)
-    except (ValueError, RuntimeError, IndexError) as error:
-        fn = site["fn"]
+    except (KeyError, NotImplementedError):
+        raise
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        fn, dtype = site["fn"], str(site["value"].dtype).removeprefix("torch.")
         raise ProgramError(
             f"{role} site {site['name']!r}",
             f"a value of shape {(*fn.batch_shape, *fn.event_shape)}, or one that broadcasts to it, on the support",
-            f"shape {tuple(site['value'].shape)} ({str(error).partition(chr(10))[0]})",
+            f"shape {tuple(site['value'].shape)} of {dtype} ({str(error).partition(chr(10))[0]})",
         ) from error
 
 
@@ -109,6 +141,12 @@ def is_masked(fn: Any) -> bool:
     return any(isinstance(layer, MaskedDistribution) for layer in _layers(fn))
 
 
+def support_is_discrete(site: Any) -> bool:
+    """Whether a site takes discrete values."""
+    support = support_of(site["fn"])
+    return support is not None and bool(support.is_discrete)
+
+
 def family(fn: Any) -> str:
     """The name of a distribution's family."""
     *_, core = _layers(fn)
@@ -129,7 +167,9 @@ def is_mixture(support: constraints.Constraint) -> bool:
     return type(support).__name__ == "MixtureSameFamilyConstraint"
 
 
-def _same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
+def _same_support(a: constraints.Constraint | None, b: constraints.Constraint) -> bool:
+    if a is None:
+        return False
     a, b = _base(a), _base(b)
     # Constraints without bounds are singletons; those with bounds are left to the check on values.
     return a is b
@@ -181,18 +221,25 @@ def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str
             single = not isinstance(scale, torch.Tensor) or scale.numel() == 1
             received = f"scale {float(scale):g}" if single else "a scale"
             raise ProgramError(where, "an unscaled log density (no poutine.scale, no annealing)", received)
-        if site["infer"].get("enumerate"):
-            raise ProgramError(where, "a latent that the guide samples", "a site marked for enumeration")
+        if not hasattr(site["fn"], "batch_shape"):
+            expected = (
+                "a distribution with a batch_shape and an event_shape (a subclass of TorchDistribution)"
+            )
+            raise ProgramError(where, expected, f"a {type(site['fn']).__name__}, which has none")
+        if family(site["fn"]) == "ImproperUniform":
+            raise ProgramError(
+                where, "a normalised distribution", "an ImproperUniform (log p(x) is undefined)"
+            )
         if role == "guide":
             if site["is_observed"]:
                 raise ProgramError(where, "latent sites only", "an observed site")
-            if isinstance([*_layers(site["fn"])][-1], Delta):
+            if is_delta(site) and not any(map(is_auxiliary, sample_sites(trace).values())):
                 raise ProgramError(where, "a distribution with a density", "a Delta (a point has no density)")
-        expected = _expected_batch(frames)
-        if tuple(site["fn"].batch_shape) != expected:
+        batch = _expected_batch(frames)
+        if tuple(site["fn"].batch_shape) != batch:
             raise ProgramError(
                 where,
-                f"batch shape {expected} (one for each datum); declare event dimensions with .to_event",
+                f"batch shape {batch} (one for each datum); declare event dimensions with .to_event",
                 tuple(site["fn"].batch_shape),
             )
 
@@ -206,11 +253,15 @@ def _expected_batch(frames: Collection[Any]) -> tuple[int, ...]:
 def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
     """Refuse, by name, latent sites on which model and guide disagree."""
     latent = {name for name, site in model_sites.items() if not site["is_observed"]}
-    for name in latent - guide_sites.keys():
-        raise ProgramError(
-            f"model site {name!r}", "a latent that the guide samples too", "no such guide site"
+    for name in sorted(latent - guide_sites.keys()):
+        summed = model_sites[name]["infer"].get("enumerate") or support_is_discrete(model_sites[name])
+        expected = "a latent that the guide samples too" + (
+            " (or evidence.enumerate_latents, which sums over discrete ones)" if summed else ""
         )
-    for name in guide_sites.keys() - latent:
+        raise ProgramError(f"model site {name!r}", expected, "no such guide site")
+    for name in sorted(guide_sites.keys() - latent):
+        if is_auxiliary(guide_sites[name]) and name not in model_sites:
+            continue
         received = "no such model site" if name not in model_sites else "an observed model site"
         raise ProgramError(f"guide site {name!r}", "a latent site of the model", received)
     if not any(site["is_observed"] for site in model_sites.values()):

@@ -28,7 +28,8 @@ from torch import Tensor
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, num_data
 from ppl_vae.program.lowering import products
-from ppl_vae.program.sites import GIVEN, sample_sites, site_log_prob
+from ppl_vae.program.masks import Filled
+from ppl_vae.program.sites import GIVEN, family, is_auxiliary, is_delta, sample_sites, site_log_prob
 
 SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
 
@@ -151,8 +152,14 @@ class Run:
         return (self.num_samples, self.num_data, *batch, *fn.event_shape)
 
     def latents(self) -> dict[str, Tensor]:
-        """The values of the sites that were drawn, ``(S, N, *event)`` each."""
-        return {name: self.value(name) for name, site in self.sites.items() if not site["is_observed"]}
+        """The values of the model's latent sites, ``(S, N, *event)`` each: all that was drawn but auxiliary sites."""
+        drawn = {name: site for name, site in self.sites.items() if not site["is_observed"]}
+        return {name: self.value(name) for name, site in drawn.items() if not is_auxiliary(site)}
+
+    def scored(self) -> dict[str, Tensor]:
+        """The values of the sites that have a density over them: of all that was drawn, but no Delta."""
+        drawn = {name: site for name, site in self.sites.items() if not site["is_observed"]}
+        return {name: self.value(name) for name, site in drawn.items() if not is_delta(site)}
 
     def log_prob(self, name: str, guide_sites: Mapping[str, Any], fn: Any = None) -> Tensor:
         """The log density of a site, ``(S, N)`` float64 in nats; see `site_log_prob`.
@@ -163,7 +170,7 @@ class Run:
             fn: another distribution in the place of its own.
         """
         site = self.sites[name] if fn is None else {**self.sites[name], "fn": fn}
-        stacked = self.layout.stack(site, site_log_prob(site, guide_sites), self.num_samples).double()
+        stacked = self.layout.stack(site, scored(site, guide_sites), self.num_samples).double()
         return stacked.flatten(2).sum(-1) if stacked.ndim > 2 else stacked
 
     def total(self, outside: Mapping[str, Any] | None = None) -> Tensor:
@@ -196,6 +203,18 @@ class Run:
         return log_prior, log_likelihood
 
 
+def scored(site: Any, guide_sites: Mapping[str, Any]) -> Tensor:
+    """`site_log_prob`; a distribution that can score nothing but its own draws is refused by the site's name."""
+    try:
+        return site_log_prob(site, guide_sites)
+    except (KeyError, NotImplementedError) as error:
+        raise ProgramError(
+            f"site {site['name']!r}",
+            "a distribution that can score any value (importance sampling from the guide needs only its own draws)",
+            f"a {family(site['fn'])} that cannot: {type(error).__name__}, as of a flow without inverse",
+        ) from error
+
+
 def run(
     fn: Callable[..., Any],
     x: Data,
@@ -220,7 +239,7 @@ def run(
 
     # The plate goes inside the handler: a handler that sets values would otherwise hide sites from it.
     def many() -> None:
-        with layout.samples(num_samples), products():
+        with layout.samples(num_samples), products(), Filled():
             fn(data)
 
     # As a context: as a wrapper it would raise errors again with its own text, which ours do not survive.
