@@ -246,7 +246,7 @@ def calibration(
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1:
         raise InputError("alpha", "a number between 0 and 1", describe(alpha))
     check_seed(seed)
-    sites = begin(program, x_like)
+    program, x_like, sites = begin(program, x_like)
     device = device_of(x_like)
     have = _num_data(x_like)
     like = take(x_like, torch.arange(num_data, device=device) % have)

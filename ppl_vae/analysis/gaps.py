@@ -210,7 +210,7 @@ def gaps(
     if num_samples < 2:
         raise InputError("num_samples", "at least 2, for a standard error", num_samples)
     check_seed(seed)
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     n, device = num_data(x), device_of(x)
     found = _evidence(program, x, evidence, n)
     if refitted is None:

@@ -123,7 +123,7 @@ def surgery(
     if check_positive_int("num_samples", num_samples) < 2:
         raise InputError("num_samples", "at least 2, for a standard error", num_samples)
     check_seed(seed)
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     n, device = num_data(x), device_of(x)
     with torch.no_grad():
         if n > 1:

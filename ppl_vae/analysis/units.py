@@ -111,7 +111,7 @@ def active_units(
     if check_positive_int("num_samples", num_samples) < 2:
         raise InputError("num_samples", "at least 2, for a variance", num_samples)
     check_seed(seed)
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     n, device = num_data(x), device_of(x)
     if n < 2:
         raise InputError("x", "at least 2 data, for a variance over them", n)

@@ -96,7 +96,7 @@ def annealed(
     Sources: Neal, "Annealed importance sampling" (2001); Wu, Burda, Salakhutdinov and Grosse, "On the quantitative
     analysis of decoder-based generative models" (2017).
     """
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     settings = Settings.of(num_chains, num_steps, start, schedule, transition, prior_draws)
     check_seed(seed)
     figures = drive(

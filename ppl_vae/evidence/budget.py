@@ -70,7 +70,7 @@ def budgeted(
     most = check_positive_int("max_num_samples", max_num_samples)
     check_positive_int("num_samples", pilot_samples)
     check_seed(seed)
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     tiles = Tiles.plan(num_data(x), pilot_samples, sites.numbers_per_datum, device_of(x))
     settings = Settings(program, proposal, pilot_samples, target, most, sites.numbers_per_datum, seed)
     identity = {

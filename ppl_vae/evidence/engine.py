@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,10 +24,11 @@ from ppl_vae.compiled.effort import Compile, Effort, level_for
 from ppl_vae.compiled.execution import executing
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
+from ppl_vae.program.rows import set_up, with_rows
 from ppl_vae.progress import bar
 
 State = dict[str, Tensor]
@@ -92,8 +93,22 @@ class Plan:
     tiles: Collection[tuple[int, int]] = ()
 
 
-def begin(program: Program, x: Data) -> Sites:
-    """Check all of what an estimator is given before any work is done; returns the program's sites.
+class Prepared(NamedTuple):
+    """What an estimator works with.
+
+    Attributes:
+        program: the program, or the same one with parameters that are cut to the rows of the data.
+        x: the data, with the numbers of their rows where parameters have rows.
+        sites: the program's sites.
+    """
+
+    program: Program
+    x: Data
+    sites: Sites
+
+
+def begin(program: Program, x: Data) -> Prepared:
+    """Check all of what an estimator is given before any work is done.
 
     Raises:
         InputError: if ``program`` is no `Program`, or the data do not fit.
@@ -107,7 +122,16 @@ def begin(program: Program, x: Data) -> Sites:
         if program.check_data is not None:
             # All of x first: a block would count its bad datum from its own start.
             program.check_data(x)
-        return program.check(take(x, slice(0, _FEW)))
+        set_up(program, x)
+        try:
+            return Prepared(program, x, program.check(take(x, slice(0, _FEW))))
+        except ProgramError:
+            # Parameters with a row for each datum look like data that depend on one another.
+            rowed = with_rows(program, x)
+            if rowed is None:
+                raise
+        program, x = rowed
+        return Prepared(program, x, program.check(take(x, slice(0, _FEW))))
 
 
 def drive(

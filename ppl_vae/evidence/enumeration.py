@@ -52,7 +52,7 @@ def enumerate_latents(
             65,536 joint values.
         NonFiniteError: if a density is NaN; names the datum.
     """
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     values = SupportValues(program, take(x, slice(0, 1)))
     if values.count > _LIMIT:
         expected = f"at most {_LIMIT} joint values of the latents (more: importance)"

@@ -147,7 +147,7 @@ def weigh(
     if chunk_size is not None:
         check_positive_int("chunk_size", chunk_size)
     check_proposal(proposal)
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device_of(x))
     identity = {"num_samples": num_samples, "estimator": sums.__name__, "proposal": repr(proposal)}
     identity |= {"prior_draws": prior_draws} if prior_draws else {}

@@ -84,7 +84,7 @@ def quadrature(
         raise InputError("nodes", f"a multiple of {2 * ORDER} up to 256", nodes)
     check_one_of("rule", rule, RULES)
     check_seed(seed)
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     try:
         dim = Coordinates(program, take(x, slice(0, 1))).dim
     except ProgramError as error:

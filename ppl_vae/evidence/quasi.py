@@ -63,7 +63,7 @@ def scrambled(
     if check_positive_int("num_scrambles", num_scrambles) < 2:
         raise InputError("num_scrambles", "at least 2, whose spread is the error", num_scrambles)
     check_seed(seed)
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     D = num_uniforms(program, take(x, slice(0, 1)))
     if D > SobolEngine.MAXDIM:
         raise InputError(

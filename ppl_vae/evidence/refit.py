@@ -132,7 +132,7 @@ def refit(
         check_positive_float("tolerance", tolerance),
         check_seed(seed),
     )
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     n, device = num_data(x), device_of(x)
     make_offsets(program, take(x, slice(0, 1)))  # refuses before any work is done
     size = max(1, _NUMBERS // (sites.numbers_per_datum * num_samples))

@@ -97,7 +97,7 @@ def sandwich(
     check_seed(seed)
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 2:
         raise InputError("num_samples", "an integer of at least 2", describe(num_samples))
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     simulated = posterior is None
     if posterior is None:
         z: Mapping[str, Tensor]

@@ -81,7 +81,7 @@ def smc(
     Sources: Del Moral, Doucet and Jasra, "Sequential Monte Carlo samplers" (2006); Whiteley, Lee and Heine, "On the
     role of interaction in sequential Monte Carlo algorithms" (2016), for adaptive resampling and islands.
     """
-    sites = begin(program, x)
+    program, x, sites = begin(program, x)
     check_positive_int("num_particles", num_particles)
     check_positive_int("num_islands", num_islands)
     if num_particles % num_islands:

@@ -76,6 +76,22 @@ class Program:
         owners = [fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None) for fn in (model, guide)]
         self.modules = tuple(dict.fromkeys(owner for owner in owners if isinstance(owner, nn.Module)))
 
+    def derived(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        check_data: Callable[[Data], None] | None,
+    ) -> Program:
+        """Another program that has this one's parameters and modules, such as this one under a handler."""
+        other = Program(model, guide, check_data=check_data)
+        other.modules, other.params = self.modules, self.params
+        other._scratch, other._owned, other._told = self._scratch, self._owned, self._told
+        return other
+
+    def forget_untrained(self) -> None:
+        """Forget the first values of ``pyro.param`` statements that nobody has trained."""
+        self._scratch.clear()
+
     # ---- training -------------------------------------------------------------------------------------
 
     @property

@@ -132,10 +132,7 @@ def _moved(program: Program, split: Callable[[Data], tuple[Data, Offsets]]) -> P
             return program._guide(plain)
 
     checked = program.check_data
-    moved = Program(model, guide, check_data=None if checked is None else lambda x: checked(split(x)[0]))
-    moved.modules, moved.params = program.modules, program.params
-    moved._scratch, moved._owned = program._scratch, program._owned
-    return moved
+    return program.derived(model, guide, None if checked is None else lambda x: checked(split(x)[0]))
 
 
 class _Moving(Messenger):

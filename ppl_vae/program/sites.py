@@ -210,11 +210,10 @@ def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str
             if other:
                 received = f"plate {other[0].name!r} of {other[0].size}"
                 raise ProgramError(where, f"a data plate of {n} data", received)
-            raise ProgramError(
-                where,
-                'to be inside pyro.plate("data", len(x), dim=-1) (a site shared by all data is another integral)',
-                "a site outside it",
-            )
+            expected = 'to be inside pyro.plate("data", len(x), dim=-1) (a site shared by all data is another integral)'
+            if is_auxiliary(site):
+                expected += "; of the automatic guides, AutoNormal has a site for each datum"
+            raise ProgramError(where, expected, "a site outside it")
         scale = site["scale"]
         by_rows = any(frame.name in rows for frame in inside)  # which Pyro takes for a subsample, and scales
         if not by_rows and (isinstance(scale, torch.Tensor) or scale != 1):
@@ -271,7 +270,7 @@ def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) 
 
 def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
     """Refuse, by name, latent sites on whose event shape model and guide disagree."""
-    for name in [name for name in guide_sites if name in model_sites]:
+    for name in [name for name in guide_sites if hasattr(model_sites.get(name, {}).get("fn"), "event_shape")]:
         ours, theirs = guide_sites[name]["fn"].event_shape, model_sites[name]["fn"].event_shape
         if ours != theirs:
             raise ProgramError(

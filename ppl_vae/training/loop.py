@@ -31,13 +31,15 @@ from ppl_vae.distributed import World, from_main, is_main, total, world
 from ppl_vae.errors import (
     InputError,
     NonFiniteError,
+    ProgramError,
     check_positive_float,
     check_positive_int,
     check_seed,
     describe,
 )
 from ppl_vae.history import Epoch, History
-from ppl_vae.program import Data, Program, device_of, num_data, take, to_device
+from ppl_vae.program import Data, Program, Sites, device_of, num_data, take, to_device
+from ppl_vae.program.rows import set_up, with_rows
 from ppl_vae.progress import bar
 from ppl_vae.schedules import Schedule, schedule
 from ppl_vae.training.optimiser import OptimiserFactory, adam
@@ -173,7 +175,7 @@ def fit(
         _check_data(program, x_train, "x_train")
     if x_valid is not None:
         _check_data(program, x_valid, "x_valid")
-    sites = program.check(first)
+    program, x_train, first, sites = _with_rows(program, x_train, x_valid, first, transform)
     effort = Effort(3 * epochs * n, 2 * epochs * math.ceil(n / batch_size), sites.numbers_per_datum)
     level = level_for(compile, program, effort)
 
@@ -246,6 +248,27 @@ def fit(
         if patience is not None:
             run.restore_best()
     return run.history()
+
+
+def _with_rows(
+    program: Program, x_train: Data, x_valid: Data | None, first: Data, transform: Transform | None
+) -> tuple[Program, Data, Data, Sites]:
+    """Check a program; where its parameters have a row for each datum, have them cut to those of a batch."""
+    set_up(program, x_train)
+    try:
+        return program, x_train, first, program.check(first)
+    except ProgramError:
+        rowed = None if transform is not None else with_rows(program, x_train)
+        if rowed is None:
+            raise
+    if x_valid is not None:
+        expected = "None, where the guide's parameters have a row for each datum of x_train"
+        raise InputError("x_valid", expected, describe(x_valid))
+    size = num_data(first)
+    program, x_train = rowed
+    program.parameters(x_train)  # first values for all rows, before a batch asks for its own
+    first = take(x_train, slice(0, size))
+    return program, x_train, first, program.check(first)
 
 
 def _added(losses: list[torch.Tensor], run: Run, keeper: Keeper | None) -> float:

@@ -1,0 +1,181 @@
+"""Guides with parameters for each datum: the rows of a parameter go with the data, whatever block they are in.
+
+A guide that is not amortised keeps a parameter of N rows, ``pyro.param("loc", torch.zeros(len(x)))`` or the locations
+of an AutoNormal, and row n belongs to datum n. Evidence is computed, and training done, on some of the data at a time.
+The data then bring the numbers of their rows along, as another entry, and every such parameter is cut to these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from ppl_vae import rng
+from ppl_vae.errors import ProgramError
+from ppl_vae.program.agreement import disagreement
+from ppl_vae.program.blame import where_raised
+from ppl_vae.program.data import Data, device_of, num_data, take
+from ppl_vae.program.handlers import Given
+from ppl_vae.program.plain import SLACK, first_line, is_common, run_pair
+from ppl_vae.program.program import Program
+from ppl_vae.program.sites import ROWS
+from ppl_vae.program.tracing import run
+
+_ENTRY = "row of a parameter"
+
+
+def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
+    """A program whose parameters are cut to the rows that its data name, and data that do; None where there are none.
+
+    The densities of the first data, cut, are compared with those that they have among all of the data.
+
+    Args:
+        program: the program.
+        x: all of the data that it has rows for.
+
+    Raises:
+        ProgramError: naming a parameter, if its rows are not those of the data, or if it has another number of them.
+    """
+    n = num_data(x)
+    found = _Shapes()
+    program.forget_untrained()  # a first look at a few data gave them a few rows
+    try:
+        with program._evaluating(), torch.no_grad(), found:
+            pair = run_pair(program, x, 0, 0)
+    except ProgramError as error:
+        rows = {name: shape[0] for name, shape in found.shapes.items() if shape[0] != n}
+        if not rows:
+            raise
+        name, number = next(iter(rows.items()))
+        expected = (
+            f"all of the {number} data that parameter {name!r} has rows for, if it has one for each datum "
+            "(for some of them, give x an entry with the numbers of their rows, and index it by that)"
+        )
+        raise ProgramError(error.argument, expected, f"{n} data; {error}") from error
+    names = [name for name, shape in found.shapes.items() if shape[0] == n]
+    if not names or n == 1:
+        return None
+    rowed = _rowed(program, n)
+    entries = {"": x} if isinstance(x, Tensor) else dict(x)
+    carried = {**entries, _ENTRY: torch.arange(n, device=device_of(x))}
+    few = torch.tensor(sorted({0, n - 1, n // 2}), device=device_of(x))
+    values = {name: value[:, few] for name, value in pair.guide.scored().items()}
+    try:
+        with rowed._evaluating(), torch.no_grad():
+            cut = run(rowed.callable("guide"), take(carried, few), 1, pair.guide.layout, Given(values))
+    except Exception as error:
+        if not is_common(error):
+            raise
+        expected = f"a guide that can be run on some of its data (found with {n} rows: {', '.join(names)})"
+        received = f"{type(error).__name__}{where_raised(error)}: {first_line(error)}"
+        raise ProgramError("guide", expected, received) from error
+    for site, right in pair.log_probs["guide"].items():
+        if disagreement([cut.log_prob(site, {})], [right[:, few]], torch.float32, SLACK):
+            expected = f"parameters of which row n is that of datum n alone (found with {n} rows: {', '.join(names)})"
+            raise ProgramError(f"guide site {site!r}", expected, "another density without the other data")
+    return rowed, carried
+
+
+def set_up(program: Program, x: Data) -> None:
+    """Let automatic guides that have never run see all of the data: they take their plates from the first call."""
+    for role in ("guide", "model"):
+        fn: Any = program.callable(role)
+        if isinstance(fn, AutoGuide) and fn.prototype_trace is None:
+            with program._evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "set up"):
+                fn(x)
+
+
+def _rowed(program: Program, total: int) -> Program:
+    def cut(fn: Callable[..., Any]) -> Callable[..., Any]:
+        def under(x: Data) -> Any:
+            if isinstance(x, Tensor):
+                raise AssertionError("data without the numbers of their rows")
+            rest = {name: value for name, value in x.items() if name != _ENTRY}
+            with _Rows(x[_ENTRY], total), _plates(fn, x[_ENTRY]):
+                return fn(rest.get("", rest))
+
+        return under
+
+    def checked(x: Data) -> None:
+        if program.check_data is not None and not isinstance(x, Tensor):
+            rest = {name: value for name, value in x.items() if name != _ENTRY}
+            program.check_data(rest.get("", rest))
+
+    return program.derived(cut(program.callable("model")), cut(program.callable("guide")), checked)
+
+
+@contextmanager
+def _plates(fn: Any, rows: Tensor) -> Iterator[None]:
+    """Have an automatic guide run over some rows: it makes its plates itself, as long as all of the data are."""
+    if not isinstance(fn, AutoGuide):
+        yield
+        return
+    before = fn.create_plates
+    frames = {
+        name: (fn._prototype_frame_full_sizes[name], frame.dim)
+        for name, frame in fn._prototype_frames.items()
+    }
+    fn.create_plates = lambda *_, **__: [
+        pyro.plate(name, size, dim=dim, subsample=rows) for name, (size, dim) in frames.items()
+    ]
+    try:
+        yield
+    finally:
+        fn.create_plates = before
+
+
+class _Rows(Messenger):
+    """Cuts parameters to some rows, and has plates over all data run over these."""
+
+    def __init__(self, rows: Tensor, total: int) -> None:
+        super().__init__()
+        self.rows, self.total = rows, total
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if type(msg["fn"]).__name__ != "_Subsample" or msg["fn"].size != self.total:
+            return
+        # Rows in another order, or several times, are cut below: a plate indexes for less than all of them only.
+        if msg["fn"].subsample_size is None and msg["value"] is None and len(self.rows) != self.total:
+            msg["value"] = self.rows
+        if msg["value"] is self.rows:
+            msg["infer"] = {**msg["infer"], ROWS: True}
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        value = msg["value"]
+        if not isinstance(value, Tensor) or _is_of_a_module(msg):
+            return
+        axes, event_dim = [0], msg["kwargs"].get("event_dim")
+        frames = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
+        if event_dim is not None and frames:
+            if len(self.rows) < self.total and any(frame.full_size == self.total for frame in frames):
+                return  # the plate cuts it
+            axes = [frame.dim - event_dim for frame in frames]
+        for axis in axes:
+            if value.ndim >= max(1, -axis) and value.shape[axis] == self.total:
+                msg["value"] = value.index_select(axis, self.rows)
+                return
+
+
+class _Shapes(Messenger):
+    """Notes the shapes of parameters that are no module's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: dict[str, torch.Size] = {}
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        if isinstance(msg["value"], Tensor) and msg["value"].ndim and not _is_of_a_module(msg):
+            self.shapes[msg["name"]] = msg["value"].shape
+
+
+def _is_of_a_module(msg: Any) -> bool:
+    """Whether a parameter is announced by `pyro.module`, and so a weight of a network."""
+    _, *rest = msg["args"]
+    return bool(rest) and isinstance(rest[0], nn.Parameter)
