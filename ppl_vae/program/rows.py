@@ -98,7 +98,7 @@ def _rowed(program: Program, total: int) -> Program:
             if isinstance(x, Tensor):
                 raise AssertionError("data without the numbers of their rows")
             rest = {name: value for name, value in x.items() if name != _ENTRY}
-            with _Rows(x[_ENTRY], total), _plates(fn, x[_ENTRY]):
+            with _Rows(x[_ENTRY], total), _plates(fn, x[_ENTRY], total):
                 return fn(rest.get("", rest))
 
         return under
@@ -112,18 +112,15 @@ def _rowed(program: Program, total: int) -> Program:
 
 
 @contextmanager
-def _plates(fn: Any, rows: Tensor) -> Iterator[None]:
+def _plates(fn: Any, rows: Tensor, total: int) -> Iterator[None]:
     """Have an automatic guide run over some rows: it makes its plates itself, as long as all of the data are."""
     if not isinstance(fn, AutoGuide):
         yield
         return
+    frames = [frame for frame in fn._prototype_frames.values() if (frame.full_size or frame.size) == total]
     before = fn.create_plates
-    frames = {
-        name: (fn._prototype_frame_full_sizes[name], frame.dim)
-        for name, frame in fn._prototype_frames.items()
-    }
     fn.create_plates = lambda *_, **__: [
-        pyro.plate(name, size, dim=dim, subsample=rows) for name, (size, dim) in frames.items()
+        pyro.plate(frame.name, total, dim=frame.dim, subsample=rows) for frame in frames
     ]
     try:
         yield
