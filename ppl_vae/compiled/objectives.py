@@ -18,6 +18,8 @@ from pyro.infer.util import get_dependent_plate_dims, torch_sum
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.compiled.particles import unfolded_class
+
 Losses = tuple[Tensor, Tensor]
 """The loss, float64, and a tensor whose gradient is the estimate of its gradient."""
 
@@ -29,7 +31,7 @@ def losses_of(objective: ELBO) -> Callable[..., Losses] | None:
     a method ``loss_and_surrogate(model, guide, *args, **kwargs)`` that returns such a pair and reads no number out of a
     tensor; or else its ``differentiable_loss`` is tried.
     """
-    known = _KNOWN.get(type(objective))
+    known = _KNOWN.get(unfolded_class(objective))
     if known is not None:
         return lambda model, guide, args, kwargs: known(objective, model, guide, args, kwargs)
     own = getattr(objective, "loss_and_surrogate", None)

@@ -16,7 +16,7 @@ from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
 from ppl_vae.program import Data, Program, Sites, device_of, take
 from ppl_vae.program.sites import refuse_nan
-from ppl_vae.program.support_values import SupportValues
+from ppl_vae.program.support_values import SupportValues, without_guide
 
 _LIMIT = 2**16  # joint values
 _NUMBERS = 2**20  # numbers in one pass
@@ -32,8 +32,9 @@ def enumerate_latents(
 ) -> Evidence:
     """log p(x) of each datum as the sum of p(x, z) over all z, for latents with finitely many values.
 
-    log sum_z p(x, z), over the product of the values of all latent sites and of all their elements: Categorical,
-    Bernoulli, OneHotCategorical, Binomial with one total count. Exact up to rounding; the guide plays no part.
+    log sum_z p(x, z), over the product of the values of all latent sites and all their elements: Categorical,
+    Bernoulli, OneHotCategorical, Binomial with one total count. Exact up to rounding. The guide plays no part, and may
+    be empty.
 
     Args:
         program: a `Program` whose latents are all discrete and finite.
@@ -52,7 +53,7 @@ def enumerate_latents(
             65,536 joint values.
         NonFiniteError: if a density is NaN; names the datum.
     """
-    program, x, sites = begin(program, x)
+    program, x, sites = begin(without_guide(program) if isinstance(program, Program) else program, x)
     values = SupportValues(program, take(x, slice(0, 1)))
     if values.count > _LIMIT:
         expected = f"at most {_LIMIT} joint values of the latents (more: importance)"

@@ -29,7 +29,7 @@ from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, wr
 from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents, Unobserved
 from ppl_vae.program.masks import Filled
 from ppl_vae.program.parameters import OwnParameters, leaf
-from ppl_vae.program.plain import Layouts
+from ppl_vae.program.plain import ROLES, Layouts
 from ppl_vae.program.reference import Folding, examine
 from ppl_vae.program.sites import GIVEN, Sites, is_auxiliary, refuse_nan
 from ppl_vae.program.tracing import PLAIN, Run, run
@@ -300,6 +300,13 @@ class Program:
         if kind not in self._layouts:
             self.check(x)
         return self._layouts[kind]
+
+    def has_other_plates(self, x: Data) -> bool:
+        """Whether a site lies in a plate beside that of the data, for data like ``x``."""
+        with self._evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "plates"):
+            runs = [run(self.callable(role), x, 1, PLAIN) for role in ROLES]
+        stacks = [site["cond_indep_stack"] for found in runs for site in found.sites.values()]
+        return any(len(stack) > 1 or any(frame.dim != -1 for frame in stack) for stack in stacks)
 
     def callable(self, role: str) -> Callable[..., Any]:
         """The user's "model" or "guide", as it is."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 from torch.distributions import Independent
 
@@ -17,6 +18,16 @@ from ppl_vae.program.program import Program
 from ppl_vae.program.sites import family
 
 _DRAWS = 16  # of the prior: a support that moves with the latents before it shows in some of them
+
+
+def without_guide(program: Program) -> Program:
+    """A program with the prior in the place of its guide, which may then lack sites, or all of them."""
+
+    def guide(x: Data) -> None:
+        with poutine.block(hide_fn=lambda msg: msg["type"] == "sample" and msg["is_observed"]):
+            program.callable("model")(x)
+
+    return program.derived(program.callable("model"), guide, program.check_data)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from ppl_vae.checkpoint import Keeper, digest
 from ppl_vae.compiled.effort import Compile, Effort, check_compile, level_for
 from ppl_vae.compiled.elbo import CompiledELBO
 from ppl_vae.compiled.losses import fixed_nesting
+from ppl_vae.compiled.particles import suited
 from ppl_vae.distributed import World, from_main, is_main, total, world
 from ppl_vae.errors import (
     InputError,
@@ -176,6 +177,7 @@ def fit(
     if x_valid is not None:
         _check_data(program, x_valid, "x_valid")
     program, x_train, first, sites = _with_rows(program, x_train, x_valid, first, transform)
+    objective = suited(objective, program, first)
     effort = Effort(3 * epochs * n, 2 * epochs * math.ceil(n / batch_size), sites.numbers_per_datum)
     level = level_for(compile, program, effort)
 

@@ -1,0 +1,95 @@
+"""Pyro's vectorised particles without an axis of their own, for programs that a sample axis does not suit.
+
+K particles of N data are K copies of the data on the data axis, as `ppl_vae.program.tracing` runs such programs. An
+objective that is a sum over particles and data is then what it was; one that takes a mean over the particles of a datum
+inside a logarithm finds the two axes again in the log densities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from torch import Tensor
+
+from ppl_vae.program import Data, Program
+from ppl_vae.program.tracing import PLAIN
+
+_SUMS = (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO)
+
+
+def suited(objective: ELBO, program: Program, x: Data) -> ELBO:
+    """``objective``, or one of the same value whose particles run folded, or one after the other, if they have to.
+
+    Args:
+        objective: any Pyro ELBO.
+        program: what it is for.
+        x: data that the program was checked on.
+    """
+    layouts = program.layouts(x)
+    if not _is_vectorised(objective) or not any(layout.folded for layout in layouts):
+        return objective
+    other = copy(objective)
+    if type(objective) in (RenyiELBO, *_SUMS) and not program.has_other_plates(x):
+        other.__class__ = _FoldedRenyi if isinstance(objective, RenyiELBO) else _folded_class(type(objective))
+        other.max_plate_nesting = 1
+    else:
+        other.vectorize_particles, other.max_plate_nesting = False, 1
+    return other
+
+
+def unfolded_class(objective: ELBO) -> type[ELBO]:
+    """Pyro's own class of an objective."""
+    found: type[ELBO] = getattr(objective, "unfolded", type(objective))
+    return found
+
+
+def _is_vectorised(objective: Any) -> bool:
+    return bool(getattr(objective, "vectorize_particles", False)) and objective.num_particles > 1
+
+
+class _Folded:
+    """What an objective does with several particles at once."""
+
+    def _get_vectorized_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        K = self.num_particles  # type: ignore[attr-defined]
+        return self._get_trace(_on_copies(model, K), _on_copies(guide, K), args, kwargs)  # type: ignore[attr-defined]
+
+
+class _FoldedRenyi(_Folded, RenyiELBO):
+    unfolded = RenyiELBO
+
+    def _get_vectorized_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        traces = super()._get_vectorized_trace(model, guide, args, kwargs)
+        for trace in traces:
+            for site in trace.nodes.values():
+                if site["type"] == "sample" and isinstance(site.get("log_prob"), Tensor):
+                    site["log_prob"] = self._apart(site["log_prob"])
+                if "score_parts" in site:
+                    site["score_parts"] = type(site["score_parts"])(*map(self._apart, site["score_parts"]))
+        return traces
+
+    def _apart(self, value: Any) -> Any:
+        return (
+            value.unflatten(0, (self.num_particles, -1))
+            if isinstance(value, Tensor) and value.ndim
+            else value
+        )
+
+
+_classes: dict[type[ELBO], type[ELBO]] = {}
+
+
+def _folded_class(kind: type[ELBO]) -> type[ELBO]:
+    if kind not in _classes:
+        _classes[kind] = type(kind.__name__, (_Folded, kind), {"unfolded": kind})
+    return _classes[kind]
+
+
+def _on_copies(fn: Callable[..., Any], number: int) -> Callable[..., Any]:
+    def run(x: Data, *args: Any, **kwargs: Any) -> Any:
+        return fn(PLAIN.data(x, number), *args, **kwargs)
+
+    return run
