@@ -3,7 +3,8 @@
 Pyro's distributions draw from torch's global generator and take none of their own. So every part of the
 library that draws does it inside `seeded`, which puts the global state back afterwards, and gives every unit
 of work (an epoch, a tile of data and samples) a stream of its own. Results then cannot depend on how work is
-cut or shared out.
+cut or shared out. Other threads do not draw from the global generator meanwhile if they, too, go through here: they
+wait, or have their turn where `ppl_vae.exclusive.give_way` is called, each with its own state.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from ppl_vae.exclusive import Own
 
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
@@ -50,11 +53,8 @@ def set_state(value: State, device: torch.device | str = "cpu") -> None:
 @contextmanager
 def forked(device: torch.device | str = "cpu") -> Iterator[None]:
     """Put torch's global random state (of the CPU and of ``device``) back on the way out."""
-    before = state(device)
-    try:
+    with Own(lambda: state(device), lambda value: set_state(value, device)):
         yield
-    finally:
-        set_state(before, device)
 
 
 def reseed(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> None:

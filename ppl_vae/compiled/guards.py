@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.program import lowering
-from ppl_vae.program.parameters import leaf
+from ppl_vae.program.parameters import STORED, leaf
 
 _PLAIN = (bool, int, float, str, type(None))
 _INTERNAL = frozenset(vars(nn.Module()))
@@ -26,13 +26,13 @@ class Recording:
     Attributes:
         modules: every module that was called, and all inside it.
         leaves: the unconstrained tensors of its parameter sites, by name.
-        kept: those which a parameter store answered for: (name in the store, tensor).
+        kept: those which a parameter store answered for, or would: (name in the store, tensor or None).
     """
 
     def __init__(self, known: Iterable[nn.Module] = ()) -> None:
         self.modules: list[nn.Module] = []
         self.leaves: dict[str, Tensor] = {}
-        self.kept: list[tuple[str, Tensor]] = []
+        self.kept: list[tuple[str, Tensor | None]] = []
         self._ids: set[int] = set()
         for module in known:
             self._note(module)
@@ -57,7 +57,10 @@ class Recording:
             value: Any = site["value"]
             # A parameter of a module that keeps its own may be without Pyro's reference to what is behind it.
             self.leaves[name] = leaf(site) if hasattr(value, "unconstrained") else value
-            if getattr(site["fn"], "__func__", None) is ParamStoreDict.get_param:
+            infer: Any = site["infer"] or {}
+            if STORED in infer:
+                self.kept.append((site["args"][0], infer[STORED]))
+            elif getattr(site["fn"], "__func__", None) is ParamStoreDict.get_param:
                 self.kept.append((site["args"][0], self.leaves[name]))
 
     def tensors(self) -> list[Tensor]:

@@ -15,10 +15,12 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed, describe
-from ppl_vae.modes import in_mode
+from ppl_vae.exclusive import exclusive
+from ppl_vae.program import pyro_state  # noqa: F401  (whose state `exclusive` puts back)
 from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
 from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
 from ppl_vae.program.lowering import products
+from ppl_vae.program.networks import Networks
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.sites import (
     SAMPLES,
@@ -41,8 +43,9 @@ class Program:
 
     Both are called with ``x`` and hold every sample site inside one ``pyro.plate("data", len(x), dim=-1)``;
     event dimensions are declared with ``.to_event``. Code must accept a sample axis on the left: values of
-    latent sites arrive as ``(S, N, *event)``. Networks of the program are put in evaluation mode while
-    densities are computed, if ``model`` or ``guide`` is an ``nn.Module`` or a method of one.
+    latent sites arrive as ``(S, N, *event)``. While densities are computed, the networks of the program are in
+    evaluation mode: those that own ``model`` or ``guide``, those that ``pyro.module`` announces, and those that are
+    called.
 
     Args:
         model: p(x, z): samples the latent sites and observes ``x``.
@@ -53,7 +56,10 @@ class Program:
         params: this program's own parameter store: what ``pyro.param`` statements mean when the program is
             trained through `model` and `guide` below. Parameters of modules stay in their modules. When
             densities are computed, a parameter that this program never trained is looked up in Pyro's global
-            store, so a pair that was trained by hand with plain SVI is evaluated as trained.
+            store, so a pair that was trained by hand with plain SVI is evaluated as trained. A module's parameters
+            are its own, whatever the global store holds under their names, unless ``pyro.module`` is called with
+            ``update_module_params=True``; a `ParameterStoreWarning` says where the two differ.
+        modules: the networks, as far as they are known.
     """
 
     def __init__(
@@ -70,8 +76,7 @@ class Program:
         self.params = ParamStoreDict()
         self._scratch = ParamStoreDict()
         self._owned: dict[int, nn.Parameter] = {}
-        owners = [fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None) for fn in (model, guide)]
-        self.modules = tuple(dict.fromkeys(owner for owner in owners if isinstance(owner, nn.Module)))
+        self.modules = Networks(model, guide)
 
     # ---- training -------------------------------------------------------------------------------------
 
@@ -119,7 +124,12 @@ class Program:
         The program's own store takes first values for ``pyro.param`` statements from torch's global
         generator as it stands.
         """
-        with torch.no_grad(), pyro.validation_enabled(False), poutine.trace(param_only=True) as capture:
+        with (
+            exclusive(),
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+            poutine.trace(param_only=True) as capture,
+        ):
             guide_trace = poutine.trace(self.guide).get_trace(x)
             poutine.replay(self.model, trace=guide_trace)(x)
         leaves = {name: leaf(site) for name, site in capture.trace.nodes.items() if site["type"] == "param"}
@@ -137,7 +147,7 @@ class Program:
     @contextmanager
     def _parameters(self, training: str = "", listed: bool = True) -> Iterator[None]:
         scratch = None if training else self._scratch
-        own = OwnParameters(self.params, scratch, self._owned, training, listed)
+        own = OwnParameters(self.params, scratch, self._owned, training, listed, self.modules)
         with pyro.settings.context(module_local_params=True), own:
             yield
 
@@ -394,7 +404,8 @@ class Program:
         validating = torch.distributions.Distribution._validate_args
         try:
             with (
-                in_mode(self.modules, training=False),
+                exclusive(),
+                self.modules.evaluating(),
                 pyro.validation_enabled(False),
                 self._parameters(listed=False),
             ):
