@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -24,7 +25,7 @@ from ppl_vae.modes import change, put_back
 _MOST = 5000  # objects that are looked at: those of a program are a few dozen
 _DEPTH = 10
 _LIBRARIES = frozenset({"torch", "pyro", "numpy", "ppl_vae", *sys.stdlib_module_names})
-_PLAIN = (Tensor, str, bytes, int, float, complex, type, types.ModuleType, types.BuiltinFunctionType)
+_PLAIN = (Tensor, str, bytes, int, float, complex, types.ModuleType, types.BuiltinFunctionType)
 _INTERNAL = frozenset(vars(nn.Module()))
 
 
@@ -63,18 +64,17 @@ class Networks:
         return Networks, self._programs
 
     def note(self, module: nn.Module) -> None:
-        """Take a module for one of the program's; while it is evaluated, put it into evaluation mode."""
+        """Take a module for one of the program's, and put it into evaluation mode; of effect inside `evaluating`."""
         run = self._run
-        if run is not None:
-            if id(module) in run.ids:
-                return
-            run.add([module])
-        if not any(module is child for known in self for child in known.modules()):
-            self._found = {key: ref for key, ref in self._found.items() if ref() is not None}
-            self._found[id(module)] = weakref.ref(module)
-            self._near = None  # names may stand for other modules than before
-            if run is not None:
-                run.add(self._nearby())
+        if run is None or id(module) in run.used:
+            return
+        named = id(module) in run.evaluated
+        run.evaluate([module], used=True)
+        self._found = {key: ref for key, ref in self._found.items() if ref() is not None}
+        self._found[id(module)] = weakref.ref(module)
+        if not named:
+            self._near = None  # names stand for other modules than before
+            run.evaluate(self._nearby())
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -82,7 +82,8 @@ class Networks:
         outer, run = self._run, _Run()
         hook = None
         try:
-            run.add([*self, *self._nearby()])
+            run.evaluate(self, used=True)
+            run.evaluate(self._nearby())
             self._run = run
             if not run.compiled:
                 hook = register_module_forward_pre_hook(self._called)
@@ -94,8 +95,10 @@ class Networks:
             put_back(run.changed, training=False)
 
     def _called(self, module: nn.Module, *_: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         run = self._run
-        if run is not None and id(module) not in run.ids and run.thread == threading.get_ident():
+        if run is not None and id(module) not in run.used and run.thread == threading.get_ident():
             self.note(module)
 
     def _nearby(self) -> list[nn.Module]:
@@ -105,28 +108,38 @@ class Networks:
 
 
 class _Run:
-    """A run in evaluation mode: what was changed for it, and what was looked at (kept alive, so that ids are its own).
+    """A run in evaluation mode.
 
     Attributes:
+        changed: the modules that it put into evaluation mode.
+        used: the ids of the modules that it is known to use, or of those inside them.
+        evaluated: the ids of all that it looked at. They are kept alive, so that ids are their own.
         compiled: whether one is a module of torch.compile's, which a hook on all modules is not made for.
     """
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.changed: list[nn.Module] = []
-        self.ids: set[int] = set()
+        self.used: set[int] = set()
+        self.evaluated: set[int] = set()
         self.compiled = False
         self._alive: list[nn.Module] = []
 
-    def add(self, modules: Iterable[nn.Module]) -> None:
+    def evaluate(self, modules: Iterable[nn.Module], used: bool = False) -> None:
         """Put modules into evaluation mode."""
         modules = [*modules]
+        self._alive += modules
         change(modules, False, self.changed)
         for module in modules:
-            self._alive.append(module)
             for child in module.modules():
-                self.ids.add(id(child))
-                self.compiled = self.compiled or type(child).__name__ == "OptimizedModule"
+                self.evaluated.add(id(child))
+                if used:
+                    self.used.add(id(child))
+                self.compiled = self.compiled or _is_compiled(child)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
 
 
 def reachable(*programs: Any) -> list[nn.Module]:
@@ -164,13 +177,23 @@ def _inside(value: Any) -> list[Any]:
         return [*value.values()]
     if isinstance(value, list | tuple | set | frozenset):
         return [*value]
+    if isinstance(value, classmethod | staticmethod):
+        return [value.__func__]
+    if isinstance(value, property):
+        return [value.fget]
+    if isinstance(value, type):
+        return _shared(value)
     library = type(value).__module__.partition(".")[0]
     if library in _LIBRARIES:
         # A handler of Pyro's may hold what it wraps; a module of torch's holds its hooks, say.
         return [*_attributes(value)] if library == "pyro" else []
-    classes = [kind for kind in type(value).__mro__ if kind.__module__.partition(".")[0] not in _LIBRARIES]
-    shared = [item for kind in classes for name, item in vars(kind).items() if not _is_data(name)]
-    return [*_attributes(value), *shared]
+    return [*_attributes(value), *_shared(type(value))]
+
+
+def _shared(kind: type) -> list[Any]:
+    """The methods and attributes of a class, those that it inherits from a user's classes included."""
+    classes = [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
+    return [item for base in classes for name, item in vars(base).items() if not _is_data(name)]
 
 
 def _attributes(value: Any) -> list[Any]:
