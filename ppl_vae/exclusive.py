@@ -15,6 +15,7 @@ has its turn. State that the run changes for longer than a step is an `Own`: the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -61,7 +62,10 @@ def keep(kept: Kept) -> None:
 
 
 def shielded(function: Shielded) -> Shielded:
-    """Let no Ctrl-C act inside ``function`` while a section is open: for a few lines that put something back."""
+    """Let no Ctrl-C act inside ``function`` while a section is open: for a few lines that put something back.
+
+    Of a generator it is what it does itself: not the block whose context it is.
+    """
     _SHIELDED.add(function.__code__)
     return function
 
@@ -104,6 +108,8 @@ class _Deferral:
 
 
 def _is_shielded(frame: FrameType | None) -> bool:
+    if frame is not None and frame.f_code.co_filename == contextlib.__file__:
+        return True  # on the way into a section, or out of it
     while frame is not None:
         if frame.f_code.co_filename == _HERE or frame.f_code in _SHIELDED:
             return True
@@ -177,10 +183,16 @@ class Own(AbstractContextManager["Own[Value]"], Generic[Value]):
     Args:
         read: gives the state as it is now.
         write: puts back what ``read`` returned.
+        start: what the run does with the state at first.
     """
 
-    def __init__(self, read: Callable[[], Value], write: Callable[[Value], object]) -> None:
-        self._read, self._write = read, write
+    def __init__(
+        self,
+        read: Callable[[], Value],
+        write: Callable[[Value], object],
+        start: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._read, self._write, self._start = read, write, start
         self._hold = exclusive()
 
     def __enter__(self) -> Own[Value]:
@@ -190,6 +202,11 @@ class Own(AbstractContextManager["Own[Value]"], Generic[Value]):
             self._hold._section.parts.append(self)
         except BaseException:
             self._hold.__exit__(*sys.exc_info())
+            raise
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
             raise
         return self
 

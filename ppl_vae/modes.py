@@ -11,6 +11,7 @@ from ppl_vae.exclusive import shielded
 
 
 @contextmanager
+@shielded
 def in_mode(modules: Iterable[nn.Module], *, training: bool) -> Iterator[None]:
     """Put modules, with all that they hold, into training or evaluation mode; what was in it already stays in it."""
     changed: list[nn.Module] = []
@@ -30,7 +31,6 @@ def change(modules: Iterable[nn.Module], training: bool, changed: list[nn.Module
         child.training = training
 
 
-@shielded
 def put_back(changed: Iterable[nn.Module], training: bool) -> None:
     """Put modules that `change` put into a mode back into the other one."""
     for child in changed:

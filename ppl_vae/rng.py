@@ -10,8 +10,7 @@ wait, or have their turn where `ppl_vae.exclusive.give_way` is called, each with
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -50,11 +49,9 @@ def set_state(value: State, device: torch.device | str = "cpu") -> None:
         torch.cuda.set_rng_state(value[1], torch.device(device))
 
 
-@contextmanager
-def forked(device: torch.device | str = "cpu") -> Iterator[None]:
+def forked(device: torch.device | str = "cpu") -> AbstractContextManager[object]:
     """Put torch's global random state (of the CPU and of ``device``) back on the way out."""
-    with Own(lambda: state(device), lambda value: set_state(value, device)):
-        yield
+    return Own(lambda: state(device), lambda value: set_state(value, device))
 
 
 def reseed(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> None:
@@ -67,9 +64,12 @@ def reseed(device: torch.device | str, seed: int, purpose: str, index: int = 0) 
             torch.cuda.manual_seed(value)
 
 
-@contextmanager
-def seeded(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> Iterator[None]:
+def seeded(
+    device: torch.device | str, seed: int, purpose: str, index: int = 0
+) -> AbstractContextManager[object]:
     """Run a block on stream ``index`` of ``purpose``; the global random state is as before afterwards."""
-    with forked(device):
-        reseed(device, seed, purpose, index)
-        yield
+    return Own(
+        lambda: state(device),
+        lambda value: set_state(value, device),
+        lambda: reseed(device, seed, purpose, index),
+    )

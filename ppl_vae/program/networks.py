@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ppl_vae.exclusive import shielded
 from ppl_vae.modes import change, put_back
 
 _MOST = 5000  # objects that are looked at: those of a program are a few dozen
@@ -77,6 +78,7 @@ class Networks:
             run.evaluate(self._nearby())
 
     @contextmanager
+    @shielded
     def evaluating(self) -> Iterator[None]:
         """Put all of them into evaluation mode, those that are found inside as well; modes are put back afterwards."""
         outer, run = self._run, _Run()

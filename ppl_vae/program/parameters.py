@@ -133,7 +133,7 @@ class OwnParameters(Messenger):
             return
         if getattr(msg["fn"], "__func__", None) is not ParamStoreDict.get_param:
             if name in self._stored and self.scratch is not None:
-                self._compare(name, leaf({"value": msg["fn"]()}), "run the pair by Pyro itself once")
+                self._compare(name, leaf({"value": msg["fn"]()}), _COPY)
             self._rename(msg)  # a PyroModule's own parameter, which it brings itself
             return
         if self.scratch is None or name in self.own:
@@ -153,7 +153,7 @@ class OwnParameters(Messenger):
             if stored is not None and stored is not parameter:
                 return transform_to(self._constraints[name])(stored)  # pyro.module puts it into the module
         elif stored is not None and stored is not parameter and self.scratch is not None:
-            self._compare(name, parameter, "pass update_module_params=True to pyro.module")
+            self._compare(name, parameter, _COPY if announced is None else _FLAG)
         return parameter
 
     def _compare(self, name: str, parameter: torch.Tensor, remedy: str) -> None:
@@ -193,4 +193,5 @@ def _announced(frame: FrameType | None) -> Mapping[str, Any] | None:
     return None
 
 
+_FLAG, _COPY = "pass update_module_params=True to pyro.module", "copy them into the module first"
 _FRAMES = 12  # between a handler and the statement are Pyro's own alone

@@ -15,7 +15,7 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed, describe
-from ppl_vae.exclusive import exclusive
+from ppl_vae.exclusive import exclusive, shielded
 from ppl_vae.program import pyro_state  # noqa: F401  (whose state `exclusive` puts back)
 from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
 from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
@@ -145,6 +145,7 @@ class Program:
         return run
 
     @contextmanager
+    @shielded
     def _parameters(self, training: str = "", listed: bool = True) -> Iterator[None]:
         scratch = None if training else self._scratch
         own = OwnParameters(self.params, scratch, self._owned, training, listed, self.modules)
@@ -398,6 +399,7 @@ class Program:
         return trace
 
     @contextmanager
+    @shielded
     def _evaluating(self) -> Iterator[None]:
         """Own parameters, evaluation mode, and Pyro's validation off: `check` does what is needed of it, once."""
         # Pyro puts its own flags back, and torch's to what Pyro's was: a user may have set torch's alone.

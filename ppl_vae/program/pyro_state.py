@@ -1,4 +1,4 @@
-"""Pyro's state that belongs to the whole process: kept as it is by every section of `ppl_vae.exclusive`."""
+"""Pyro's state of the whole process, and torch's that programs run under: `ppl_vae.exclusive` puts it back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pyro.distributions.util
 import pyro.infer.util
 import pyro.nn.module
 import pyro.poutine.util
+import torch
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_PARAM_STORE, _PYRO_STACK
 from torch.distributions import Distribution
 
@@ -23,26 +24,31 @@ _FLAGS: tuple[tuple[Any, str], ...] = (
 _STORE = ("_params", "_param_to_name", "_constraints")
 
 
+_State = tuple[list[Any], list[str | None], list[Any], list[Any], bool]
+
+
 class PyroState:
-    """The stack of handlers, the plates' dimensions, the settings that programs are run under, the parameter store.
+    """The stack of handlers, the plates' dimensions, settings, the parameter store; whether gradients are recorded.
 
     Of the store it is the three dicts, not what is in them: Pyro swaps them while a `PyroModule` with parameters of
     its own runs. They are put back after a failure only, since a program may add parameters to them.
     """
 
-    def read(self) -> tuple[list[Any], list[str | None], list[Any], list[Any]]:
+    def read(self) -> _State:
         """The state as it is now."""
         flags = [getattr(owner, name) for owner, name in _FLAGS]
         store = [getattr(_PYRO_PARAM_STORE, name) for name in _STORE]
-        return [*_PYRO_STACK], [*_DIM_ALLOCATOR._stack], flags, store
+        return [*_PYRO_STACK], [*_DIM_ALLOCATOR._stack], flags, store, torch.is_grad_enabled()
 
-    def write(self, value: tuple[list[Any], list[str | None], list[Any], list[Any]], failed: bool) -> None:
+    def write(self, value: _State, failed: bool) -> None:
         """Put back what `read` returned."""
-        stack, dims, flags, store = value
+        stack, dims, flags, store, gradients = value
         _PYRO_STACK[:], _DIM_ALLOCATOR._stack[:] = stack, dims
         for (owner, name), flag in zip(_FLAGS, flags, strict=True):
             if getattr(owner, name) is not flag:
                 setattr(owner, name, flag)
+        if torch.is_grad_enabled() is not gradients:
+            torch._C._set_grad_enabled(gradients)
         if failed:
             for name, part in zip(_STORE, store, strict=True):
                 setattr(_PYRO_PARAM_STORE, name, part)
