@@ -4,7 +4,7 @@ Pyro's distributions draw from torch's global generator and take none of their o
 library that draws does it inside `seeded`, which puts the global state back afterwards, and gives every unit
 of work (an epoch, a tile of data and samples) a stream of its own. Results then cannot depend on how work is
 cut or shared out. Other threads do not draw from the global generator meanwhile if they, too, go through here: they
-wait, or have their turn where `ppl_vae.exclusive.give_way` is called, each with its own state.
+wait, or have their turn, with a state of their own, where a unit of work begins: where it takes its stream.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from ppl_vae.exclusive import Own
+from ppl_vae.exclusive import Own, give_way
 
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
@@ -29,6 +29,7 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on ``device``, on stream ``index`` of ``purpose``, for draws that need not go through Pyro."""
+    give_way()
     return torch.Generator(device).manual_seed(derive(seed, purpose, index))
 
 
@@ -56,6 +57,7 @@ def forked(device: torch.device | str = "cpu") -> AbstractContextManager[object]
 
 def reseed(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> None:
     """Set the global generators of the CPU and of ``device`` to a stream. Only ever call it inside `forked`."""
+    give_way()
     value = derive(seed, purpose, index)
     torch.default_generator.manual_seed(value)
     device = torch.device(device)

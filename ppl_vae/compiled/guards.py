@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ class Recording:
         for module in known:
             self._note(module)
 
-    def _note(self, module: nn.Module, *_: Any) -> None:
+    def _note(self, module: nn.Module) -> None:
         if id(module) not in self._ids:
             for child in module.modules():
                 if id(child) not in self._ids:
@@ -47,7 +48,13 @@ class Recording:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Take note of what runs inside."""
-        hook = register_module_forward_pre_hook(self._note)
+        thread = threading.get_ident()
+
+        def note(module: nn.Module, *_: Any) -> None:
+            if threading.get_ident() == thread:  # the hook is all threads'
+                self._note(module)
+
+        hook = register_module_forward_pre_hook(note)
         try:
             with poutine.trace(param_only=True) as tracer:
                 yield

@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributions import transform_to
 
 from ppl_vae.errors import ParameterStoreWarning
-from ppl_vae.program.networks import Networks
+from ppl_vae.program.modules import Networks
 
 STORED = "_ppl_vae_stored"
 """In the ``infer`` of a parameter site of a module that obeys the global store: what the store held for it, or None."""

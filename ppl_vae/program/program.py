@@ -20,7 +20,7 @@ from ppl_vae.program import pyro_state  # noqa: F401  (whose state `exclusive` p
 from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
 from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
 from ppl_vae.program.lowering import products
-from ppl_vae.program.networks import Networks
+from ppl_vae.program.modules import Networks
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.sites import (
     SAMPLES,
