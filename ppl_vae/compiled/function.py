@@ -16,7 +16,7 @@ from ppl_vae.compiled.cache import Cache, Entry, cache_of
 from ppl_vae.compiled.capture import CaptureError, Graph, capture, untouched
 from ppl_vae.compiled.guards import Guards, Recording, signature, world
 from ppl_vae.errors import check_one_of
-from ppl_vae.exclusive import exclusive
+from ppl_vae.exclusive import exclusive, give_way
 from ppl_vae.program import lowering
 
 Tensors = Sequence[Tensor]
@@ -251,6 +251,7 @@ class Bound:
     def __call__(self, *varying: Tensor) -> Tensors:
         """The outputs for the arguments that are new in this call."""
         with exclusive():
+            give_way()
             return self._outputs(varying)
 
     def _outputs(self, varying: Tensors) -> Tensors:

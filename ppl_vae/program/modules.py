@@ -64,6 +64,11 @@ class Networks:
         # A copy of a program has copies of the networks: it finds them by itself.
         return Networks, self._programs
 
+    @property
+    def idle(self) -> bool:
+        """Whether no run is in progress inside `evaluating`."""
+        return self._run is None
+
     def note(self, module: nn.Module) -> None:
         """Take a module for one of the program's, and put it into evaluation mode; of effect inside `evaluating`."""
         run = self._run

@@ -15,7 +15,7 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_positive_int, check_seed, describe
-from ppl_vae.exclusive import exclusive, shielded
+from ppl_vae.exclusive import exclusive, give_way, shielded
 from ppl_vae.program import pyro_state  # noqa: F401  (whose state `exclusive` puts back)
 from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
 from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
@@ -126,6 +126,7 @@ class Program:
         """
         with (
             exclusive(),
+            self.modules.evaluating(),  # or batch normalisation would count this run
             torch.no_grad(),
             pyro.validation_enabled(False),
             poutine.trace(param_only=True) as capture,
@@ -404,6 +405,8 @@ class Program:
         """Own parameters, evaluation mode, and Pyro's validation off: `check` does what is needed of it, once."""
         # Pyro puts its own flags back, and torch's to what Pyro's was: a user may have set torch's alone.
         validating = torch.distributions.Distribution._validate_args
+        if self.modules.idle:
+            give_way()
         try:
             with (
                 exclusive(),
