@@ -42,6 +42,10 @@ class NonFiniteError(ArithmeticError):
     """A NaN where a number was needed. The message names the datum, or the step and the last good checkpoint."""
 
 
+class ParameterStoreWarning(UserWarning):
+    """Pyro's parameter store holds other values for a module's parameters than the module, which is used as it is."""
+
+
 def describe(value: object, limit: int = 80) -> str:
     """A short, one-line description of a received value: tensors by shape and dtype, the rest by ``repr``."""
     shape = getattr(value, "shape", None)

@@ -3,16 +3,18 @@
 Pyro's distributions draw from torch's global generator and take none of their own. So every part of the
 library that draws does it inside `seeded`, which puts the global state back afterwards, and gives every unit
 of work (an epoch, a tile of data and samples) a stream of its own. Results then cannot depend on how work is
-cut or shared out.
+cut or shared out. Other threads do not draw from the global generator meanwhile if they, too, go through here: they
+wait, or have their turn, with a state of their own, where a unit of work begins: where it takes its stream.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
+
+from ppl_vae.exclusive import Own, give_way
 
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
@@ -27,6 +29,7 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on ``device``, on stream ``index`` of ``purpose``, for draws that need not go through Pyro."""
+    give_way()
     return torch.Generator(device).manual_seed(derive(seed, purpose, index))
 
 
@@ -47,18 +50,14 @@ def set_state(value: State, device: torch.device | str = "cpu") -> None:
         torch.cuda.set_rng_state(value[1], torch.device(device))
 
 
-@contextmanager
-def forked(device: torch.device | str = "cpu") -> Iterator[None]:
+def forked(device: torch.device | str = "cpu") -> AbstractContextManager[object]:
     """Put torch's global random state (of the CPU and of ``device``) back on the way out."""
-    before = state(device)
-    try:
-        yield
-    finally:
-        set_state(before, device)
+    return Own(lambda: state(device), lambda value: set_state(value, device))
 
 
 def reseed(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> None:
     """Set the global generators of the CPU and of ``device`` to a stream. Only ever call it inside `forked`."""
+    give_way()
     value = derive(seed, purpose, index)
     torch.default_generator.manual_seed(value)
     device = torch.device(device)
@@ -67,9 +66,12 @@ def reseed(device: torch.device | str, seed: int, purpose: str, index: int = 0) 
             torch.cuda.manual_seed(value)
 
 
-@contextmanager
-def seeded(device: torch.device | str, seed: int, purpose: str, index: int = 0) -> Iterator[None]:
+def seeded(
+    device: torch.device | str, seed: int, purpose: str, index: int = 0
+) -> AbstractContextManager[object]:
     """Run a block on stream ``index`` of ``purpose``; the global random state is as before afterwards."""
-    with forked(device):
-        reseed(device, seed, purpose, index)
-        yield
+    return Own(
+        lambda: state(device),
+        lambda value: set_state(value, device),
+        lambda: reseed(device, seed, purpose, index),
+    )

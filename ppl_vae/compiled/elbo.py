@@ -20,6 +20,7 @@ from ppl_vae.compiled.guards import Recording, signature
 from ppl_vae.compiled.losses import described
 from ppl_vae.compiled.objectives import losses_of, no_form
 from ppl_vae.errors import InputError, describe
+from ppl_vae.exclusive import exclusive
 from ppl_vae.program.parameters import param_site
 
 _KEPT = 8  # pairs of model and guide; SVI has one
@@ -67,14 +68,20 @@ class CompiledELBO(ELBO):
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss alone, by ``objective`` itself."""
-        return self._own().loss(model, guide, *args, **kwargs)
+        with exclusive():
+            return self._own().loss(model, guide, *args, **kwargs)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """``objective``'s own, for whoever differentiates it."""
-        return self._own().differentiable_loss(model, guide, *args, **kwargs)
+        with exclusive():
+            return self._own().differentiable_loss(model, guide, *args, **kwargs)
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss; gradients are added to what the parameters' ``.grad`` holds, and SVI is told of the parameters."""
+        with exclusive():
+            return self._loss_and_grads(model, guide, *args, **kwargs)
+
+    def _loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         given, shape = pytree.tree_flatten((args, kwargs))
         tensors = [value for value in given if isinstance(value, Tensor)]
         others = [None if isinstance(value, Tensor) else value for value in given]

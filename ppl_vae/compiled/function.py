@@ -15,6 +15,7 @@ from ppl_vae.compiled.cache import Cache, Entry, cache_of
 from ppl_vae.compiled.capture import CaptureError, Graph, capture, untouched
 from ppl_vae.compiled.guards import Guards, Recording, signature, world
 from ppl_vae.errors import check_one_of
+from ppl_vae.exclusive import exclusive, give_way
 from ppl_vae.program import lowering
 from ppl_vae.program.agreement import ROUNDED, disagreement, precision_of
 
@@ -74,7 +75,7 @@ class Function:
         self.varying = None if varying is None else tuple(varying)
         self.cause = ""
         self._owner, self._key = owner, key
-        self._modules, self._modeless = tuple(modules), tuple(modeless)
+        self._modules, self._modeless = modules, modeless  # as they are: those of a program become more
         self._stores, self._leaves = tuple(stores), tuple(leaves)
         self._trained, self._complete = tuple(trained), complete
         self._shuffle, self._dead_draws = shuffle or rolled, dead_draws
@@ -87,12 +88,13 @@ class Function:
 
     def __call__(self, *given: Tensor) -> Tensors:
         """The outputs, without autograd; draws come from torch's global generator as it stands."""
-        if self.level == "plain":
-            return self.plain(*given)
-        key, entry = self.find(given)
-        if entry is None:
-            return self.make(key, given)[0]
-        return self.run(key, entry, given, None)
+        with exclusive():
+            if self.level == "plain":
+                return self.plain(*given)
+            key, entry = self.find(given)
+            if entry is None:
+                return self.make(key, given)[0]
+            return self.run(key, entry, given, None)
 
     def bind(self, *given: Tensor) -> Bound:
         """The function with arguments that stay: what follows from them alone is computed once, guards looked at once.
@@ -110,10 +112,11 @@ class Function:
 
         Random states and buffers are as before afterwards.
         """
-        key, entry = self.find(given)
-        if entry is None:
-            entry = self.make(key, given)[1]
-        return not entry.cause and self._compare(entry, given, self.level) is None
+        with exclusive():
+            key, entry = self.find(given)
+            if entry is None:
+                entry = self.make(key, given)[1]
+            return not entry.cause and self._compare(entry, given, self.level) is None
 
     # ---- what follows is for `Bound` and for callers that hold their arguments another way ----------------------
 
@@ -247,6 +250,11 @@ class Bound:
 
     def __call__(self, *varying: Tensor) -> Tensors:
         """The outputs for the arguments that are new in this call."""
+        with exclusive():
+            give_way()
+            return self._outputs(varying)
+
+    def _outputs(self, varying: Tensors) -> Tensors:
         function = self._function
         if function.level == "plain":
             return function.plain(*self._all(varying))

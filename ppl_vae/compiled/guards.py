@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.program import lowering
-from ppl_vae.program.parameters import leaf
+from ppl_vae.program.parameters import STORED, leaf
 
 _PLAIN = (bool, int, float, str, type(None))
 _INTERNAL = frozenset(vars(nn.Module()))
@@ -26,18 +27,18 @@ class Recording:
     Attributes:
         modules: every module that was called, and all inside it.
         leaves: the unconstrained tensors of its parameter sites, by name.
-        kept: those which a parameter store answered for: (name in the store, tensor).
+        kept: those which a parameter store answered for, or would: (name in the store, tensor or None).
     """
 
     def __init__(self, known: Iterable[nn.Module] = ()) -> None:
         self.modules: list[nn.Module] = []
         self.leaves: dict[str, Tensor] = {}
-        self.kept: list[tuple[str, Tensor]] = []
+        self.kept: list[tuple[str, Tensor | None]] = []
         self._ids: set[int] = set()
         for module in known:
             self._note(module)
 
-    def _note(self, module: nn.Module, *_: Any) -> None:
+    def _note(self, module: nn.Module) -> None:
         if id(module) not in self._ids:
             for child in module.modules():
                 if id(child) not in self._ids:
@@ -47,7 +48,13 @@ class Recording:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Take note of what runs inside."""
-        hook = register_module_forward_pre_hook(self._note)
+        thread = threading.get_ident()
+
+        def note(module: nn.Module, *_: Any) -> None:
+            if threading.get_ident() == thread:  # the hook is all threads'
+                self._note(module)
+
+        hook = register_module_forward_pre_hook(note)
         try:
             with poutine.trace(param_only=True) as tracer:
                 yield
@@ -57,7 +64,10 @@ class Recording:
             value: Any = site["value"]
             # A parameter of a module that keeps its own may be without Pyro's reference to what is behind it.
             self.leaves[name] = leaf(site) if hasattr(value, "unconstrained") else value
-            if getattr(site["fn"], "__func__", None) is ParamStoreDict.get_param:
+            infer: Any = site["infer"] or {}
+            if STORED in infer:
+                self.kept.append((site["args"][0], infer[STORED]))
+            elif getattr(site["fn"], "__func__", None) is ParamStoreDict.get_param:
                 self.kept.append((site["args"][0], self.leaves[name]))
 
     def tensors(self) -> list[Tensor]:

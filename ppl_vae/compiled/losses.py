@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from pyro import get_param_store
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor
 
@@ -122,7 +123,7 @@ class TrainingLoss:
             by_pyro,
             traced=no_form(objective) if losses is None else by_graph,
             modules=program.modules,
-            stores=(program.params,),
+            stores=(program.params, get_param_store()),
             leaves=leaves,
             trained=leaves,
             varying=None,

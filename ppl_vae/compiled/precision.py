@@ -18,6 +18,7 @@ import torch
 
 from ppl_vae.compiled.backend import warn_once
 from ppl_vae.errors import check_one_of
+from ppl_vae.exclusive import Own
 from ppl_vae.program.lowering import FULL, lowering
 
 __all__ = ["FULL", "PRECISIONS", "computing", "has_tf32", "precision_on"]
@@ -64,11 +65,11 @@ def has_tf32(device: torch.device) -> bool:
 @contextmanager
 def _switched(on: bool) -> Iterator[None]:
     """torch's switches for TF32 in products and convolutions, which are as before afterwards."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("high" if on else "highest")
-        torch.backends.cudnn.allow_tf32 = on
+
+    def put(value: tuple[str, bool]) -> None:
+        torch.set_float32_matmul_precision(value[0])
+        torch.backends.cudnn.allow_tf32 = value[1]
+
+    with Own(lambda: (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32), put):
+        put(("high" if on else "highest", on))
         yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]

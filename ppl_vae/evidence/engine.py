@@ -27,6 +27,7 @@ from ppl_vae.distributed import World, barrier, gather, world
 from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
+from ppl_vae.exclusive import give_way
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
 from ppl_vae.program.rows import set_up, with_rows
 from ppl_vae.progress import bar
@@ -200,7 +201,9 @@ def drive(
                 show.update(block.num_data * units)
                 if keeper is not None and keeper.due():
                     _save(keeper, done, work.state())
+                give_way()
             done = _join(done, work.figures())
+            give_way()
     if ours.size > 1:
         if keeper is not None and done is not None:
             _save(keeper, done, {})  # the others may take long, and what is done here must outlive a kill

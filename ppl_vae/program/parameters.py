@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 import weakref
+from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 import pyro
 import torch
 from pyro.nn.module import _Context
-from pyro.params.param_store import ParamStoreDict
+from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER, ParamStoreDict, normalize_param_name
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK, Message, apply_stack
 from torch import nn
+from torch.distributions import transform_to
+
+from ppl_vae.errors import ParameterStoreWarning
+from ppl_vae.program.modules import Networks
+
+STORED = "_ppl_vae_stored"
+"""In the ``infer`` of a parameter site of a module that obeys the global store: what the store held for it, or None."""
 
 if not hasattr(_Context, "param_state"):
     # A PyroModule made while `module_local_params` was off lacks what the setting needs of it, and Pyro raises
@@ -70,6 +81,7 @@ class OwnParameters(Messenger):
         listed: whether `expose_parameters` is to name all parameters of a module, or only the first. Listing them
             takes a quarter of the time that Pyro adds to a step, so `fit`, which asked for them once, does without;
             but Pyro's ELBOs go backward only if they saw a parameter.
+        networks: told of the modules that ``pyro.module`` announces, while evaluating.
     """
 
     def __init__(
@@ -79,14 +91,18 @@ class OwnParameters(Messenger):
         owned: dict[int, nn.Parameter],
         role: str = "",
         listed: bool = True,
+        networks: Networks | None = None,
     ) -> None:
         super().__init__()
         self.own, self.scratch, self.owned, self.role, self.listed = own, scratch, owned, role, listed
-        self.trained = ParamStoreDict()
+        self.trained, self.networks = ParamStoreDict(), networks
+        self._stored: Mapping[str, torch.Tensor] = {}
+        self._constraints: Mapping[str, Any] = {}
 
     def __enter__(self) -> OwnParameters:
         # Pyro hides its global store while a PyroModule with local parameters runs: know it from before.
         store = pyro.get_param_store()
+        self._stored, self._constraints = store._params, store._constraints
         if self.scratch is not None and store:
             self.trained.set_state(
                 {"params": dict(store.named_parameters()), "constraints": dict(store._constraints)}
@@ -106,14 +122,18 @@ class OwnParameters(Messenger):
         if msg["value"] is not None:
             return
         name, *rest = msg["args"]
-        if rest and isinstance(rest[0], nn.Parameter):
+        announced = _announced(sys._getframe(1)) if _MODULE_NAMESPACE_DIVIDER in name else None
+        if rest and (isinstance(rest[0], nn.Parameter) or announced is not None):
             # A module's own parameter (pyro.module): the module keeps it, under any name.
-            _refer(rest[0])
-            self.owned[id(rest[0])] = rest[0]
-            msg["value"], msg["done"] = rest[0], True
+            parameter = self._of_module(msg, name, rest[0], announced)
+            _refer(parameter)
+            self.owned[id(parameter)] = parameter
+            msg["value"], msg["done"], msg["fn"] = parameter, True, _never_called
             self._rename(msg)
             return
         if getattr(msg["fn"], "__func__", None) is not ParamStoreDict.get_param:
+            if name in self._stored and self.scratch is not None:
+                self._compare(name, leaf({"value": msg["fn"]()}), _COPY)
             self._rename(msg)  # a PyroModule's own parameter, which it brings itself
             return
         if self.scratch is None or name in self.own:
@@ -122,6 +142,34 @@ class OwnParameters(Messenger):
             msg["fn"] = self.trained.get_param
         else:
             msg["fn"] = self.scratch.get_param
+
+    def _of_module(self, msg: Any, name: str, parameter: Any, announced: Mapping[str, Any] | None) -> Any:
+        """A module's parameter: its own or, as plain Pyro has it, the store's where ``update_module_params`` is set."""
+        if announced is not None and self.networks is not None and self.scratch is not None:
+            self.networks.note(announced["nn_module"])
+        stored = self._stored.get(name)
+        if announced is not None and announced["update_module_params"]:
+            msg["infer"] = {**(msg["infer"] or {}), STORED: stored}
+            if stored is not None and stored is not parameter:
+                return transform_to(self._constraints[name])(stored)  # pyro.module puts it into the module
+        elif stored is not None and stored is not parameter and self.scratch is not None:
+            self._compare(name, parameter, _COPY if announced is None else _FLAG)
+        return parameter
+
+    def _compare(self, name: str, parameter: torch.Tensor, remedy: str) -> None:
+        """Warn, once a program, where the store holds other values than a module."""
+        if self.networks is None or self.networks.told:
+            return
+        stored = self._stored[name]
+        if stored is parameter or (stored.shape == parameter.shape and bool((stored == parameter).all())):
+            return
+        self.networks.told = True
+        warnings.warn(
+            f"{normalize_param_name(name)}: Pyro's parameter store holds other values than the module, whose own are "
+            f"used; to use the store's, {remedy}; if they are another program's, call pyro.clear_param_store()",
+            ParameterStoreWarning,
+            stacklevel=2,
+        )
 
     def _rename(self, msg: Any) -> None:
         if self.role:
@@ -132,3 +180,18 @@ def leaf(site: Any) -> torch.Tensor:
     """The unconstrained tensor behind a parameter site."""
     leaf: torch.Tensor = site["value"].unconstrained()
     return leaf
+
+
+def _announced(frame: FrameType | None) -> Mapping[str, Any] | None:
+    """The arguments of the ``pyro.module`` statement that a parameter's statement comes from; None if it does not."""
+    for _ in range(_FRAMES):
+        if frame is None:
+            return None
+        if frame.f_code is pyro.primitives.module.__code__:
+            return frame.f_locals
+        frame = frame.f_back
+    return None
+
+
+_FLAG, _COPY = "pass update_module_params=True to pyro.module", "copy them into the module first"
+_FRAMES = 12  # between a handler and the statement are Pyro's own alone

@@ -24,10 +24,12 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
-from ppl_vae.modes import in_mode
+from ppl_vae.exclusive import exclusive, give_way, shielded
+from ppl_vae.program import pyro_state  # noqa: F401  (whose state `exclusive` puts back)
 from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, write_back
 from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents, Unobserved
 from ppl_vae.program.masks import Filled
+from ppl_vae.program.modules import Networks
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.plain import ROLES, Layouts
 from ppl_vae.program.reference import Folding, examine
@@ -42,8 +44,9 @@ class Program:
     event dimensions are declared with ``.to_event``. What they mean is what plain Pyro makes of them: one draw for each
     datum, as `pyro.infer.SVI` runs them. For many draws at once they are run with a sample axis on the left, latents
     as ``(S, N, *event)``, where that gives the same densities, and otherwise *folded*: S copies of the data on the
-    data axis. Which of the two, is found out by `check`; neither has to be known of. Networks of the program are put
-    in evaluation mode while densities are computed, if ``model`` or ``guide`` is an ``nn.Module`` or a method of one.
+    data axis. `check` finds out which of the two; neither has to be known of. While densities are computed, the
+    networks of the program are in evaluation mode: those that own ``model`` or ``guide``, those that ``pyro.module``
+    announces, and those that are called.
 
     Args:
         model: p(x, z): samples the latent sites and observes ``x``.
@@ -54,7 +57,10 @@ class Program:
         params: this program's own parameter store: what ``pyro.param`` statements mean when the program is
             trained through `model` and `guide` below. Parameters of modules stay in their modules. When
             densities are computed, a parameter that this program never trained is looked up in Pyro's global
-            store, so a pair that was trained by hand with plain SVI is evaluated as trained.
+            store, so a pair that was trained by hand with plain SVI is evaluated as trained. A module's parameters
+            are its own, whatever the global store holds under their names, unless ``pyro.module`` is called with
+            ``update_module_params=True``; a `ParameterStoreWarning` says where the two differ.
+        modules: the networks, as far as they are known.
     """
 
     def __init__(
@@ -73,8 +79,7 @@ class Program:
         self.params = ParamStoreDict()
         self._scratch = ParamStoreDict()
         self._owned: dict[int, nn.Parameter] = {}
-        owners = [fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None) for fn in (model, guide)]
-        self.modules = tuple(dict.fromkeys(owner for owner in owners if isinstance(owner, nn.Module)))
+        self.modules = Networks(model, guide)
 
     def derived(
         self,
@@ -138,7 +143,13 @@ class Program:
         The program's own store takes first values for ``pyro.param`` statements from torch's global
         generator as it stands.
         """
-        with torch.no_grad(), pyro.validation_enabled(False), poutine.trace(param_only=True) as capture:
+        with (
+            exclusive(),
+            self.modules.evaluating(),  # or batch normalisation would count this run
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+            poutine.trace(param_only=True) as capture,
+        ):
             guide_trace = poutine.trace(self.guide).get_trace(x)
             poutine.replay(self.model, trace=guide_trace)(x)
         leaves = {name: leaf(site) for name, site in capture.trace.nodes.items() if site["type"] == "param"}
@@ -154,9 +165,10 @@ class Program:
         return run
 
     @contextmanager
+    @shielded
     def _parameters(self, training: str = "", listed: bool = True) -> Iterator[None]:
         scratch = None if training else self._scratch
-        own = OwnParameters(self.params, scratch, self._owned, training, listed)
+        own = OwnParameters(self.params, scratch, self._owned, training, listed, self.modules)
         with pyro.settings.context(module_local_params=True), own:
             yield
 
@@ -383,13 +395,17 @@ class Program:
             return found.total(outside={name: {} for name in z})
 
     @contextmanager
+    @shielded
     def _evaluating(self) -> Iterator[None]:
         """Own parameters, evaluation mode, and Pyro's validation off: `check` does what is needed of it, once."""
         # Pyro puts its own flags back, and torch's to what Pyro's was: a user may have set torch's alone.
         validating = torch.distributions.Distribution._validate_args
+        if self.modules.idle:
+            give_way()
         try:
             with (
-                in_mode(self.modules, training=False),
+                exclusive(),
+                self.modules.evaluating(),
                 pyro.validation_enabled(False),
                 self._parameters(listed=False),
             ):

@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +39,7 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
+from ppl_vae.exclusive import Own, give_way
 from ppl_vae.history import Epoch, History
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take, to_device
 from ppl_vae.program.rows import set_up, with_rows
@@ -216,9 +218,7 @@ def fit(
         if not progress or not is_main():
             show.disable = True
         draws = "epoch" if is_main() else f"epoch, process {world().rank}"
-        with show, run.training_mode(), warnings.catch_warnings():
-            # Pyro warns of a loss that is not finite; we stop with an error of our own.
-            warnings.filterwarnings("ignore", message="Encountered", category=UserWarning)
+        with show, run.training_mode(), _no_warning_of_the_loss():
             while len(run.epochs) < epochs and not (patience is not None and run.wait >= patience):
                 epoch = len(run.epochs)
                 beta = min(1.0, (epoch + 1) / (kl_warmup + 1))
@@ -231,6 +231,7 @@ def fit(
                     if len(waiting) == _LOOK:
                         train -= _added(waiting, run, keeper) / n
                     show.update(num_data(batch))
+                    give_way()
                 train -= _added(waiting, run, keeper) / n
                 # A gradient can overflow where the loss does not: such parameters must not reach a checkpoint.
                 bad = run.not_finite()
@@ -245,6 +246,7 @@ def fit(
                         log.write(History(tuple(run.epochs[-1:])).jsonl())
                 if keeper is not None and is_main() and keeper.due():
                     save(keeper, run)
+                give_way()
         if keeper is not None and is_main():
             save(keeper, run)
         if patience is not None:
@@ -271,6 +273,24 @@ def _with_rows(
     program.parameters(x_train)  # first values for all rows, before a batch asks for its own
     first = take(x_train, slice(0, size))
     return program, x_train, first, program.check(first)
+
+
+@contextmanager
+def _no_warning_of_the_loss() -> Iterator[None]:
+    """Without Pyro's warning of a loss that is not finite, since training stops with an error of its own."""
+    inside: list[warnings.catch_warnings[None]] = []
+
+    def put(quiet: bool) -> None:
+        if quiet:
+            inside.append(warnings.catch_warnings())
+            inside[-1].__enter__()
+            warnings.filterwarnings("ignore", message="Encountered", category=UserWarning)
+        elif inside:
+            inside.pop().__exit__(None, None, None)
+
+    with Own(lambda: bool(inside), put):
+        put(True)
+        yield
 
 
 def _added(losses: list[torch.Tensor], run: Run, keeper: Keeper | None) -> float:

@@ -47,6 +47,9 @@ class Run:
     ) -> None:
         self.program = program
         self.parameters = program.parameters(x)
+        self._modules = tuple(
+            program.modules
+        )  # those that `Program.check` found: the same in every run of the job
         if not self.parameters:
             raise InputError("target", "a program with at least one trainable parameter", "none")
         self.optimiser = factory(list(self.parameters.values()), lr)
@@ -64,7 +67,10 @@ class Run:
 
         One that trains already is left alone: the user may have put some part of it into evaluation mode.
         """
-        return in_mode([module for module in self.program.modules if not module.training], training=True)
+        owners = (
+            self.program.modules.owners
+        )  # the modes of a function's networks are the user's, as in plain Pyro
+        return in_mode([module for module in owners if not module.training], training=True)
 
     def stepper(self, beta: float, lr: float, objective: ELBO, level: str, batch_size: int) -> Step:
         """A step of SVI on the program, its KL term weighted by ``beta``, at a learning rate of ``lr``.
@@ -124,7 +130,7 @@ class Run:
         """The buffers of the program's modules, by name; not copies."""
         return {
             f"buffer/{i}/{name}": value
-            for i, module in enumerate(self.program.modules)
+            for i, module in enumerate(self._modules)
             for name, value in module.named_buffers()
         }
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights, backend
-from ppl_vae.program.agreement import TOLERANCE
 from ppl_vae.compiled.cache import _caches
 from ppl_vae.program import Coordinates, Program
+from ppl_vae.program.agreement import TOLERANCE
 
 
 @pytest.fixture(autouse=True)
