@@ -164,7 +164,8 @@ def wide_guide(dims: int, scale: float = 1.0) -> Callable[[Data], None]:
     def guide(x: Data) -> None:
         data = observed(x)
         with plate(x):
-            loc = data.new_zeros(len(data), dims) if dims else data.new_zeros(len(data))
+            dtype = data.dtype if data.is_floating_point() else torch.get_default_dtype()
+            loc = torch.zeros((len(data), dims) if dims else len(data), dtype=dtype)
             prior = dist.Normal(loc, scale)
             pyro.sample("z", prior.to_event(1) if dims else prior)
 

@@ -268,9 +268,11 @@ def _own_likelihood():
         vae = pv.VAE(
             pv.priors.StandardNormal(2), _Counts(3), pv.posteriors.MeanFieldNormal(2), hidden=(4,)
         ).eval()
-    exact = grid(vae.program._model, 2, nodes=61)
+    model = vae.model
+    exact = grid(model, 2, nodes=61)
     x = torch.tensor([[1.0, 2, 3], [6, 0, 0], [2, 2, 2], [0, 5, 1]])
-    return Case("likelihood_of_ones_own", lambda: vae.program, x, exact, names=("z", "x", "likelihood"), trains=False)
+    program = lambda: pv.Program(model, wide_guide(2))  # noqa: E731
+    return Case("likelihood_of_ones_own", program, x, exact, names=("z", "x", "likelihood"), trains=False)
 
 
 CASES = [
