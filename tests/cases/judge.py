@@ -12,7 +12,7 @@ import math
 import re
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyro
@@ -123,13 +123,17 @@ def check_refusal(case: Case, estimator: str, error: Exception) -> None:
     message = str(error)
     assert "\n" not in message, f"more than one line: {message!r}"
     assert message.strip(), f"an empty {type(error).__name__}"
-    quoted = any(f"{quote}{name}{quote}" in message for name in case.names for quote in "'\"`")
-    begins = re.match(r"(\w+)\b", message)
-    argument = begins is not None and begins[1] in _ARGUMENTS
-    assert quoted or argument, f"names neither {case.names} nor an argument: {message}"
+    assert names_something(message, case.names), f"names neither {case.names} nor an argument: {message}"
     assert estimator not in case.accepts or case.refused, f"must be accepted, but: {message}"
     if case.refused and estimator != "fit":
         assert re.search(case.refused, message), f"must match {case.refused!r}: {message}"
+
+
+def names_something(message: str, names: Collection[str]) -> bool:
+    """Whether a message quotes one of the names, or begins with the argument that it is about."""
+    quoted = any(f"{quote}{name}{quote}" in message for name in names for quote in "'\"`")
+    begins = re.match(r"(\w+)\b", message)
+    return quoted or (begins is not None and begins[1] in _ARGUMENTS)
 
 
 def exact_of(case: Case, x: Any) -> Tensor | None:

@@ -112,6 +112,7 @@ CASES = [
         lambda z: dist.Normal(z, 0.5),
         lambda x: dist.Uniform(0.0 * x, 1.5),
         _unit,
+        plain=False,
     ),
     _other(
         "normal_for_positive",
@@ -120,6 +121,7 @@ CASES = [
         lambda x: dist.Normal(0.5 + 0.0 * x, 1.0),
         _positive,
         accepts=(),
+        plain=False,
     ),
     _other(
         "gamma_for_log_normal",
