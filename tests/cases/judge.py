@@ -127,6 +127,8 @@ def check_refusal(case: Case, estimator: str, error: Exception) -> None:
     assert estimator not in case.accepts or case.refused, f"must be accepted, but: {message}"
     if case.refused and estimator != "fit":
         assert re.search(case.refused, message), f"must match {case.refused!r}: {message}"
+    if case.says and estimator != "enumerate_latents":
+        assert re.search(case.says, message), f"must say {case.says!r}: {message}"
 
 
 def names_something(message: str, names: Collection[str]) -> bool:
