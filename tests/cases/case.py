@@ -213,7 +213,7 @@ def by_hand(program: pv.Program, x: Data, num_samples: int = 500) -> tuple[Tenso
     S copies of the data lie on the data axis, so the pair runs as it runs under `pyro.infer.SVI`.
     """
     copies = tile(x, num_samples)
-    with torch.no_grad():
+    with torch.no_grad(), pyro.validation_enabled(False):
         guide = poutine.trace(program._guide).get_trace(copies)
         model = poutine.trace(poutine.replay(program._model, trace=guide)).get_trace(copies)
         log_weights = (sum_sites(model) - sum_sites(guide)).reshape(num_samples, count(x))

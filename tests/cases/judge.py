@@ -139,7 +139,7 @@ def names_something(message: str, names: Collection[str]) -> bool:
 
 
 def exact_of(case: Case, x: Any) -> Tensor | None:
-    return None if case.exact is None else case.exact(x).double()
+    return None if case.exact is None else case.exact(x).detach().double()
 
 
 def check_values(evidence: pv.Evidence, exact: Tensor | None) -> None:
@@ -205,5 +205,5 @@ def summary(result: Any, case: Case) -> str:
         return repr(result)[:200]
     statuses = sorted(set(result.status.tolist()))
     off = exact_of(case, case.x)
-    far = "" if off is None else f", at most {float((result.log_evidence - off).abs().max()):.3g} nats off"
+    far = "" if off is None else f", at most {float((result.log_evidence - off.detach()).abs().max()):.3g} nats off"
     return f"{statuses}{far}"

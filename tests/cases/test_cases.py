@@ -12,7 +12,7 @@ import torch
 from case import by_hand, by_name
 from judge import ALSO_FAST, ESTIMATORS, NATS, STDERRS, judge
 
-KINDS = ("axes", "conditional", "masks", "supports", "circles", "edges", "stores", "modes", "guides", "reparam", "custom", "flows", "nans", "enumeration")
+KINDS = ("axes", "conditional", "masks", "supports", "circles", "edges", "stores", "modes", "guides", "reparam", "custom", "flows", "nans", "enumeration", "plates", "posteriors")
 CASES = {
     f"{kind}-{name}": case
     for kind in KINDS
