@@ -181,6 +181,7 @@ def decoding(
 
     def model(x: Data) -> None:
         data = observed(x)
+        shift = pyro.param("shift", torch.zeros(()))  # for `fit` to have something to train
         with plate(x):
             if latent is not None:
                 z = latent(x)
@@ -189,7 +190,7 @@ def decoding(
             else:
                 z = pyro.sample("z", dist.Normal(data.new_zeros(()), 1.0))
             loc = decode(z) if isinstance(x, Tensor) else decode(z, x["y"])
-            pyro.sample("x", dist.Normal(loc, noise).to_event(data.ndim - 1), obs=data)
+            pyro.sample("x", dist.Normal(loc + shift, noise).to_event(data.ndim - 1), obs=data)
 
     return model
 
@@ -197,7 +198,7 @@ def decoding(
 def decoded(name: str, decode: Callable[..., Tensor], x: Data, dims: int = 2, **options: Any) -> Case:
     """The case of a decoder: its evidence is that of plain Pyro on a grid, or it must be refused."""
     model = decoding(decode, dims)
-    exact = None if options.get("refused") else grid(model, dims, nodes=81 if dims < 2 else 61)
+    exact = None if options.get("refused") else grid(model, dims, nodes=161 if dims < 2 else 121)
     return Case(name, lambda: pv.Program(model, wide_guide(dims)), x, exact, **options)
 
 

@@ -61,12 +61,12 @@ ESTIMATORS: dict[str, Callable[[pv.Program, Any], Any]] = {
 ALSO_FAST = ("jackknife", "annealed", "smc", "sobol", "defensive", "prior_draws", "psis", "annealed_prior")
 """Of these the fast tests give one to each case in turn; the slow ones give all of `ESTIMATORS` to every case."""
 
-_ARGUMENTS = {"model", "guide", "x"}.union(
+_ARGUMENTS = {"model", "guide", "x", "x_train", "x_valid"}.union(
     *(
         inspect.signature(fn).parameters
         for fn in (ev.importance, ev.jackknife, ev.psis, ev.annealed, ev.smc, ev.quadrature, ev.sandwich, pv.fit)
     )
-) - {"program", "target"}
+) - {"program"}  # "target" stands: a program without a parameter cannot be trained, and so it says
 
 
 def judge(case: Case, estimator: str) -> str:

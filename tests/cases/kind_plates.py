@@ -182,10 +182,11 @@ def _poisson_exact(x):
 
 
 _COUNTS = torch.tensor([0.0, 1.0, 2.0, 5.0])
+# torch's own Bernoulli takes floats alone: a refusal is right for the others, and so is the value.
 _KINDS = {
-    "bool": (_BITS, ("importance",)),
-    "int64": (_BITS.long(), ("importance",)),
-    "uint8": (_BITS.to(torch.uint8), ("importance",)),
+    "bool": (_BITS, ()),
+    "int64": (_BITS.long(), ()),
+    "uint8": (_BITS.to(torch.uint8), ()),
     "float64": (_BITS.double(), ("importance",)),
     "float16": (_BITS.half(), ()),
     "bfloat16": (_BITS.bfloat16(), ()),
