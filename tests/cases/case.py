@@ -198,7 +198,8 @@ def decoding(
 def decoded(name: str, decode: Callable[..., Tensor], x: Data, dims: int = 2, **options: Any) -> Case:
     """The case of a decoder: its evidence is that of plain Pyro on a grid, or it must be refused."""
     model = decoding(decode, dims)
-    exact = None if options.get("refused") else grid(model, dims, nodes=161 if dims < 2 else 121)
+    nodes = options.pop("nodes", 161 if dims < 2 else 121)
+    exact = None if options.get("refused") else grid(model, dims, nodes=nodes)
     return Case(name, lambda: pv.Program(model, wide_guide(dims)), x, exact, **options)
 
 

@@ -46,7 +46,9 @@ _SPELLED = {
     "module_softmax": lambda z: nn.Softmax(dim=1)(z) @ _A,
     "log_softmax_dim_1": lambda z: F.log_softmax(z, 1) @ _A,
     "normalize": lambda z: F.normalize(z + 2) @ _A,
-    "cosine_similarity": lambda z: F.cosine_similarity(z + 2, _A[:, 0] * torch.ones_like(z))[:, None].expand(-1, 3),
+    "cosine_similarity": lambda z: F.cosine_similarity(z + 2, _A[:, 0] * torch.ones_like(z))[:, None].expand(
+        -1, 3
+    ),
     "sum_1": lambda z: (z * z).sum(1, keepdim=True) * torch.ones(3),
     "cumsum_1": lambda z: z.cumsum(1) @ _A,
     "centred_over_1": lambda z: (z - z.mean(1, keepdim=True)) @ _A,
@@ -152,7 +154,9 @@ def _network(name, build, **options):
         inner(x)
 
     program = lambda: pv.Program(model, wide_guide(2))  # noqa: E731
-    return Case(name, program, _X, grid(model, 2, nodes=61), names=("z", "x", "decoder"), trains=False, **options)
+    return Case(
+        name, program, _X, grid(model, 2, nodes=61), names=("z", "x", "decoder"), trains=False, **options
+    )
 
 
 def _likelihood(name, likelihood, x, exact_nodes=61):
@@ -211,7 +215,9 @@ def _two_levels():
 
     def exact(x):
         covariance = across + 0.49 * torch.eye(3, dtype=torch.float64)
-        return torch.distributions.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x.double())
+        return torch.distributions.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(
+            x.double()
+        )
 
     return Case("two_levels", lambda: pv.Program(model, guide), _X, exact, names=("top", "low", "x"))
 
@@ -242,7 +248,9 @@ def _batch_norm_of_encoder():
             loc = 0.3 * F.batch_norm(x, None, None, training=True)[:, :2]
             pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
-    return Case("batch_norm_of_encoder", lambda: pv.Program(model, guide), _X, grid(model, 2, nodes=61), accepts=())
+    return Case(
+        "batch_norm_of_encoder", lambda: pv.Program(model, guide), _X, grid(model, 2, nodes=61), accepts=()
+    )
 
 
 class _Counts(pv.likelihoods.Likelihood):
@@ -276,11 +284,14 @@ def _own_likelihood():
 
 
 CASES = [
-    *(decoded(name, decode, _X) for name, decode in _SPELLED.items()),
+    *(decoded(name, decode, _X, nodes=41 if "loop" in name else 121) for name, decode in _SPELLED.items()),
     *(decoded(f"square_{name}", _SPELLED[name], _SQUARE) for name in ("softmax_dim_1", "view_by_len", "bmm")),
     *(decoded(name, decode, _X, dims=0) for name, decode in _SCALAR.items()),
     *(decoded(name, decode, _X, refused="'x'") for name, decode in _MIXING.items()),
-    *(_network(name, lambda net=net: net, hard=name == "group_norm_module") for name, net in _NETWORKS.items()),
+    *(
+        _network(name, lambda net=net: net, hard=name == "group_norm_module")
+        for name, net in _NETWORKS.items()
+    ),
     _network("gru", lambda: _Recurrent(nn.GRU)),
     _network("lstm", lambda: _Recurrent(nn.LSTM)),
     _network("multihead_attention", _Attention),

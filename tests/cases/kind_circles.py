@@ -66,7 +66,9 @@ def _two_angles():
             pyro.sample("b", dist.VonMises(a, _ZERO + 1.5))
 
     def exact(x):
-        axis = torch.linspace(-math.pi, math.pi, 401, dtype=torch.float64)[:-1]  # periodic in both: trapezoid rule
+        axis = torch.linspace(-math.pi, math.pi, 401, dtype=torch.float64)[
+            :-1
+        ]  # periodic in both: trapezoid rule
         a, b = (value[..., None] for value in torch.meshgrid(axis, axis, indexing="ij"))
         log_prior = _mises(x).log_prob(a) + dist.VonMises(a, _ZERO + 2.0).log_prob(b)
         loc = (_round(a) + _round(b)).squeeze(-2)[:, :, None]
@@ -138,7 +140,12 @@ CASES = [
     _angle("periodic", _round, _mises, _towards),
     _angle("not_periodic", _line, _mises, _flat),
     _angle("uniform_prior", _round, _uniform, _towards, accepts=()),
-    _angle("uniform_prior_and_guide", _line, _uniform, lambda x: dist.Uniform(0 * x[:, 0] - math.pi, _ZERO + math.pi)),
+    _angle(
+        "uniform_prior_and_guide",
+        _line,
+        _uniform,
+        lambda x: dist.Uniform(0 * x[:, 0] - math.pi, _ZERO + math.pi),
+    ),
     _angle("normal_guide", _round, _mises, lambda x: dist.Normal(0 * x[:, 0], 1.0), accepts=(), plain=False),
     _two_angles(),
     _vector_of_angles(),

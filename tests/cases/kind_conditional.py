@@ -149,7 +149,11 @@ class _Recurrent(nn.Module):
 
 def _images():
     net = nn.Sequential(
-        nn.Linear(2, 8), nn.Unflatten(1, (2, 2, 2)), nn.BatchNorm2d(2), nn.ReLU(), nn.ConvTranspose2d(2, 1, 2, 2)
+        nn.Linear(2, 8),
+        nn.Unflatten(1, (2, 2, 2)),
+        nn.BatchNorm2d(2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(2, 1, 2, 2),
     )
     x = (seeded(20, 3, 1, 4, 4) > 0).float()
 
@@ -178,7 +182,9 @@ def _scale_of_each_datum():
             scale = F.softplus(d["y"][:, 0]).unsqueeze(1) + 0.5
             pyro.sample("x", dist.Normal(z @ _W[:2], scale).to_event(1), obs=d["x"])
 
-    return Case("scale_of_each_datum", lambda: pv.Program(model, wide_guide(2)), _REAL, grid(model, 2, nodes=61))
+    return Case(
+        "scale_of_each_datum", lambda: pv.Program(model, wide_guide(2)), _REAL, grid(model, 2, nodes=61)
+    )
 
 
 def _two_observed():
@@ -189,12 +195,21 @@ def _two_observed():
             pyro.sample("y", dist.Categorical(logits=torch.cat([z, z.sum(1, keepdim=True)], 1)), obs=d["y"])
 
     exact = grid(model, 2, nodes=61)
-    return Case("labels_observed_too", lambda: pv.Program(model, wide_guide(2)), _BY_LABEL, exact, names=("z", "x", "y"))
+    return Case(
+        "labels_observed_too",
+        lambda: pv.Program(model, wide_guide(2)),
+        _BY_LABEL,
+        exact,
+        names=("z", "x", "y"),
+    )
 
 
 CASES = [
     _linear(),
-    *(decoded(name, decode, x) for name, (x, decode) in _SPELLED.items()),
+    *(
+        decoded(name, decode, x, nodes=41 if name == "loop" else 121)
+        for name, (x, decode) in _SPELLED.items()
+    ),
     *(decoded(name, decode, x, refused="'x'") for name, (x, decode) in _MIXING.items()),
     _network("embedding", _Embedding, _BY_LABEL),
     _network("batch_norm", _BatchNorm, _X),

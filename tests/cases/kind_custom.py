@@ -227,7 +227,9 @@ def _curve():
         with plate(x):
             pyro.sample("z", dist.Normal(0.4 * x[:, -1], 0.5))
 
-    return Case("vector_of_ones_own", lambda: pv.Program(model, guide), seeded(92, 4, 4), grid(model, 0, nodes=2001))
+    return Case(
+        "vector_of_ones_own", lambda: pv.Program(model, guide), seeded(92, 4, 4), grid(model, 0, nodes=2001)
+    )
 
 
 def _logit_normal():
@@ -259,7 +261,10 @@ def _factor():
     return Case("factor", lambda: pv.Program(model, _usual_guide), _X, normal(), accepts=(), simulates=False)
 
 
-_LEAST = {"accepts": (), "plain": False}  # where plain Pyro itself asks for more, or has no gradient: either will do
+_LEAST = {
+    "accepts": (),
+    "plain": False,
+}  # where plain Pyro itself asks for more, or has no gradient: either will do
 CASES = [
     *(_as_likelihood(kind, **(_LEAST if kind is Bare else {})) for kind in (*_KINDS, NoSample)),
     *(_as_guide(kind, trains=False, **(_LEAST if kind in (Bare, NoArguments) else {})) for kind in _KINDS),

@@ -128,7 +128,10 @@ def _coin_guide(x):
 
 def _coin_exact(x):
     normal = torch.distributions.Normal
-    terms = [normal(3.0, 1.0).log_prob(x.double()) + math.log(0.3), normal(-1.0, 1.0).log_prob(x.double()) + math.log(0.7)]
+    terms = [
+        normal(3.0, 1.0).log_prob(x.double()) + math.log(0.3),
+        normal(-1.0, 1.0).log_prob(x.double()) + math.log(0.7),
+    ]
     return torch.logaddexp(*terms)
 
 

@@ -69,12 +69,19 @@ _GUIDES = {
     "batch_norm_flow": lambda: T.batchnorm(2),
     "permute": lambda: T.permute(2, torch.tensor([1, 0])),
     "two_planar": lambda: [T.planar(2), T.planar(2)],
-    "coupling_and_permute": lambda: [T.affine_coupling(2, hidden_dims=[8]), T.permute(2, torch.tensor([1, 0]))],
-    "lower_cholesky_affine": lambda: T.LowerCholeskyAffine(torch.zeros(2), torch.tensor([[1.1, 0.0], [0.3, 0.9]])),
+    "coupling_and_permute": lambda: [
+        T.affine_coupling(2, hidden_dims=[8]),
+        T.permute(2, torch.tensor([1, 0])),
+    ],
+    "lower_cholesky_affine": lambda: T.LowerCholeskyAffine(
+        torch.zeros(2), torch.tensor([[1.1, 0.0], [0.3, 0.9]])
+    ),
     "matrix_exponential": lambda: T.matrix_exponential(2),
 }
 _CONDITIONAL = {
-    "conditional_autoregressive": lambda: T.conditional_affine_autoregressive(2, context_dim=3, hidden_dims=[8]),
+    "conditional_autoregressive": lambda: T.conditional_affine_autoregressive(
+        2, context_dim=3, hidden_dims=[8]
+    ),
     "conditional_planar": lambda: T.conditional_planar(2, context_dim=3, hidden_dims=[8]),
     "conditional_coupling": lambda: T.conditional_affine_coupling(2, context_dim=3, hidden_dims=[8]),
     "conditional_spline": lambda: T.conditional_spline(2, context_dim=3, hidden_dims=[8]),
@@ -113,7 +120,9 @@ def _prior_flow():
 
     exact = grid(model, 2, nodes=81, low=-8, high=8)
     guide = wide_guide(2, 1.2)
-    return Case("prior_is_a_flow", lambda: pv.Program(model, guide), _X, exact, names=_NAMES, trains=False, hard=True)
+    return Case(
+        "prior_is_a_flow", lambda: pv.Program(model, guide), _X, exact, names=_NAMES, trains=False, hard=True
+    )
 
 
 def _prior_without_inverse():
@@ -126,7 +135,9 @@ def _prior_without_inverse():
             z = pyro.sample("z", dist.TransformedDistribution(base, [flow]))
             pyro.sample("x", dist.Normal(z @ _W, 0.8).to_event(1), obs=x)
 
-    return Case("prior_without_inverse", lambda: pv.Program(model, wide_guide(2)), _X, refused="'z'", names=_NAMES)
+    return Case(
+        "prior_without_inverse", lambda: pv.Program(model, wide_guide(2)), _X, refused="'z'", names=_NAMES
+    )
 
 
 class _Cubic(torch.distributions.Transform):
@@ -154,7 +165,9 @@ def _own_transform():
             base = dist.Normal(x @ _SLOPE.T, 1.2 * _COVARIANCE.diagonal().sqrt())
             pyro.sample("z", dist.TransformedDistribution(base, [_Cubic(cache_size=1)]).to_event(1))
 
-    return Case("transform_of_ones_own", lambda: pv.Program(_model, guide), _X, _EXACT, trains=False, hard=True)
+    return Case(
+        "transform_of_ones_own", lambda: pv.Program(_model, guide), _X, _EXACT, trains=False, hard=True
+    )
 
 
 _AUTO = lambda: T.conditional_affine_autoregressive(3, context_dim=2, hidden_dims=[8])  # noqa: E731

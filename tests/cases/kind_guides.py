@@ -55,7 +55,15 @@ def _auto(name, kind, *, model=_model, x=_X, exact=None, steps=60, evaluate=None
         return pv.Program(model, guide)
 
     names = (*_ROWS, f"_{kind.__name__}_latent", "z_aux", kind.__name__)
-    options = {"accepts": (), "plain": False, "names": names, "hard": True, "trains": False, "says": _SAYS, **options}
+    options = {
+        "accepts": (),
+        "plain": False,
+        "names": names,
+        "hard": True,
+        "trains": False,
+        "says": _SAYS,
+        **options,
+    }
     return Case(name, program, x if evaluate is None else evaluate, exact or normal(), **options)
 
 
@@ -146,7 +154,9 @@ def _rows_of_the_model(name, x, **options):
     def exact(d):
         return normal()(d["x"] - shift[d["i"]])
 
-    return Case(name, lambda: pv.Program(model, guide), x, exact, names=("z", "x", "shift"), trains=False, **options)
+    return Case(
+        name, lambda: pv.Program(model, guide), x, exact, names=("z", "x", "shift"), trains=False, **options
+    )
 
 
 CASES = [

@@ -88,7 +88,16 @@ def _sequence(name, in_guide, **options):
         return torch.stack(found)
 
     names = tuple(f"{role}{t}" for role in "zx" for t in range(steps))
-    return Case(name, lambda: pv.Program(model, guide), data, exact, names=names, hard=True, simulates=False, **options)
+    return Case(
+        name,
+        lambda: pv.Program(model, guide),
+        data,
+        exact,
+        names=names,
+        hard=True,
+        simulates=False,
+        **options,
+    )
 
 
 def _part_observed(name, kind, **options):
@@ -137,7 +146,9 @@ def _everything_masked():
                 pyro.sample("z2", dist.Normal(z, 1.3))
 
     names = ("z", "z2", "x")
-    return Case("masked_for_all_data", lambda: pv.Program(model, guide), _D, normal(), names=names, accepts=())
+    return Case(
+        "masked_for_all_data", lambda: pv.Program(model, guide), _D, normal(), names=names, accepts=()
+    )
 
 
 def _observed_masked():

@@ -28,7 +28,9 @@ def _guide(x):
 
 def _case(name, model, guide=_guide, x=_X, exact=_EXACT, **options):
     options = {"names": _PLATES, "trains": False, "plain": False, "simulates": False, **options}
-    return Case(name, lambda: pv.Program(model, guide), x, None if options.get("refused") else exact, **options)
+    return Case(
+        name, lambda: pv.Program(model, guide), x, None if options.get("refused") else exact, **options
+    )
 
 
 def _nested(x):
@@ -240,7 +242,11 @@ def _tuple_of_data():
 
 def _mixed_dict():
     """One entry of floats, one of labels, one of flags, beside one another."""
-    data = {"x": seeded(133, 5), "label": torch.tensor([0, 1, 1, 0, 1]), "flag": torch.tensor([True, False, True, True, False])}
+    data = {
+        "x": seeded(133, 5),
+        "label": torch.tensor([0, 1, 1, 0, 1]),
+        "flag": torch.tensor([True, False, True, True, False]),
+    }
     shift = torch.tensor([0.5, -0.5])
 
     def model(d):
@@ -279,7 +285,14 @@ def _integer_latent_beside():
         return torch.logsumexp(log_k + torch.distributions.Normal(counts, 1.25**0.5).log_prob(x.double()), 0)
 
     x = seeded(134, 4)
-    return Case("count_beside_a_number", lambda: pv.Program(model, guide), x, exact, names=("k", "z", "x"), trains=False)
+    return Case(
+        "count_beside_a_number",
+        lambda: pv.Program(model, guide),
+        x,
+        exact,
+        names=("k", "z", "x"),
+        trains=False,
+    )
 
 
 def _vector_without_event():
@@ -316,7 +329,13 @@ CASES = [
     _case("bits_of_lists", _bernoulli, _bernoulli_guide, _BITS.tolist(), refused="^x"),
     _case("pair_of_data", _pixels_by_range, x=_tuple_of_data(), refused="^x"),
     *(
-        _case(f"counts_{str(kind).rpartition('.')[2]}", _poisson, _poisson_guide, _COUNTS.to(kind), _poisson_exact)
+        _case(
+            f"counts_{str(kind).rpartition('.')[2]}",
+            _poisson,
+            _poisson_guide,
+            _COUNTS.to(kind),
+            _poisson_exact,
+        )
         for kind in (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8)
     ),
     _case("counts_of_nan", _poisson, _poisson_guide, _COUNTS * torch.nan, refused="^x|'x'|'z'"),

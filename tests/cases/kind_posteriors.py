@@ -100,7 +100,13 @@ def _vae(name, posterior, likelihood, x, *, prior=None, **options):
             for parameter_name, parameter in vae.named_parameters():
                 parameter.mul_(0.3 if "encoder" in parameter_name else 1.0)
     exact = None if options.get("refused") else grid(vae.eval().model, 2, nodes=61)
-    options = {"names": ("z", "x", "posterior", "likelihood"), "plain": False, "trains": False, "hard": True, **options}
+    options = {
+        "names": ("z", "x", "posterior", "likelihood"),
+        "plain": False,
+        "trains": False,
+        "hard": True,
+        **options,
+    }
     return Case(name, lambda: vae.program, x, exact, **options)
 
 
@@ -112,7 +118,9 @@ def _make(make):
 
 
 CASES = [
-    _vae("flow", _make(lambda: Flow(2)), pv.likelihoods.Bernoulli(6), _BITS, accepts=("importance", "annealed")),
+    _vae(
+        "flow", _make(lambda: Flow(2)), pv.likelihoods.Bernoulli(6), _BITS, accepts=("importance", "annealed")
+    ),
     _vae("planar", _make(lambda: Planar(2)), pv.likelihoods.Bernoulli(6), _BITS),
     _vae("heavy_tails", HeavyTails(2), pv.likelihoods.Bernoulli(6), _BITS),
     _vae("squashed", Squashed(2), pv.likelihoods.Bernoulli(6), _BITS, refused="'z'"),

@@ -41,7 +41,9 @@ def _pair(decoder, encoder, update, order="module_first"):
         net = pyro.module("decoder", decoder, update_module_params=update)
         with plate(x):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal((net if order == "module_first" else decoder)(z), 0.5).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Normal((net if order == "module_first" else decoder)(z), 0.5).to_event(1), obs=x
+            )
 
     def guide(x):
         net = pyro.module("encoder", encoder, update_module_params=update)
@@ -154,7 +156,14 @@ def _pyro_module():
             pyro.sample("z", dist.Normal((x - _B) @ _posterior()[0].T, 0.6).to_event(1))
 
     exact = gaussian(_W, _B, 0.25)
-    return Case("pyro_module", lambda: pv.Program(Decoder(), guide), _X, exact, names=(*_NAMES, "weight"), trains=False)
+    return Case(
+        "pyro_module",
+        lambda: pv.Program(Decoder(), guide),
+        _X,
+        exact,
+        names=(*_NAMES, "weight"),
+        trains=False,
+    )
 
 
 def _another_program_of_the_same_names():
@@ -165,7 +174,9 @@ def _another_program_of_the_same_names():
         model, guide = _pair(_linear(2, 4, (_W, _B)), _linear(4, 2, _posterior()), False)
         return pv.Program(model, guide)
 
-    return Case("same_name_other_shape", program, _X, gaussian(_W, _B, 0.25), names=_NAMES, accepts=(), plain=False)
+    return Case(
+        "same_name_other_shape", program, _X, gaussian(_W, _B, 0.25), names=_NAMES, accepts=(), plain=False
+    )
 
 
 CASES = [

@@ -32,7 +32,10 @@ def _problems(draw):
     dims, outputs = draw(st.sampled_from([0, 1, 2, 3])), draw(st.sampled_from([2, 3]))
     N, S = draw(SIZES), draw(SIZES)
     decoder = draw(decoders(dims, outputs))
-    x = {"x": seeded(1, N, outputs, dtype=torch.float64), "y": seeded(2, N, draw(st.sampled_from([2, 3])), dtype=torch.float64)}
+    x = {
+        "x": seeded(1, N, outputs, dtype=torch.float64),
+        "y": seeded(2, N, draw(st.sampled_from([2, 3])), dtype=torch.float64),
+    }
     return decoder, S, x
 
 
@@ -65,7 +68,9 @@ def check_decoder(decoder: Decoder, S: int, x: dict[str, torch.Tensor]) -> str:
         return "not finite"
     program, mixed = decoder.program(), N > 1 and mixes(decoder, z, x)
     if _refused(lambda: program.check(x)):
-        return "refused, and its data do depend on one another" if mixed else "refused, though it could be run"
+        return (
+            "refused, and its data do depend on one another" if mixed else "refused, though it could be run"
+        )
     assert not mixed, f"accepted, though its data depend on one another: {decoder}"
     found, error = attempt(lambda: program.log_joint({"z": z}, x))
     assert error is None, f"checked, then refused: {error}"

@@ -12,7 +12,24 @@ import torch
 from case import by_hand, by_name
 from judge import ALSO_FAST, ESTIMATORS, NATS, STDERRS, judge
 
-KINDS = ("axes", "conditional", "masks", "supports", "circles", "edges", "stores", "modes", "guides", "reparam", "custom", "flows", "nans", "enumeration", "plates", "posteriors")
+KINDS = (
+    "axes",
+    "conditional",
+    "masks",
+    "supports",
+    "circles",
+    "edges",
+    "stores",
+    "modes",
+    "guides",
+    "reparam",
+    "custom",
+    "flows",
+    "nans",
+    "enumeration",
+    "plates",
+    "posteriors",
+)
 CASES = {
     f"{kind}-{name}": case
     for kind in KINDS
@@ -27,7 +44,8 @@ def _own_parameter_store():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, case in CASES.items() if case.plain and case.exact is not None and not case.refused]
+    "name",
+    [name for name, case in CASES.items() if case.plain and case.exact is not None and not case.refused],
 )
 def test_the_exact_value_is_that_of_plain_pyro(name):
     """The cases themselves, without the library: at 5 standard errors, fewer than one in a million fails by chance."""

@@ -43,12 +43,17 @@ def _own_parameter_store():
 
 _REFUSED = {
     "pyro_adam": ("optimiser", lambda: _fit(optimiser=optim.Adam({"lr": 1e-3}))),
-    "pyro_clipped_adam": ("optimiser", lambda: _fit(optimiser=optim.ClippedAdam({"lr": 1e-3, "clip_norm": 10.0}))),
+    "pyro_clipped_adam": (
+        "optimiser",
+        lambda: _fit(optimiser=optim.ClippedAdam({"lr": 1e-3, "clip_norm": 10.0})),
+    ),
     "pyro_adam_class": ("optimiser", lambda: _fit(optimiser=optim.Adam)),
     "pyro_schedule": (
         "optimiser",
         lambda: _fit(
-            optimiser=optim.ExponentialLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": 1e-3}, "gamma": 0.9})
+            optimiser=optim.ExponentialLR(
+                {"optimizer": torch.optim.Adam, "optim_args": {"lr": 1e-3}, "gamma": 0.9}
+            )
         ),
     ),
     "torch_optimiser_made": ("optimiser", lambda: _fit(optimiser=torch.optim.Adam(_vae().parameters()))),
@@ -71,7 +76,10 @@ _REFUSED = {
     "name_of_an_objective": ("objective", lambda: _fit(objective="elbo")),
     "wake_sleep": ("objective", lambda: _fit(objective=infer.ReweightedWakeSleep())),
     "zero_particles": ("objective", lambda: _fit(objective=infer.Trace_ELBO(num_particles=0))),
-    "svi": ("target", lambda: _fit(target=infer.SVI(_vae().model, _vae().guide, optim.Adam({}), infer.Trace_ELBO()))),
+    "svi": (
+        "target",
+        lambda: _fit(target=infer.SVI(_vae().model, _vae().guide, optim.Adam({}), infer.Trace_ELBO())),
+    ),
     "model_alone": ("target", lambda: _fit(target=_vae().model)),
 }
 
@@ -116,7 +124,9 @@ def test_trains_or_is_refused(name):
 
 _TRAINS = {
     "torch_adam": lambda: _fit(optimiser=torch.optim.Adam),
-    "torch_adamw_of_more": lambda: _fit(optimiser=lambda p, lr: torch.optim.AdamW(p, lr=lr, weight_decay=0.01)),
+    "torch_adamw_of_more": lambda: _fit(
+        optimiser=lambda p, lr: torch.optim.AdamW(p, lr=lr, weight_decay=0.01)
+    ),
     "float64_throughout": lambda: _fit(_BITS.double(), _vae().double()),
     "iwae": lambda: _fit(objective=infer.RenyiELBO(alpha=0.0, num_particles=5, vectorize_particles=True)),
     "mean_field": lambda: _fit(objective=infer.TraceMeanField_ELBO()),
@@ -274,4 +284,6 @@ def test_a_registered_module_is_captured_once_for_each_batch_size(caplog):
     assert error is None, error
     assert len(history) == 2
     captured = [record for record in caplog.records if "captur" in record.getMessage()]
-    assert len(captured) <= 4, [record.getMessage() for record in captured]  # 12 and 4 data; loss and gradients
+    assert len(captured) <= 4, [
+        record.getMessage() for record in captured
+    ]  # 12 and 4 data; loss and gradients
