@@ -12,7 +12,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  (its usual name)
 from case import plate, seeded, sum_sites
 from hypothesis import strategies as st
 from pyro import poutine
@@ -219,7 +219,7 @@ def plain_densities(decoder: Decoder, z: Tensor, x: dict[str, Tensor]) -> tuple[
             try:
                 trace = poutine.trace(poutine.condition(fn, data={"z": value})).get_trace(x)
                 densities.append(sum_sites(trace))
-            except Exception:  # whatever the statements raise
+            except Exception:  # noqa: PERF203  (whatever the statements raise)
                 return None
         if any(density.shape != (len(value),) for density in densities):
             return None

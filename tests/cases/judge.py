@@ -37,7 +37,7 @@ def _fit(program: pv.Program, x: Any) -> pv.History:
     return pv.fit(program, x, x_valid=x, epochs=2, lr=1e-12, batch_size=count(x), **_QUIET)
 
 
-# Runs are at least 16: an error of their spread has heavy tails, and 5 of them are passed by chance once in 10,000 data.
+# Runs are at least 16: an error of their spread has heavy tails; of 10,000 data one is beyond 5 errors by chance.
 ESTIMATORS: dict[str, Callable[[pv.Program, Any], Any]] = {
     "importance": lambda p, x: ev.importance(p, x, 1000, **_QUIET),
     "defensive": lambda p, x: ev.importance(p, x, 1000, proposal=ev.Defensive(0.2), **_QUIET),

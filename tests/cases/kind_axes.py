@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyro
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  (its usual name)
 from case import Case, decoded, decoding, grid, plate, seeded, wide_guide
 from torch import nn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyro
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  (its usual name)
 from case import Case, decoded, decoding, gaussian, grid, plate, seeded, wide_guide
 from torch import nn
 
@@ -27,7 +27,7 @@ _SPELLED = {
     "cat_last": (_X, lambda z, y: torch.cat([z, y], -1) @ _W),
     "view_len": (_X, lambda z, y: torch.cat([z.view(len(y), -1), y], 1) @ _W),
     "view_minus_one": (_X, lambda z, y: torch.cat([z.view(z.shape[0], -1), y], dim=1).view(-1, 5) @ _W),
-    "columns": (_X, lambda z, y: torch.stack([z[:, 0] * _W[0, k] + z[:, 1] * _W[1, k] for k in range(4)], 1) + y @ _W[2:]),
+    "columns": (_X, lambda z, y: _columns(z) + y @ _W[2:]),
     "outer": (_X, lambda z, y: (z[:, :, None] * y[:, None, :]).flatten(1) @ seeded(18, 6, 4)),
     "label_rows": (_BY_LABEL, lambda z, y: z @ _W[:2] + _TABLE[y]),
     "label_index_select": (_BY_LABEL, lambda z, y: z @ _W[:2] + _TABLE.index_select(0, y)),
@@ -53,6 +53,10 @@ _MIXING = {
     "covariate_standardised": (_REAL, lambda z, y: z @ _W[:2] + ((y - y.mean(0)) / y.std(0)) @ _W[2:]),
     "covariate_softmax_0": (_REAL, lambda z, y: z @ _W[:2] + torch.softmax(y, 0) @ _W[2:]),
 }
+
+
+def _columns(z):
+    return torch.stack([z[:, 0] * _W[0, k] + z[:, 1] * _W[1, k] for k in range(4)], 1)
 
 
 def _assigned(z, y):

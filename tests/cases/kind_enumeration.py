@@ -182,6 +182,7 @@ def _table_exact(x):
     return torch.logsumexp(log_prob - math.log(3), 0)
 
 
+_WITH_Z = {"x": _PAIRS, "exact": _classes_exact}
 _SUM = ("enumerate_latents",)
 _BOTH = ("enumerate_latents", "importance")
 CASES = [
@@ -191,11 +192,12 @@ CASES = [
     _case("config_enumerate_with_guide_site", config_enumerate(_mixture), _flat, accepts=_SUM),
     _case("config_enumerate_guide", _mixture, config_enumerate(_flat), accepts=_SUM),
     _case("sequential_enumeration", config_enumerate(_mixture, default="sequential"), _empty, accepts=_SUM),
-    _case("class_summed_beside_z", config_enumerate(_classes_and_z), _z_alone, x=_PAIRS, exact=_classes_exact),
-    _case("class_and_z_in_the_guide", config_enumerate(_classes_and_z), _k_and_z, x=_PAIRS, exact=_classes_exact, accepts=(), hard=True),
-    _case("class_and_z_plain", _classes_and_z, _k_and_z, x=_PAIRS, exact=_classes_exact, hard=True, plain=True),
-    _case("class_not_in_the_guide", _classes_and_z, _z_alone, x=_PAIRS, exact=_classes_exact, accepts=()),
-    _case("hidden_markov", _chain, _chain_guide, x=_CHAINS, exact=_chain_exact, accepts=_SUM, names=_CHAIN_NAMES, hard=True),
+    _case("class_summed_beside_z", config_enumerate(_classes_and_z), _z_alone, **_WITH_Z),
+    _case("class_and_z_in_the_guide", config_enumerate(_classes_and_z), _k_and_z, **_WITH_Z, accepts=(), hard=True),
+    _case("class_and_z_plain", _classes_and_z, _k_and_z, **_WITH_Z, hard=True, plain=True),
+    _case("class_not_in_the_guide", _classes_and_z, _z_alone, **_WITH_Z, accepts=()),
+    _case("hidden_markov", _chain, _chain_guide, x=_CHAINS, exact=_chain_exact, accepts=_SUM, names=_CHAIN_NAMES,
+          hard=True),
     _case("hidden_markov_enumerated", config_enumerate(_chain), _empty, x=_CHAINS, exact=_chain_exact, accepts=(),
           names=_CHAIN_NAMES),
     _case("coin", _coin, _coin_guide, exact=_coin_exact, accepts=_BOTH, plain=True),

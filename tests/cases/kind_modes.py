@@ -9,7 +9,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  (its usual name)
 from case import Case, gaussian, plate, seeded
 from pyro.nn import PyroModule
 from torch import nn
@@ -218,7 +218,7 @@ CASES = [
     _case("method", lambda: _Module().model),
     _case("partial", lambda: functools.partial(_Module().model_with_more, extra=1)),
     _case("partial_of_a_function", lambda: functools.partial(lambda net, x: _body(x, net), _decoder())),
-    _case("lambda", lambda: lambda x, module=_Module(): module.model(x)),
+    _case("lambda", lambda: lambda x, module=_Module(): module.model(x)),  # noqa: B008
     _case("lambda_of_a_closure", _method_of_a_module_in_a_closure),
     _case("pyro_module", _PyroNet),
     _case("functional_dropout", lambda: _Plain(_Functional().train()).model),

@@ -1,4 +1,4 @@
-"""Decoders drawn from a grammar of axis-counting code: the density of plain Pyro, or a refusal; never another number."""
+"""Decoders drawn from a grammar of axis-counting code: the density of plain Pyro, or a refusal; no other number."""
 
 from __future__ import annotations
 
