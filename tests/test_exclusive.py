@@ -391,7 +391,7 @@ def test_an_exception_in_the_users_model_leaves_pyro_as_it_was():
         lambda: pv.fit(Program(fails, guide), X, epochs=1, progress=False),
         lambda: pv.evidence.importance(Program(fails, guide), X, 5, progress=False),
     ):
-        with pytest.raises(ProgramError, match="LookupError.*mine"):
+        with pytest.raises(ProgramError, match=r"LookupError.*mine"):
             run()
         assert state() == before
     assert importance() == expected

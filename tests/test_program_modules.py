@@ -331,7 +331,7 @@ def test_modes_are_put_back_after_an_exception():
         assert not net.training
         raise LookupError("mine")
 
-    with pytest.raises(ProgramError, match="LookupError.*mine"):
+    with pytest.raises(ProgramError, match=r"LookupError.*mine"):
         Program(model, guide).log_weights(X, 2, check=False)
     assert net.training
 
