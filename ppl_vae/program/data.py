@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -21,6 +21,10 @@ def num_data(x: Data, argument: str = "x") -> int:
     Raises:
         InputError: if ``x`` is neither a tensor nor a dict of tensors, is empty, or its tensors disagree on N.
     """
+    for name, value in {"": x}.items() if isinstance(x, torch.Tensor) else _entries(x):
+        if isinstance(value, torch.Tensor) and (value.layout is not torch.strided or value.is_nested):
+            where = f"{argument}[{name!r}]" if name else argument
+            raise InputError(where, "a dense tensor (x.to_dense() of a sparse one)", str(value.layout))
     if isinstance(x, torch.Tensor):
         if x.ndim == 0 or len(x) == 0:
             raise InputError(argument, "a tensor with at least one datum on its first axis", describe(x))
@@ -33,6 +37,10 @@ def num_data(x: Data, argument: str = "x") -> int:
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
         raise InputError(argument, "tensors with the same positive number of data", sizes)
     return next(iter(sizes.values()))
+
+
+def _entries(x: object) -> Iterable[tuple[object, object]]:
+    return x.items() if isinstance(x, Mapping) else ()
 
 
 def take(x: Data, index: slice | torch.Tensor) -> Data:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.program.agreement import disagreement
 from ppl_vae.program.blame import where_raised
 from ppl_vae.program.data import Data, device_of, num_data
-from ppl_vae.program.handlers import Given
+from ppl_vae.program.handlers import Given, Unobserved
 from ppl_vae.program.sites import (
     bounds,
     check_match,
@@ -30,7 +30,7 @@ from ppl_vae.program.sites import (
     support_of,
     try_log_prob,
 )
-from ppl_vae.program.tracing import PLAIN, Layout, Run, run
+from ppl_vae.program.tracing import PLAIN, Layout, Run, run, scored
 
 if TYPE_CHECKING:
     from ppl_vae.program.program import Program
@@ -77,7 +77,10 @@ def _scored(role: str, found: Run, latent: Mapping[str, Any]) -> dict[str, Tenso
     scores = {}
     for name, site in found.sites.items():
         batch = site["fn"].batch_shape
-        shape = try_log_prob(role, site, latent).shape
+        try:
+            shape = try_log_prob(role, site, latent).shape
+        except (KeyError, NotImplementedError):
+            shape = scored(site, latent).shape  # says so in words
         if len(shape) > len(batch) or torch.broadcast_shapes(shape, batch) != batch:
             raise ProgramError(
                 f"{role} site {name!r}",
@@ -235,6 +238,17 @@ def check_auxiliary(program: Program, x: Data, guide: Run) -> None:
 
 def _flat(value: Tensor) -> Tensor:
     return value.flatten(2) if value.ndim > 2 else value.unsqueeze(-1)
+
+
+def simulated(model: Callable[..., Any], x: Data) -> Run:
+    """A run of the model that draws what is observed; a distribution that cannot be drawn from is refused by name."""
+    handler = Unobserved()
+    try:
+        return run(model, x, 1, PLAIN, handler)
+    except (NotImplementedError, AttributeError) as error:
+        expected = "a distribution that can be drawn from, to simulate data"
+        received = f"{type(error).__name__}{where_raised(error)}: {first_line(error)}"
+        raise ProgramError(f"model site {handler.last!r}", expected, received) from error
 
 
 def first_line(error: BaseException) -> str:

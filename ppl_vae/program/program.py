@@ -27,11 +27,11 @@ from ppl_vae.errors import (
 from ppl_vae.exclusive import exclusive, give_way, shielded
 from ppl_vae.program import pyro_state  # noqa: F401  (whose state `exclusive` puts back)
 from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, write_back
-from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents, Unobserved
+from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents
 from ppl_vae.program.masks import Filled
 from ppl_vae.program.modules import Networks
 from ppl_vae.program.parameters import OwnParameters, leaf
-from ppl_vae.program.plain import ROLES, Layouts
+from ppl_vae.program.plain import ROLES, Layouts, simulated
 from ppl_vae.program.reference import Folding, examine
 from ppl_vae.program.sites import GIVEN, Sites, is_auxiliary, refuse_nan
 from ppl_vae.program.tracing import PLAIN, Run, run
@@ -258,7 +258,7 @@ class Program:
                 stack.enter_context(rng.seeded(device_of(argument), seed, "simulate"))
             stack.enter_context(self._evaluating())
             stack.enter_context(torch.no_grad())
-            found = run(self._model, argument, 1, PLAIN, Unobserved())
+            found = simulated(self._model, argument)
         drawn = {name: value.clone() for name, value in named.items()}
         z = {}
         for name, site in found.sites.items():

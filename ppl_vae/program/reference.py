@@ -133,18 +133,24 @@ class Meant:
         self.drawn = joined([pair.guide.scored() for pair in pairs])
         self.log_probs = {role: joined([pair.log_probs[role] for pair in pairs]) for role in ROLES}
         numbers = [site["value"] for run in self.runs.values() for site in run.sites.values()]
-        self.precision = min(
-            (precision_of(numbers), torch.float32), key=lambda dtype: -torch.finfo(dtype).eps
-        )
-        self.scores = self._can_score()
+        weights = [weight for module in program.modules for weight in module.parameters()]
+        self.precision = precision_of([*numbers, *weights])
+        self.scores = self._score_guide()
 
-    def _can_score(self) -> bool:
-        values = {name: value[:1] for name, value in self.drawn.items()}
-        found = self._run("guide", self.x, values, 1, self.plain.guide)
-        try:
-            found.total()
-        except ProgramError:
-            return False
+    def _score_guide(self) -> bool:
+        """Take the guide's densities at its draws as at any other values; False where it has none there.
+
+        A flow remembers its own draws, and inverts others: the two differ by the rounding of the inverse.
+        """
+        found = []
+        for s in range(self.num_samples):
+            values = {name: value[s : s + 1] for name, value in self.drawn.items()}
+            guide = self._run("guide", self.x, values, 1, self.plain.guide)
+            try:
+                found.append({name: guide.log_prob(name, {}) for name in guide.sites})
+            except ProgramError:
+                return False
+        self.log_probs["guide"] = joined(found)
         return True
 
     def _outside(self, role: str) -> Mapping[str, Any]:

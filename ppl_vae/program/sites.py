@@ -212,7 +212,10 @@ def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str
                 raise ProgramError(where, f"a data plate of {n} data", received)
             expected = 'to be inside pyro.plate("data", len(x), dim=-1) (a site shared by all data is another integral)'
             if is_auxiliary(site):
-                expected += "; of the automatic guides, AutoNormal has a site for each datum"
+                expected += (
+                    " (of the automatic guides, AutoNormal has a site for each datum; a guide of your own may keep "
+                    "parameters with a row for each, by the index of the datum)"
+                )
             raise ProgramError(where, expected, "a site outside it")
         scale = site["scale"]
         by_rows = any(frame.name in rows for frame in inside)  # which Pyro takes for a subsample, and scales

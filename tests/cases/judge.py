@@ -119,7 +119,7 @@ def attempt(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for category in (CompileWarning, ProgramWarning):
+        for category in (CompileWarning, ProgramWarning, errors.ParameterStoreWarning):
             warnings.simplefilter("ignore", category)
         try:
             return call(), None

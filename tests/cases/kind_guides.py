@@ -21,7 +21,7 @@ _N = 12
 _X = 1.2 * seeded(71, _N)
 _INDEXED = {"x": _X, "i": torch.arange(_N)}
 _PART = {"x": _X[4:7], "i": torch.arange(4, 7)}
-_SAYS = r"index"  # the way round: an index of the row, in a dict of data
+_SAYS = r"index|auxiliary"  # the way round: an index of the row; or another estimator
 _ROWS = ("z_unconstrained", "loc", "scale", "z", "x", "guide", "AutoNormal.locs.z", "AutoNormal.scales.z")
 
 
