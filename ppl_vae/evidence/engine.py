@@ -24,12 +24,12 @@ from ppl_vae.compiled.effort import Compile, Effort, level_for
 from ppl_vae.compiled.execution import executing
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
-from ppl_vae.errors import InputError, ProgramError
+from ppl_vae.errors import InputError
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
 from ppl_vae.exclusive import give_way
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
-from ppl_vae.program.rows import set_up, with_rows
+from ppl_vae.program.rows import ready
 from ppl_vae.progress import bar
 
 State = dict[str, Tensor]
@@ -123,16 +123,7 @@ def begin(program: Program, x: Data) -> Prepared:
         if program.check_data is not None:
             # All of x first: a block would count its bad datum from its own start.
             program.check_data(x)
-        set_up(program, x)
-        try:
-            return Prepared(program, x, program.check(take(x, slice(0, _FEW))))
-        except ProgramError:
-            # Parameters with a row for each datum look like data that depend on one another.
-            rowed = with_rows(program, x)
-            if rowed is None:
-                raise
-        program, x = rowed
-        return Prepared(program, x, program.check(take(x, slice(0, _FEW))))
+        return Prepared(*ready(program, x, _FEW))
 
 
 def drive(

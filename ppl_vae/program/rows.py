@@ -22,10 +22,11 @@ from ppl_vae.errors import ProgramError
 from ppl_vae.program.agreement import disagreement
 from ppl_vae.program.blame import where_raised
 from ppl_vae.program.data import Data, device_of, num_data, take
+from ppl_vae.program.enumerated import with_enumerated
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.plain import SLACK, first_line, is_common, run_pair
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import ROWS
+from ppl_vae.program.sites import ROWS, Sites
 from ppl_vae.program.tracing import run
 
 _ENTRY = "row of a parameter"
@@ -81,6 +82,35 @@ def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
             expected = f"parameters of which row n is that of datum n alone (found with {n} rows: {', '.join(names)})"
             raise ProgramError(f"guide site {site!r}", expected, "another density without the other data")
     return rowed, carried
+
+
+def ready(program: Program, x: Data, few: int) -> tuple[Program, Data, Sites]:
+    """A program that can be run on some of ``x`` at a time, the data for it, and its sites, once it is checked.
+
+    It is the program itself and ``x`` itself, but where parameters have a row for each datum (see `with_rows`), or the
+    guide leaves out what the model marks for enumeration (see `with_enumerated`).
+
+    Args:
+        program: the program.
+        x: all of the data.
+        few: how many of them the program is looked at with.
+
+    Raises:
+        As `Program.check`.
+    """
+    set_up(program, x)
+    some = take(x, slice(0, few))
+    try:
+        return program, x, program.check(some)
+    except ProgramError as error:
+        first = error
+    extended = None if first.argument.startswith("guide") else with_enumerated(program, some)
+    if extended is not None:
+        return extended, x, extended.check(some)
+    rowed = with_rows(program, x)
+    if rowed is None:
+        raise first
+    return *rowed, rowed[0].check(take(rowed[1], slice(0, few)))
 
 
 def set_up(program: Program, x: Data) -> None:

@@ -20,6 +20,7 @@ from pyro.infer import (
     ReweightedWakeSleep,
     Trace_ELBO,
     Trace_MMD,
+    TraceEnum_ELBO,
 )
 from torch import nn
 
@@ -33,7 +34,6 @@ from ppl_vae.distributed import World, from_main, is_main, total, world
 from ppl_vae.errors import (
     InputError,
     NonFiniteError,
-    ProgramError,
     check_positive_float,
     check_positive_int,
     check_seed,
@@ -42,7 +42,7 @@ from ppl_vae.errors import (
 from ppl_vae.exclusive import Own, give_way
 from ppl_vae.history import Epoch, History
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take, to_device
-from ppl_vae.program.rows import set_up, with_rows
+from ppl_vae.program.rows import ready
 from ppl_vae.progress import bar
 from ppl_vae.schedules import Schedule, schedule
 from ppl_vae.training.optimiser import OptimiserFactory, adam
@@ -178,8 +178,11 @@ def fit(
         _check_data(program, x_train, "x_train")
     if x_valid is not None:
         _check_data(program, x_valid, "x_valid")
-    program, x_train, first, sites = _with_rows(program, x_train, x_valid, first, transform)
-    objective = suited(objective, program, first)
+    if transform is None:
+        program, validated, x_train, first, sites = _ready(program, x_train, x_valid, first, objective)
+    else:
+        validated, sites = program, program.check(first)
+    objective = suited(objective, validated, first)
     effort = Effort(3 * epochs * n, 2 * epochs * math.ceil(n / batch_size), sites.numbers_per_datum)
     level = level_for(compile, program, effort)
 
@@ -238,7 +241,7 @@ def fit(
                 if bad is not None:
                     raise _not_finite(f"parameter {bad!r}: not finite", run, keeper)
                 from_main(run.buffers().values())
-                valid = None if x_valid is None else _validate(program, x_valid, seed)
+                valid = None if x_valid is None else _validate(validated, x_valid, seed)
                 run.record(Epoch(epoch + 1, run.step, train, valid, rate, beta), patience is not None)
                 show.set_postfix({"ELBO": f"{train if valid is None else valid:.2f}"}, refresh=False)
                 if history_path is not None and is_main():
@@ -254,25 +257,24 @@ def fit(
     return run.history()
 
 
-def _with_rows(
-    program: Program, x_train: Data, x_valid: Data | None, first: Data, transform: Transform | None
-) -> tuple[Program, Data, Data, Sites]:
-    """Check a program; where its parameters have a row for each datum, have them cut to those of a batch."""
-    set_up(program, x_train)
-    try:
-        return program, x_train, first, program.check(first)
-    except ProgramError:
-        rowed = None if transform is not None else with_rows(program, x_train)
-        if rowed is None:
-            raise
-    if x_valid is not None:
-        expected = "None, where the guide's parameters have a row for each datum of x_train"
-        raise InputError("x_valid", expected, describe(x_valid))
-    size = num_data(first)
-    program, x_train = rowed
-    program.parameters(x_train)  # first values for all rows, before a batch asks for its own
-    first = take(x_train, slice(0, size))
-    return program, x_train, first, program.check(first)
+def _ready(
+    program: Program, x_train: Data, x_valid: Data | None, first: Data, objective: ELBO
+) -> tuple[Program, Program, Data, Data, Sites]:
+    """Check a program: what is trained, what validation uses, the data, a batch like the first, and the sites."""
+    batch = num_data(first)
+    found, x, sites = ready(program, x_train, batch)
+    if x is not x_train:
+        if x_valid is not None:
+            expected = "None, where the guide's parameters have a row for each datum of x_train"
+            raise InputError("x_valid", expected, describe(x_valid))
+        found.parameters(x)  # first values for all rows, before a batch asks for its own
+        return found, found, x, take(x, slice(0, batch)), sites
+    if found is not program and not isinstance(objective, TraceEnum_ELBO):
+        expected = (
+            "TraceEnum_ELBO(), for a model that marks a latent for enumeration and a guide that leaves it out"
+        )
+        raise InputError("objective", expected, type(objective).__name__)
+    return program, found, x, first, sites
 
 
 @contextmanager
