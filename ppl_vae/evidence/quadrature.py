@@ -86,7 +86,7 @@ def quadrature(
     check_seed(seed)
     sites = begin(program, x)
     try:
-        dim = Coordinates(program, take(x, slice(0, 1))).dim
+        dim = Coordinates(program, take(x, slice(0, 1)), cut=True).dim
     except ProgramError as error:
         expected = f"{error.expected} (finite discrete latents: enumerate_latents)"
         raise ProgramError(error.argument, expected, error.received) from None
@@ -187,7 +187,7 @@ class _Joint:
 
     def __init__(self, program: Program, block: Block, width: int) -> None:
         self.program, self.x, self.width = program, block.x, width
-        self.coordinates = Coordinates(program, block.x)
+        self.coordinates = Coordinates(program, block.x, cut=True)
         self._rows: Tensor | None = None
         self._some = self.coordinates
 
@@ -195,7 +195,7 @@ class _Joint:
         if len(rows) == num_data(self.x):
             self._some = self.coordinates
         elif self._rows is None or not torch.equal(self._rows, rows):
-            self._some = Coordinates(self.program, take(self.x, rows))
+            self._some = Coordinates(self.program, take(self.x, rows), cut=True)
         self._rows = rows
         step = max(1, _NUMBERS // (len(rows) * self.width))
         pieces = u.to(self.coordinates.dtype).split(step)

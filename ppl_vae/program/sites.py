@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, ExpandedDistribution, MaskedDistribution
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch.distributions import constraints
 
 from ppl_vae.errors import InputError, NonFiniteError, ProgramError
 from ppl_vae.program.handlers import GIVEN
+from ppl_vae.program.masks import check_masks, counted, expanded
+from ppl_vae.program.supports import (
+    base,
+    circle,
+    core,
+    is_mixture,
+    is_other_kind,
+    is_real,
+    is_straight_through,
+    layers,
+    support_of,
+    words,
+)
 
 SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
 
@@ -63,15 +76,32 @@ def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
     fn, value = site["fn"], site["value"]
     log_prob: torch.Tensor = fn.log_prob(value)
     guide_site = guide_sites.get(site["name"])
-    if guide_site is not None:
-        strays = _base(fn.support) is not constraints.real
-        strays = strays and not (guide_site and _same_support(guide_site["fn"].support, fn.support))
+    support = support_of(fn)
+    if support is None:
+        strays = False  # the distribution does not say where it has density: its log_prob must
+    elif guide_site is not None:
+        strays = not is_real(support)
+        strays = strays and not (guide_site and _same_support(support_of(guide_site["fn"]), support))
     else:
-        strays = site["is_observed"] and id(_base(fn.support)) not in _FIXED and not _masked(fn)
-    if strays:
-        log_prob = torch.where(fn.support.check(value), log_prob, -torch.inf)
+        # An observed angle may be given in any period.
+        strays = site["is_observed"] and id(base(support)) not in _FIXED and not _masked(fn)
+    if support is not None and strays:
+        log_prob = torch.where(_inside(fn, support, value), log_prob, -torch.inf)
     masked: torch.Tensor = scale_and_mask(log_prob, 1.0, site["mask"])
     return masked
+
+
+def _inside(fn: Any, support: constraints.Constraint, value: torch.Tensor) -> torch.Tensor:
+    """Whether values are on the support, ``(S, N)``; what the distribution itself masks may lie anywhere."""
+    found = counted(fn)
+    inner = base(support)
+    if found is None or found.ndim > value.ndim - inner.event_dim or is_mixture(support):
+        whole: torch.Tensor = support.check(value)
+        return whole
+    inside: torch.Tensor = inner.check(value)
+    inside = inside | ~expanded(found, inside.ndim)
+    batch = value.ndim - len(fn.event_shape)
+    return inside.flatten(batch).all(-1) if inside.ndim > batch else inside
 
 
 def try_log_prob(role: str, site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
@@ -88,51 +118,29 @@ def try_log_prob(role: str, site: Any, guide_sites: Mapping[str, Any]) -> torch.
 
 
 # Constraints that hold whatever a distribution's parameters are: torch keeps one instance of each.
-_FIXED = frozenset(id(c) for c in vars(constraints).values() if isinstance(c, constraints.Constraint))
-
-
-def _layers(fn: Any) -> Iterator[Any]:
-    """A distribution and what it wraps without changing the family: to_event, mask and expand."""
-    yield fn
-    while isinstance(fn, torch.distributions.Independent | MaskedDistribution | ExpandedDistribution):
-        fn = fn.base_dist
-        yield fn
+_FIXED = frozenset(
+    id(c) for c in (circle, *vars(constraints).values()) if isinstance(c, constraints.Constraint)
+)
 
 
 def _moves(support: constraints.Constraint) -> bool:
     """Whether a bound may differ between samples: one that does not is expanded along them, without memory."""
-    bounds = [bound for bound in vars(_base(support)).values() if isinstance(bound, torch.Tensor)]
+    bounds = [bound for bound in vars(base(support)).values() if isinstance(bound, torch.Tensor)]
     return any(bound.ndim > 1 and bound.stride(0) != 0 for bound in bounds)
 
 
 def _masked(fn: Any) -> bool:
-    return any(isinstance(layer, MaskedDistribution) for layer in _layers(fn))
+    return any(isinstance(layer, MaskedDistribution) for layer in layers(fn))
 
 
 def family(fn: Any) -> str:
     """The name of a distribution's family."""
-    *_, core = _layers(fn)
-    return type(core).__name__
+    return type(core(fn)).__name__
 
 
-def _base(support: constraints.Constraint) -> constraints.Constraint:
-    """What a support is of each number: without event dimensions, and of a mixture that of its components."""
-    inner: Any = support
-    while isinstance(inner, constraints.independent) or is_mixture(inner):
-        inner = inner.base_constraint
-    base: constraints.Constraint = inner
-    return base
-
-
-def is_mixture(support: constraints.Constraint) -> bool:
-    """Whether it is the support of a `MixtureSameFamily`, which torch has no map to; its components' it has."""
-    return type(support).__name__ == "MixtureSameFamilyConstraint"
-
-
-def _same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
-    a, b = _base(a), _base(b)
+def _same_support(a: constraints.Constraint | None, b: constraints.Constraint) -> bool:
     # Constraints without bounds are singletons; those with bounds are left to the check on values.
-    return a is b
+    return a is not None and base(a) is base(b)
 
 
 def total(trace: poutine.Trace, outside: Mapping[str, Any] | None = None) -> torch.Tensor:
@@ -207,7 +215,7 @@ def check_plates(role: str, trace: poutine.Trace, num_samples: int, n: int) -> N
         if role == "guide":
             if site["is_observed"]:
                 raise ProgramError(where, "latent sites only", "an observed site")
-            if isinstance([*_layers(site["fn"])][-1], Delta):
+            if isinstance(core(site["fn"]), Delta):
                 raise ProgramError(where, "a distribution with a density", "a Delta (a point has no density)")
         if tuple(site["fn"].batch_shape) != (num_samples, n):
             raise ProgramError(
@@ -230,10 +238,11 @@ def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) 
     if not any(site["is_observed"] for site in model_sites.values()):
         raise ProgramError("model", "at least one observed site", "none")
     check_shapes(guide_sites, model_sites)
+    check_masks(guide_sites, model_sites)
 
 
 def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
-    """Refuse, by name, latent sites on whose event shape model and guide disagree."""
+    """Refuse, by name, latent sites on whose event shape or kind of density model and guide disagree."""
     for name in [name for name in guide_sites if name in model_sites]:
         ours, theirs = guide_sites[name]["fn"].event_shape, model_sites[name]["fn"].event_shape
         if ours != theirs:
@@ -242,14 +251,30 @@ def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any])
                 f"the model's event shape {tuple(theirs)}",
                 f"event shape {tuple(ours)}",
             )
+        check_kind(name, model_sites[name]["fn"], guide_sites[name]["fn"])
+
+
+def check_kind(name: str, model: Any, guide: Any) -> None:
+    """Refuse a guide's distribution whose density cannot be divided by the model's: both are of their own kind."""
+    for role, fn in (("model", model), ("guide", guide)):
+        if is_straight_through(fn):
+            expected = "a distribution that scores the values that it draws"
+            received = f"a {family(fn)}, which draws hard values and scores soft ones"
+            raise ProgramError(f"{role} site {name!r}", expected, received)
+    if is_other_kind(model, guide):
+        expected = f"a density of the model's kind ({words(model)})"
+        raise ProgramError(f"guide site {name!r}", expected, words(guide))
 
 
 def check_support(name: str, site: Any, offset: int = 0) -> None:
     """Refuse data outside an observed site's support: its density there is not a density."""
     fn, value = site["fn"], site["value"]
-    if site["mask"] is not None or _masked(fn) or _moves(fn.support):
+    support = support_of(fn)
+    if support is None or site["mask"] is not None or _masked(fn) or _moves(support):
         return  # what is masked may hold anything; a support that moves with a latent may miss a datum
-    fine = fn.support.check(value)
+    if base(support) is circle:
+        return  # an angle may be given in any period
+    fine = support.check(value)
     while fine.ndim > 1:
         fine = fine.all(0)
     if not bool(fine.all()):

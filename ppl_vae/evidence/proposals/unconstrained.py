@@ -31,7 +31,7 @@ class Space:
 
     def __init__(self, program: Program, x: Data) -> None:
         self.program, self.x = program, x
-        self.coordinates = Coordinates(program, x)
+        self.coordinates = Coordinates(program, x, cut=True)
         self._plain = is_unconstrained(program, x)
         self.draw_cost = 0.0 if self._plain else 2.0
 
