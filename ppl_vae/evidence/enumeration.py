@@ -107,7 +107,7 @@ class _Sum:
         return self.done
 
     def figures(self) -> Figures:
-        total = self.total.cpu()
+        total = (self.total - self.values.repeats).cpu()  # what is masked is summed over, and is not there
         rounding = 8 * self.eps * (total.abs() + math.log(self.width) + math.log(self.values.count) + 1)
         return computed_figures(total, rounding, float(self.values.count))
 

@@ -19,6 +19,7 @@ from ppl_vae.modes import in_mode
 from ppl_vae.program.data import Data, Latents, device_of, num_data, write_back
 from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unobserved
 from ppl_vae.program.lowering import products
+from ppl_vae.program.matching import check_covers, check_masked
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.sites import (
     SAMPLES,
@@ -256,8 +257,8 @@ class Program:
             InputError: if ``x`` is malformed, or a datum is outside the support of an observed site.
             ProgramError: naming the site, if a site lies outside the data plate or in a second plate, a plate
                 is subsampled, a log density is scaled (`pyro.poutine.scale`, KL annealing), a site forgets
-                ``.to_event``, the guide observes something, holds a point mass, or disagrees with the model on
-                the latent sites or on their shapes.
+                ``.to_event``, the guide observes something, holds a point mass, disagrees with the model on
+                the latent sites, on their shapes or masks, or has no density in a part of the model's support.
             NonFiniteError: if a log density is NaN; names the site and the first datum.
         """
         n = num_data(x)
@@ -284,6 +285,8 @@ class Program:
                             tuple(log_prob.shape),
                         )
                     refuse_nan(log_prob, f"log density of {role} site {name!r}", offset)
+            check_covers(self, x, latent, sites, offset)
+            check_masked(self, x, sites, offset)
         described = {
             name: Site(
                 site["fn"].event_shape,
