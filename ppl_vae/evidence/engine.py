@@ -25,6 +25,7 @@ from ppl_vae.compiled.execution import executing
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
 from ppl_vae.errors import InputError
+from ppl_vae.evidence.edges import count_edges
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
@@ -161,7 +162,7 @@ def drive(
         for index in mine[math.ceil(start / plan.block_size) :]:
             offset = index * plan.block_size
             part = take(x, slice(offset, min(offset + plan.block_size, n)))
-            program.check(part, offset=offset)
+            sites = program.check(part, offset=offset)
             block = Block(part, index, offset)
             work = make(block)
             if current is not None:
@@ -171,7 +172,8 @@ def drive(
                 show.update(block.num_data * units)
                 if keeper is not None and keeper.due():
                     _save(keeper, done, work.state())
-            done = _join(done, work.figures())
+            figures = count_edges(work.figures(), program, part, sites, plan.identity, seed, index)
+            done = _join(done, figures)
     if ours.size > 1:
         if keeper is not None and done is not None:
             _save(keeper, done, {})  # the others may take long, and what is done here must outlive a kill

@@ -59,7 +59,7 @@ def enumerate_latents(
         raise ProgramError("program", expected, values.count)
     width = max(sites.numbers_per_datum, 1)
     block_size = max(1, min(256, _NUMBERS // width))
-    plan = Plan("enumeration", block_size, values.count, {"values": values.count})
+    plan = Plan("enumeration", block_size, values.count, {"values": values.count, "computed": True})
     figures = drive(
         program,
         x,

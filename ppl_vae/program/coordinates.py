@@ -23,6 +23,9 @@ from ppl_vae.program.sites import factors, family, sample_sites, site_log_prob
 from ppl_vae.program.supports import circle, hull, support_of
 
 
+_BLURRED = 0.1  # by which u may be off when it is computed back from the latents, near 0; a hundredth of it further out
+
+
 class Densities(NamedTuple):
     """Log densities at points u, in nats, ``(S, N)`` float64; differentiable in u.
 
@@ -52,9 +55,18 @@ class Coordinates:
     differentiation variational inference", 2017); densities over u carry the Jacobian, so that every integral is what
     it was. A support may move with the latents before it.
 
+    An angle is its own coordinate: u and u + 2 pi are the same angle, so that chains may go round, and one period of u
+    holds all of the mass. With ``cut``, the circle is an interval from -pi to pi instead, mapped as any other.
+
+    A number that is masked has no density. Its coordinate is given a standard normal one, in the model, in the guide
+    and in draws: every integral over u is then what it was, and no weight depends on it.
+
     Args:
         program: the program.
         x: the data ``(N, ...)`` that the coordinates are for.
+        cut: whether circles are cut at pi: for integrals and proposals over all real u.
+        resolved: whether `densities` gives none where the latents have been rounded onto an edge of their support, so
+            that u cannot be told from them: what is computed there may be anything.
 
     Attributes:
         dim: D.
@@ -67,8 +79,8 @@ class Coordinates:
             latents.
     """
 
-    def __init__(self, program: Program, x: Data, *, cut: bool = False) -> None:
-        self.program, self.x, self.num_data, self.cut = program, x, num_data(x), cut
+    def __init__(self, program: Program, x: Data, *, cut: bool = False, resolved: bool = False) -> None:
+        self.program, self.x, self.num_data, self.cut, self.resolved = program, x, num_data(x), cut, resolved
         self.x_device = device_of(x)
         with torch.no_grad(), rng.seeded(self.x_device, 0, "shapes"), program._evaluating():
             sites = sample_sites(program._trace(program._model, x, 1))
@@ -90,10 +102,12 @@ class Coordinates:
 
     def densities(self, u: Tensor) -> Densities:
         """The model's densities at u ``(S, N, D)``."""
-        setter = _FromVector(self._split(u), self.cut)
+        setter = _FromVector(self._split(u), self.cut, self.resolved)
         trace = self._trace(self.program._model, u.shape[0], setter)
         zero = u.new_zeros(u.shape[:2], dtype=torch.float64)
         log_prior, log_likelihood = factors(trace, zero, strays=False)
+        for lost in setter.lost:
+            log_prior = torch.where(lost, -torch.inf, log_prior)
         sites = sample_sites(trace)
         z = {name: sites[name]["value"] for name in self.names}
         jacobian = zero
@@ -151,10 +165,11 @@ class Coordinates:
 class _FromVector(Messenger):
     """Gives latent sites the values that their unconstrained numbers stand for, and notes the Jacobians."""
 
-    def __init__(self, u: dict[str, Tensor], cut: bool) -> None:
+    def __init__(self, u: dict[str, Tensor], cut: bool, resolved: bool = False) -> None:
         super().__init__()
-        self.u, self.cut = u, cut
+        self.u, self.cut, self.resolved = u, cut, resolved
         self.log_jacobians: list[Tensor] = []
+        self.lost: list[Tensor] = []
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["name"] not in self.u:
@@ -167,6 +182,9 @@ class _FromVector(Messenger):
         else:
             msg["value"] = transform(u)
             jacobian = transform.log_abs_det_jacobian(u, msg["value"])
+            if self.resolved:
+                known = (transform.inv(msg["value"]) - u).abs() <= _BLURRED * (1 + u.abs() / 100)
+                self.lost.append(~known.flatten(2).all(-1) if known.ndim > 2 else ~known)
             if kept is not None:
                 jacobian = torch.where(expanded(kept, jacobian.ndim), jacobian, 0.0)
             self.log_jacobians.append(_summed(jacobian))

@@ -35,6 +35,7 @@ from ppl_vae.program.sites import (
     total,
     try_log_prob,
 )
+from ppl_vae.program.supports import has_edges
 
 
 class Program:
@@ -292,6 +293,7 @@ class Program:
                 site["fn"].event_shape,
                 site["value"].dtype,
                 family(site["fn"]),
+                any(has_edges(found[name]["fn"]) for found in (sites, latent) if name in found),
             )
             for name, site in sites.items()
         }

@@ -33,11 +33,19 @@ SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data
 
 @dataclass(frozen=True)
 class Site:
-    """One sample site of a program: its event shape, dtype and the name of its distribution."""
+    """One sample site of a program: its event shape, dtype and the name of its distribution.
+
+    Attributes:
+        event_shape: of its values.
+        dtype: of its values.
+        distribution: the name of the family.
+        edged: whether rounding can put its draws, of the model or the guide, onto an edge of their support.
+    """
 
     event_shape: torch.Size
     dtype: torch.dtype
     distribution: str
+    edged: bool = False
 
 
 @dataclass(frozen=True)

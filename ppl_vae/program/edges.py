@@ -1,0 +1,59 @@
+"""How many draws rounding has put onto an edge of their support, where a density may be anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.program.coordinates import Coordinates
+from ppl_vae.program.data import Data, device_of, num_data
+from ppl_vae.program.masks import is_masked
+from ppl_vae.program.program import Program
+from ppl_vae.program.sites import sample_sites
+from ppl_vae.program.supports import has_edges, on_edge
+
+_BLURRED = 0.1  # nats by which a density may change on the way to unconstrained coordinates and back
+
+
+@torch.no_grad()
+def edge_share(
+    program: Program, x: Data, num_samples: int, *, prior: bool = False, unconstrained: bool = False
+) -> Tensor:
+    """The share of draws that rounding has put onto an edge of their support, ``(N,)`` float64.
+
+    A beta variable with a parameter of 0.05 is closer to 0 than any number that is represented, or to 1 than the
+    numbers next to it, more often than not. Its density is that of where it was put, not of where it is.
+
+    Args:
+        program: the program.
+        x: the data.
+        num_samples: draws a datum, from torch's global generator as it stands.
+        prior: whether draws of the prior are looked at, not those of the guide.
+        unconstrained: whether draws count, too, that are another point once they have been mapped to unconstrained
+            coordinates and back.
+    """
+    shape = (num_samples, num_data(x))
+    found = torch.zeros(shape, dtype=torch.bool, device=device_of(x))
+    with program._evaluating():
+        sites: dict[str, Any] = sample_sites(
+            program._trace(program._model if prior else program._guide, x, num_samples)
+        )
+    latent = {name: site for name, site in sites.items() if not site["is_observed"]}
+    for site in latent.values():
+        if has_edges(site["fn"]) and not is_masked(site):
+            found |= on_edge(site["fn"], site["value"]).expand(shape)
+    if unconstrained:
+        found |= _blurred(program, x, {name: site["value"] for name, site in latent.items()})
+    return found.double().mean(0)
+
+
+def _blurred(program: Program, x: Data, z: dict[str, Tensor]) -> Tensor:
+    """Whether the guide's density at draws changes on the way to unconstrained coordinates and back, ``(S, N)``."""
+    coordinates = Coordinates(program, x)
+    u = coordinates._vector(z)
+    inside = u.isfinite().all(-1)  # what is not is outside the model's support, and has no density under the model
+    back = coordinates.densities(torch.where(inside.unsqueeze(-1), u, 0.0)).z
+    change = (program.log_guide(back, x) - program.log_guide(z, x)).abs()
+    return inside & ~(change <= _BLURRED)
