@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ppl_vae import rng
+from ppl_vae.errors import NonFiniteError
 from ppl_vae.evidence.weights import Figures
 from ppl_vae.program import Data, Program, Sites, device_of, num_data
 from ppl_vae.program.edges import edge_share
@@ -18,6 +20,19 @@ DRAWS = 256
 
 _NUMBERS = 2**20  # numbers in one pass
 _PLAIN = ("Guide", "Defensive")  # proposals whose draws are never mapped to unconstrained coordinates
+
+
+@contextmanager
+def naming_edges(sites: Sites) -> Iterator[None]:
+    """Name the latents with edges in a `NonFiniteError`: rounding onto an edge is its most frequent cause."""
+    try:
+        yield
+    except NonFiniteError as error:
+        edged = [f"{name!r} ({site.distribution})" for name, site in sites.latent.items() if site.edged]
+        if not edged:
+            raise
+        cause = "rounding may have put it onto an edge of its support: use float64, or another family"
+        raise NonFiniteError(f"{error}; latent site {', '.join(edged)}: {cause}") from error
 
 
 def count_edges(

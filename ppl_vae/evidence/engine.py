@@ -25,7 +25,7 @@ from ppl_vae.compiled.execution import executing
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
 from ppl_vae.errors import InputError
-from ppl_vae.evidence.edges import count_edges
+from ppl_vae.evidence.edges import count_edges, naming_edges
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
@@ -164,15 +164,16 @@ def drive(
             part = take(x, slice(offset, min(offset + plan.block_size, n)))
             sites = program.check(part, offset=offset)
             block = Block(part, index, offset)
-            work = make(block)
-            if current is not None:
-                show.update(block.num_data * work.restore(current))
-                current = None
-            while units := work.advance():
-                show.update(block.num_data * units)
-                if keeper is not None and keeper.due():
-                    _save(keeper, done, work.state())
-            figures = count_edges(work.figures(), program, part, sites, plan.identity, seed, index)
+            with naming_edges(sites):
+                work = make(block)
+                if current is not None:
+                    show.update(block.num_data * work.restore(current))
+                    current = None
+                while units := work.advance():
+                    show.update(block.num_data * units)
+                    if keeper is not None and keeper.due():
+                        _save(keeper, done, work.state())
+                figures = count_edges(work.figures(), program, part, sites, plan.identity, seed, index)
             done = _join(done, figures)
     if ours.size > 1:
         if keeper is not None and done is not None:

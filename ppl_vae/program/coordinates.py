@@ -22,7 +22,6 @@ from ppl_vae.program.program import Program
 from ppl_vae.program.sites import factors, family, sample_sites, site_log_prob
 from ppl_vae.program.supports import circle, hull, support_of
 
-
 _BLURRED = 0.1  # by which u may be off when it is computed back from the latents, near 0; a hundredth of it further out
 
 
@@ -266,7 +265,7 @@ def _support(name: str, fn: Any) -> constraints.Constraint:
 
 
 def _transform(name: str, fn: Any, cut: bool) -> Transform | None:
-    """The map from unconstrained numbers to a distribution's support, number by number; None where it is all of them."""
+    """The map from unconstrained numbers to a distribution's support, number by number; None where it is the identity."""
     support = hull(_support(name, fn))
     if support is constraints.real or support is constraints.real_vector:
         return None

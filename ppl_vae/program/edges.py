@@ -53,7 +53,9 @@ def _blurred(program: Program, x: Data, z: dict[str, Tensor]) -> Tensor:
     """Whether the guide's density at draws changes on the way to unconstrained coordinates and back, ``(S, N)``."""
     coordinates = Coordinates(program, x)
     u = coordinates._vector(z)
-    inside = u.isfinite().all(-1)  # what is not is outside the model's support, and has no density under the model
+    inside = u.isfinite().all(
+        -1
+    )  # what is not is outside the model's support, and has no density under the model
     back = coordinates.densities(torch.where(inside.unsqueeze(-1), u, 0.0)).z
     change = (program.log_guide(back, x) - program.log_guide(z, x)).abs()
     return inside & ~(change <= _BLURRED)

@@ -33,7 +33,10 @@ def counted(fn: Any, mask: Any = None) -> Tensor | None:
     """
     shape = tuple(core(fn).batch_shape)
     found: Tensor | None = None
-    for layer, here in [(fn, mask), *((la, la._mask) for la in layers(fn) if isinstance(la, MaskedDistribution))]:
+    for layer, here in [
+        (fn, mask),
+        *((la, la._mask) for la in layers(fn) if isinstance(la, MaskedDistribution)),
+    ]:
         if here is None or here is True:
             continue
         wide = _widened(here, layer, shape)
@@ -65,7 +68,9 @@ def expanded(found: Tensor, ndim: int) -> Tensor:
 def check_masks(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
     """Refuse, by name, latent sites of which model and guide mask different numbers."""
     for name in [name for name in guide_sites if name in model_sites]:
-        ours, theirs = (counted(sites[name]["fn"], sites[name]["mask"]) for sites in (guide_sites, model_sites))
+        ours, theirs = (
+            counted(sites[name]["fn"], sites[name]["mask"]) for sites in (guide_sites, model_sites)
+        )
         for role, sites in (("guide", guide_sites), ("model", model_sites)):
             if _hides_mask(sites[name]["fn"]):
                 expected = "a mask around a transformed distribution (inside it, its Jacobian is not masked)"
@@ -73,7 +78,9 @@ def check_masks(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) 
         if ours is None and theirs is None:
             continue
         device = next(v.device for v in (ours, theirs) if v is not None)
-        ours, theirs = (torch.ones((), dtype=torch.bool, device=device) if v is None else v for v in (ours, theirs))
+        ours, theirs = (
+            torch.ones((), dtype=torch.bool, device=device) if v is None else v for v in (ours, theirs)
+        )
         ndim = max(ours.ndim, theirs.ndim)
         ours, theirs = (expanded(v, ndim) if v.ndim else v for v in (ours, theirs))
         shape = torch.broadcast_shapes(ours.shape, theirs.shape)

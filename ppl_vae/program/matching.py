@@ -19,15 +19,19 @@ from ppl_vae.program.data import Data, device_of, num_data
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.masks import counted, expanded, is_masked
 from ppl_vae.program.sites import family, sample_sites, site_log_prob
-from ppl_vae.program.supports import has_edges, on_edge, support_of, uncovered, words
+from ppl_vae.program.supports import has_edges, impossible, on_edge, support_of, uncovered, words
 
 _PAIRS = 1024  # draws times data of one check
 _FEWEST, _MOST = 2, 256  # draws a datum
-_SEEN = 8  # draws in a part that a guide leaves out, all without likelihood, from which on it may leave it out
+_SEEN = (
+    8  # draws in a part that a guide leaves out, all without likelihood, from which on it may leave it out
+)
 _CHANGED = 1e-4  # share of a log density by which it may differ from itself through rounding
 
 
-def check_covers(program: Any, x: Data, guide: Mapping[str, Any], model: Mapping[str, Any], offset: int) -> None:
+def check_covers(
+    program: Any, x: Data, guide: Mapping[str, Any], model: Mapping[str, Any], offset: int
+) -> None:
     """Refuse, by name, a guide that has no density in a part of the model's support.
 
     A site is refused where the supports that are declared say that a part is missing, unless draws of the prior land
@@ -57,7 +61,9 @@ def check_covers(program: Any, x: Data, guide: Mapping[str, Any], model: Mapping
         if bad is not None and bool(bad.any()):
             datum = int(bad.any(0).nonzero()[0])
             expected = f"density wherever the model has it ({words(model[name]['fn'])})"
-            seen = f"none at {int(bad[:, datum].sum())} of {draws} draws of the prior for datum {offset + datum}"
+            seen = (
+                f"none at {int(bad[:, datum].sum())} of {draws} draws of the prior for datum {offset + datum}"
+            )
             raise ProgramError(f"guide site {name!r}", expected, f"{family(guide[name]['fn'])}: {seen}")
 
 
@@ -119,7 +125,7 @@ def _lacking(model: Any, guide: Any) -> Tensor | None:
 
 
 class _Missed(NamedTuple):
-    """What draws of the prior show, ``(S, N)`` bool each: whether the guide's sites miss them; whether they are likely."""
+    """What draws of the prior show, ``(S, N)`` bool each: whether a guide's site misses them; whether they are likely."""
 
     missed: dict[str, Tensor]
     likely: Tensor
@@ -132,7 +138,7 @@ def _missed(program: Any, x: Data, num_samples: int, latent: list[str]) -> _Miss
         return None
     shape, device = (num_samples, num_data(x)), device_of(x)
     likely = torch.ones(shape, dtype=torch.bool, device=device)
-    for name, site in model.items():
+    for site in model.values():
         if site["is_observed"]:
             likely &= (site_log_prob(site, {}) > -torch.inf).expand(shape)
         elif has_edges(site["fn"]):
@@ -140,16 +146,16 @@ def _missed(program: Any, x: Data, num_samples: int, latent: list[str]) -> _Miss
     z = {name: model[name]["value"] for name in latent}
     try:
         guide = sample_sites(program._trace(program._guide, x, num_samples, Given(z)))
-        return _Missed(
-            {
-                name: (site_log_prob(guide[name], {name: {}}) == -torch.inf).expand(shape)
-                for name in latent
-                if name in guide
-            },
-            likely,
-        )
+        return _Missed({name: _misses(name, guide[name]).expand(shape) for name in latent}, likely)
     except (ValueError, RuntimeError, IndexError):
         return None  # the guide cannot score other values than its own: nothing can be seen here
+
+
+def _misses(name: str, site: Any) -> Tensor:
+    """Whether a guide's site gives no density to its values, ``(S, N)``."""
+    missed = site_log_prob(site, {name: {}}) == -torch.inf
+    never = None if is_masked(site) else impossible(site["fn"], site["value"])
+    return missed if never is None else missed | never
 
 
 def _prior(program: Any, x: Data, num_samples: int, seed: int) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ppl_vae import rng
 from ppl_vae.program.data import Data, device_of
-from ppl_vae.program.program import Program
 from ppl_vae.program.masks import is_masked
+from ppl_vae.program.program import Program
 from ppl_vae.program.sites import sample_sites
 from ppl_vae.program.supports import core as core_of
 from ppl_vae.program.supports import is_real, support_of

@@ -112,6 +112,8 @@ def _repeats(name: str, site: Any, values: int) -> Tensor:
     if not bool((kept == kept[:1]).all()):
         expected = "a mask that depends on the data alone, to sum over its values"
         raise ProgramError(f"latent site {name!r}", expected, "one that depends on latents")
-    return (~kept[0]).double().flatten(1).sum(-1) * math.log(values) if kept.ndim > 2 else (
-        (~kept[0]).double() * math.log(values)
+    return (
+        (~kept[0]).double().flatten(1).sum(-1) * math.log(values)
+        if kept.ndim > 2
+        else ((~kept[0]).double() * math.log(values))
     )

@@ -24,7 +24,7 @@ from torch.distributions.transforms import AffineTransform, ComposeTransform, In
 Bound = Tensor | float
 
 
-class Circle(constraints.interval):  # type: ignore[misc, valid-type]
+class Circle(constraints.interval):
     """The angles from -pi to pi, whose ends are one point: one period of a density that repeats itself."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Circle(constraints.interval):  # type: ignore[misc, valid-type]
 
 
 circle = Circle()
-_ANGLES = (dist.VonMises, dist.SineBivariateVonMises)
+_ANGLES = (torch.distributions.VonMises, dist.SineBivariateVonMises)
 _CIRCULAR = ("circular", "_Circular")
 _WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution)
 _STRAIGHT_THROUGH = (dist.RelaxedBernoulliStraightThrough, dist.RelaxedOneHotCategoricalStraightThrough)
@@ -126,7 +126,7 @@ def _is_angle(fn: Any) -> bool:
     if isinstance(fn, dist.SineSkewed):
         inner = core(fn.base_dist)
         return _is_angle(inner) or isinstance(inner, torch.distributions.Uniform)
-    if isinstance(fn, _ANGLES) or isinstance(fn, torch.distributions.VonMises):
+    if isinstance(fn, _ANGLES):
         return True
     support = getattr(type(fn), "support", None)
     return any(getattr(s, "__name__", type(s).__name__) in _CIRCULAR for s in (support,))
@@ -306,7 +306,7 @@ def _bounds(inner: Any) -> tuple[Bound, Bound] | None:
 
 
 def is_other_kind(model: Any, guide: Any) -> bool:
-    """Whether two distributions have densities of different kinds: counting against volume, numbers against a sphere."""
+    """Whether two densities are of different kinds: counting against volume, numbers against points of a sphere."""
     ours, theirs = _regions(model, guide)
     if ours is not None and theirs is not None:
         return ours.measure != theirs.measure
@@ -348,7 +348,9 @@ def _regions(model: Any, guide: Any) -> tuple[Region | None, Region | None]:
 
 
 def _eps(bound: Bound) -> float:
-    return torch.finfo(bound.dtype).eps if isinstance(bound, Tensor) and bound.is_floating_point() else 2.0**-52
+    return (
+        torch.finfo(bound.dtype).eps if isinstance(bound, Tensor) and bound.is_floating_point() else 2.0**-52
+    )
 
 
 def words(fn: Any) -> str:
@@ -373,6 +375,37 @@ def inside(fn: Any, value: Tensor) -> Tensor | None:
         return None
     checked: Tensor = support.check(value)
     return checked
+
+
+def impossible(fn: Any, value: Tensor) -> Tensor | None:
+    """Where a distribution of given probabilities gives one of exactly 0, ``(..., *batch)``; None for another one.
+
+    torch's log densities are finite there: they round the probability up before they take its logarithm.
+    """
+    if isinstance(fn, Independent):
+        found = impossible(fn.base_dist, value)
+        n = fn.reinterpreted_batch_ndims
+        return found if found is None or not n else found.flatten(found.ndim - n).any(-1)
+    if isinstance(fn, MaskedDistribution | ExpandedDistribution):
+        return impossible(fn.base_dist, value)
+    given = vars(fn).get("probs")
+    if not isinstance(given, Tensor):
+        inner = vars(fn).get("_categorical")
+        given = None if inner is None else vars(inner).get("probs")
+    if given is None:
+        return None
+    if isinstance(fn, torch.distributions.Categorical):
+        index = value.long().unsqueeze(-1)
+        probs = given.expand(torch.broadcast_shapes(given.shape, (*index.shape[:-1], given.shape[-1])))
+        good = (index >= 0) & (index < probs.shape[-1])
+        chance = probs.gather(-1, torch.where(good, index, 0).expand(*probs.shape[:-1], 1))
+        return (chance == 0).squeeze(-1)
+    if isinstance(fn, torch.distributions.OneHotCategorical):
+        return (given * value).sum(-1) == 0
+    if isinstance(fn, torch.distributions.Bernoulli | torch.distributions.Binomial):
+        most = getattr(fn, "total_count", 1)
+        return ((given == 0) & (value > 0)) | ((given == 1) & (value < most))
+    return None
 
 
 # ---- edges ----------------------------------------------------------------------------------------------------------
