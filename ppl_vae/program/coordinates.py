@@ -265,7 +265,7 @@ def _support(name: str, fn: Any) -> constraints.Constraint:
 
 
 def _transform(name: str, fn: Any, cut: bool) -> Transform | None:
-    """The map from unconstrained numbers to a distribution's support, number by number; None where it is the identity."""
+    """The map from unconstrained numbers to a distribution's support, element by element; None where there is none."""
     support = hull(_support(name, fn))
     if support is constraints.real or support is constraints.real_vector:
         return None

@@ -11,8 +11,8 @@ from ppl_vae.program.coordinates import Coordinates
 from ppl_vae.program.data import Data, device_of, num_data
 from ppl_vae.program.masks import is_masked
 from ppl_vae.program.program import Program
+from ppl_vae.program.rounding import has_edges, on_edge
 from ppl_vae.program.sites import sample_sites
-from ppl_vae.program.supports import has_edges, on_edge
 
 _BLURRED = 0.1  # nats by which a density may change on the way to unconstrained coordinates and back
 

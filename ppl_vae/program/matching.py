@@ -18,8 +18,10 @@ from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, device_of, num_data
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.masks import counted, expanded, is_masked
+from ppl_vae.program.regions import uncovered, words
+from ppl_vae.program.rounding import has_edges, impossible, on_edge
 from ppl_vae.program.sites import family, sample_sites, site_log_prob
-from ppl_vae.program.supports import has_edges, impossible, on_edge, support_of, uncovered, words
+from ppl_vae.program.supports import support_of
 
 _PAIRS = 1024  # draws times data of one check
 _FEWEST, _MOST = 2, 256  # draws a datum
@@ -125,7 +127,7 @@ def _lacking(model: Any, guide: Any) -> Tensor | None:
 
 
 class _Missed(NamedTuple):
-    """What draws of the prior show, ``(S, N)`` bool each: whether a guide's site misses them; whether they are likely."""
+    """What draws of the prior show, ``(S, N)`` bool: whether a guide's site misses them; whether they are likely."""
 
     missed: dict[str, Tensor]
     likely: Tensor

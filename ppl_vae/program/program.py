@@ -21,6 +21,7 @@ from ppl_vae.program.handlers import GIVEN, OBSERVED, Given, ScaledLatents, Unob
 from ppl_vae.program.lowering import products
 from ppl_vae.program.matching import check_covers, check_masked
 from ppl_vae.program.parameters import OwnParameters, leaf
+from ppl_vae.program.rounding import has_edges
 from ppl_vae.program.sites import (
     SAMPLES,
     Site,
@@ -35,7 +36,6 @@ from ppl_vae.program.sites import (
     total,
     try_log_prob,
 )
-from ppl_vae.program.supports import has_edges
 
 
 class Program:

@@ -15,17 +15,16 @@ from torch.distributions import constraints
 from ppl_vae.errors import InputError, NonFiniteError, ProgramError
 from ppl_vae.program.handlers import GIVEN
 from ppl_vae.program.masks import check_masks, counted, expanded
+from ppl_vae.program.regions import is_other_kind, words
 from ppl_vae.program.supports import (
     base,
     circle,
     core,
     is_mixture,
-    is_other_kind,
     is_real,
     is_straight_through,
     layers,
     support_of,
-    words,
 )
 
 SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
-from pyro.distributions import constraints as named
 from torch import Tensor
 from torch.distributions import Independent, TransformedDistribution, constraints
 from torch.distributions.transforms import AffineTransform, ComposeTransform, IndependentTransform, Transform
@@ -32,6 +30,34 @@ class Circle(constraints.interval):
 
 
 circle = Circle()
+
+
+class AnyComponent(constraints.Constraint):
+    """The union of the supports of a mixture's components, which are on the axis before the event's.
+
+    torch's own constraint of a mixture asks a value to be on the supports of all components.
+    """
+
+    def __init__(self, components: constraints.Constraint) -> None:
+        self.base_constraint = components
+        super().__init__()
+
+    @property
+    def is_discrete(self) -> bool:  # type: ignore[override]
+        """As the components."""
+        return bool(self.base_constraint.is_discrete)
+
+    @property
+    def event_dim(self) -> int:  # type: ignore[override]
+        """As the components."""
+        return int(self.base_constraint.event_dim)
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether values ``(..., *event)`` are on the support of some component: ``(...)``."""
+        checked: Tensor = self.base_constraint.check(value.unsqueeze(-1 - self.event_dim))
+        return checked.any(-1)
+
+
 _ANGLES = (torch.distributions.VonMises, dist.SineBivariateVonMises)
 _CIRCULAR = ("circular", "_Circular")
 _WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution)
@@ -65,6 +91,11 @@ def support_of(fn: Any) -> constraints.Constraint | None:
         return inner if inner is None or not n else constraints.independent(inner, n)
     if isinstance(fn, MaskedDistribution | ExpandedDistribution):
         return support_of(fn.base_dist)
+    if isinstance(fn, torch.distributions.MixtureSameFamily):
+        components = support_of(fn.component_distribution)
+        if components is None or not any(isinstance(v, Tensor) for v in vars(base(components)).values()):
+            return components
+        return AnyComponent(components)
     if _is_angle(fn):
         return constraints.independent(circle, len(fn.event_shape)) if fn.event_shape else circle
     if isinstance(fn, TransformedDistribution) and _says_codomain(fn):
@@ -87,8 +118,8 @@ def base(support: constraints.Constraint) -> constraints.Constraint:
 
 
 def is_mixture(support: constraints.Constraint) -> bool:
-    """Whether it is the support of a `MixtureSameFamily`."""
-    return type(support).__name__ == "MixtureSameFamilyConstraint"
+    """Whether it is the support of a mixture whose components may have different ones."""
+    return isinstance(support, AnyComponent)
 
 
 def is_real(support: constraints.Constraint | None) -> bool:
@@ -106,7 +137,7 @@ def hull(support: constraints.Constraint) -> constraints.Constraint:
         else:
             dims += inner.reinterpreted_batch_ndims
         inner = inner.base_constraint
-    bounds = None if not mixed or inner.is_discrete else _bounds(inner)
+    bounds = None if not mixed or inner.is_discrete else bounds_of(inner)
     if bounds is None or inner is circle:
         found: constraints.Constraint = inner
         return found
@@ -128,8 +159,7 @@ def _is_angle(fn: Any) -> bool:
         return _is_angle(inner) or isinstance(inner, torch.distributions.Uniform)
     if isinstance(fn, _ANGLES):
         return True
-    support = getattr(type(fn), "support", None)
-    return any(getattr(s, "__name__", type(s).__name__) in _CIRCULAR for s in (support,))
+    return type(getattr(type(fn), "support", None)).__name__ in _CIRCULAR
 
 
 # ---- transformed distributions --------------------------------------------------------------------------------------
@@ -176,7 +206,7 @@ def _mapped(transform: Transform, support: constraints.Constraint) -> constraint
         return codomain
     inner = hull(support)
     elementwise = not domain.event_dim or isinstance(transform, AffineTransform)
-    bounds = None if inner.is_discrete or inner.event_dim or not elementwise else _bounds(inner)
+    bounds = None if inner.is_discrete or inner.event_dim or not elementwise else bounds_of(inner)
     if bounds is None or is_mixture(support) or not transform.bijective:
         return None
     like = next((v for v in _tensors(transform, *bounds)), torch.zeros(()))
@@ -189,7 +219,7 @@ def _whole(inner: constraints.Constraint, domain: constraints.Constraint) -> boo
     """Whether a base's support is all that a transform takes."""
     if inner is domain or {inner, domain} == {constraints.real, constraints.real_vector}:
         return True
-    ours, theirs = _bounds(inner), _bounds(domain)
+    ours, theirs = bounds_of(inner), bounds_of(domain)
     if ours is None or theirs is None or inner.is_discrete != domain.is_discrete:
         return False
     return all(_same(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -222,80 +252,7 @@ def _interval(low: Bound, high: Bound) -> constraints.Constraint:
     return constraints.less_than(high) if below else constraints.interval(low, high)
 
 
-# ---- comparison -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Region:
-    """A set in the form that sets are compared in.
-
-    Attributes:
-        measure: what its density is one of; densities for two of these cannot be divided by one another.
-        form: the name of the set; empty for a product of intervals.
-        low: the lower bounds.
-        high: the upper bounds.
-    """
-
-    measure: str
-    form: str = ""
-    low: Bound = -math.inf
-    high: Bound = math.inf
-
-    def words(self) -> str:
-        """The set in words."""
-        if self.form:
-            return self.form
-        low, high = (f"{v:g}" if isinstance(v, float | int) else _range(v) for v in (self.low, self.high))
-        if self.measure == "numbers" and (low, high) == ("-inf", "inf"):
-            return "all real numbers"
-        return f"{'real numbers' if self.measure == 'numbers' else 'integers'} from {low} to {high}"
-
-
-def _range(bound: Tensor) -> str:
-    ends = [f"{float(v):g}" for v in (bound.min(), bound.max())]
-    return ends[0] if ends[0] == ends[1] else f"{ends[0]} ... {ends[1]}"
-
-
-# Sets that are no product of intervals: the measure, and the sets that hold them.
-_FORMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "_OrderedVector": ("numbers", ()),
-    "_PositiveOrderedVector": ("numbers", ("_OrderedVector",)),
-    "_Simplex": ("points of a simplex", ()),
-    "_OneHot": ("one-hot vectors", ()),
-    "_Sphere": ("points of a sphere", ()),
-    "_LowerTriangular": ("triangular matrices", ()),
-    "_LowerCholesky": ("triangular matrices", ("_LowerTriangular",)),
-    "_CorrCholesky": ("Cholesky factors of correlation matrices", ()),
-    "_UnitLowerCholesky": ("triangular matrices of unit diagonal", ()),
-    "_Square": ("square matrices", ()),
-    "_Symmetric": ("symmetric matrices", ()),
-    "_PositiveSemidefinite": ("symmetric matrices", ("_Symmetric",)),
-    "_PositiveDefinite": ("symmetric matrices", ("_Symmetric", "_PositiveSemidefinite")),
-    "_CorrMatrix": ("correlation matrices", ()),
-}
-_SAME = {"_SoftplusLowerCholesky": "_LowerCholesky", "_PositiveSemidefinite": "_PositiveDefinite"}
-
-
-def region(support: constraints.Constraint) -> Region | None:
-    """A support in the form that sets are compared in; None where it is of no kind that is known here."""
-    inner = hull(support)
-    name = type(inner).__name__
-    name = _SAME.get(name, name)
-    if name in _FORMS:
-        return Region(_FORMS[name][0], name)
-    if inner is constraints.real or inner is constraints.real_vector:
-        return Region("numbers")
-    if inner is constraints.boolean:
-        return Region("integers", "", 0.0, 1.0)
-    if inner is named.integer:
-        return Region("integers")
-    bounds = _bounds(inner)
-    if bounds is None or isinstance(inner, type(constraints.multinomial(0))):
-        return None
-    return Region("integers" if inner.is_discrete else "numbers", "", *bounds)
-
-
-def _bounds(inner: Any) -> tuple[Bound, Bound] | None:
+def bounds_of(inner: Any) -> tuple[Bound, Bound] | None:
     """The ends of an interval, -inf and inf where it has none; None for another set."""
     if inner is constraints.real or isinstance(inner, type(constraints.real)):
         return -math.inf, math.inf
@@ -303,139 +260,3 @@ def _bounds(inner: Any) -> tuple[Bound, Bound] | None:
     if low is None and high is None:
         return None
     return -math.inf if low is None else low, math.inf if high is None else high
-
-
-def is_other_kind(model: Any, guide: Any) -> bool:
-    """Whether two densities are of different kinds: counting against volume, numbers against points of a sphere."""
-    ours, theirs = _regions(model, guide)
-    if ours is not None and theirs is not None:
-        return ours.measure != theirs.measure
-    supports = [support_of(fn) for fn in (model, guide)]
-    if supports[0] is None or supports[1] is None:
-        return False
-    return bool(base(supports[0]).is_discrete) != bool(base(supports[1]).is_discrete)
-
-
-def uncovered(model: Any, guide: Any) -> Tensor | None:
-    """Where a guide's support lacks a part of the model's, by what both say: bool, of a shape that broadcasts.
-
-    Returns:
-        None where the sets cannot be compared: what density draws have must tell then.
-    """
-    ours, theirs = _regions(model, guide)
-    if ours is None or theirs is None or ours.measure != theirs.measure:
-        return None
-    if theirs.form:
-        inside = theirs.form == ours.form or (ours.form and theirs.form in _FORMS[ours.form][1])
-        return torch.tensor(not inside)
-    low, high = (0.0, math.inf) if ours.form == "_PositiveOrderedVector" else (ours.low, ours.high)
-    gap = 16 * max(_eps(v) for v in (low, high, theirs.low, theirs.high))
-    missing = torch.zeros((), dtype=torch.bool)
-    for sign, a, b in ((1, low, theirs.low), (-1, high, theirs.high)):
-        a, b = torch.as_tensor(a), torch.as_tensor(b)
-        b = b.to(a.device) if b.ndim == 0 else b
-        a = a.to(b.device) if a.ndim == 0 else a
-        slack = gap * torch.maximum(a.abs(), b.abs()).nan_to_num(0.0, 0.0, 0.0)
-        slack = torch.where(slack.isfinite(), slack, 0.0)
-        lacks = sign * (b - a) > slack
-        missing = missing.to(lacks.device) | torch.where(a == b, False, lacks)
-    return missing
-
-
-def _regions(model: Any, guide: Any) -> tuple[Region | None, Region | None]:
-    supports = (support_of(model), support_of(guide))
-    return tuple(None if s is None else region(s) for s in supports)  # type: ignore[return-value]
-
-
-def _eps(bound: Bound) -> float:
-    return (
-        torch.finfo(bound.dtype).eps if isinstance(bound, Tensor) and bound.is_floating_point() else 2.0**-52
-    )
-
-
-def words(fn: Any) -> str:
-    """What a distribution's support is, in words, with its family."""
-    support = support_of(fn)
-    found = None if support is None else region(support)
-    family = type(core(fn)).__name__
-    if found is None:
-        return family if support is None else f"{family} on {support}"
-    form = _FORMS[found.form][0] if found.form else ""
-    if found.form in ("_OrderedVector", "_PositiveOrderedVector"):
-        form = "ordered vectors"
-    elif found.form == "_PositiveDefinite":
-        form = "positive definite matrices"
-    return f"{family} on {form or found.words()}"
-
-
-def inside(fn: Any, value: Tensor) -> Tensor | None:
-    """Whether values are on a distribution's support, ``(..., *batch)``; None where it does not say."""
-    support = support_of(fn)
-    if support is None:
-        return None
-    checked: Tensor = support.check(value)
-    return checked
-
-
-def impossible(fn: Any, value: Tensor) -> Tensor | None:
-    """Where a distribution of given probabilities gives one of exactly 0, ``(..., *batch)``; None for another one.
-
-    torch's log densities are finite there: they round the probability up before they take its logarithm.
-    """
-    if isinstance(fn, Independent):
-        found = impossible(fn.base_dist, value)
-        n = fn.reinterpreted_batch_ndims
-        return found if found is None or not n else found.flatten(found.ndim - n).any(-1)
-    if isinstance(fn, MaskedDistribution | ExpandedDistribution):
-        return impossible(fn.base_dist, value)
-    given = vars(fn).get("probs")
-    if not isinstance(given, Tensor):
-        inner = vars(fn).get("_categorical")
-        given = None if inner is None else vars(inner).get("probs")
-    if given is None:
-        return None
-    if isinstance(fn, torch.distributions.Categorical):
-        index = value.long().unsqueeze(-1)
-        probs = given.expand(torch.broadcast_shapes(given.shape, (*index.shape[:-1], given.shape[-1])))
-        good = (index >= 0) & (index < probs.shape[-1])
-        chance = probs.gather(-1, torch.where(good, index, 0).expand(*probs.shape[:-1], 1))
-        return (chance == 0).squeeze(-1)
-    if isinstance(fn, torch.distributions.OneHotCategorical):
-        return (given * value).sum(-1) == 0
-    if isinstance(fn, torch.distributions.Bernoulli | torch.distributions.Binomial):
-        most = getattr(fn, "total_count", 1)
-        return ((given == 0) & (value > 0)) | ((given == 1) & (value < most))
-    return None
-
-
-# ---- edges ----------------------------------------------------------------------------------------------------------
-
-
-def has_edges(fn: Any) -> bool:
-    """Whether rounding can put a draw onto an edge of the distribution's support, where its density may be anything."""
-    support = support_of(fn)
-    if support is None or support.is_discrete:
-        return False
-    inner = base(support)
-    return not (inner is constraints.real or inner is circle)
-
-
-def on_edge(fn: Any, value: Tensor) -> Tensor:
-    """Whether values have been rounded onto an edge of their support, or to infinity: bool ``(..., *batch)``.
-
-    An end of an interval counts, and what is nearer to it than numbers of the dtype can tell apart; of a simplex, a
-    share that is no more than the smallest number that is represented in full.
-    """
-    support = support_of(fn)
-    tiny, eps = torch.finfo(value.dtype).tiny, torch.finfo(value.dtype).eps
-    found = ~value.isfinite()
-    inner = None if support is None else hull(support)
-    if inner is not None and type(inner).__name__ == "_Simplex":
-        found = found | (value <= tiny)
-    bounds = None if inner is None or inner is circle or inner.is_discrete else _bounds(inner)
-    if bounds is not None:
-        low, high = (torch.as_tensor(b, dtype=value.dtype, device=value.device) for b in bounds)
-        found = found | (value - low <= tiny + eps * low.abs().nan_to_num(0.0, 0.0, 0.0))
-        found = found | (high - value <= tiny + eps * high.abs().nan_to_num(0.0, 0.0, 0.0))
-    dims = len(fn.event_shape)
-    return found.flatten(found.ndim - dims).any(-1) if dims else found
