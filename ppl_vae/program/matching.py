@@ -126,6 +126,35 @@ def _lacking(model: Any, guide: Any) -> Tensor | None:
     return lacks & expanded(kept, ndim)
 
 
+def check_within(program: Any, x: Data) -> None:
+    """Refuse, by name, a guide some of whose draws are outside of the model's support, as a start of reverse chains.
+
+    In the model's coordinates such a guide is no density that integrates to 1, but to the share c of the draws that are
+    inside. Forward chains lose the others, which is right; reverse chains would estimate p(x) / c.
+
+    Args:
+        program: the `Program`.
+        x: the data.
+    """
+    with torch.no_grad(), program._evaluating(), rng.seeded(device_of(x), 0, "guide within the model"):
+        guide = sample_sites(
+            program._trace(program._guide, x, max(_FEWEST, min(_MOST, _PAIRS // num_data(x))))
+        )
+        z = {name: site["value"] for name, site in guide.items()}
+        count = next(iter(z.values())).shape[0]
+        model = sample_sites(program._trace(program._model, x, count, Given(z)))
+    for name, site in guide.items():
+        lacks = _lacking(site, model[name])
+        outside = site_log_prob({**model[name], "is_observed": True}, {name: {}}) == -torch.inf
+        if (lacks is not None and bool(lacks.any())) or bool(outside.any()):
+            expected = (
+                f"a support within the model's ({words(model[name]['fn'])}) for reverse chains from the guide"
+            )
+            raise ProgramError(
+                f"guide site {name!r}", f'{expected}; start="prior" needs none', words(site["fn"])
+            )
+
+
 class _Missed(NamedTuple):
     """What draws of the prior show, ``(S, N)`` bool: whether a guide's site misses them; whether they are likely."""
 
