@@ -81,7 +81,6 @@ def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
     strays there must meet zero, and so must data where the support moves with a latent, not what the formula gives.
     """
     fn, value = site["fn"], site["value"]
-    log_prob: torch.Tensor = fn.log_prob(value)
     guide_site = guide_sites.get(site["name"])
     support = support_of(fn)
     if support is None:
@@ -92,6 +91,10 @@ def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
     else:
         # An observed angle may be given in any period.
         strays = site["is_observed"] and id(base(support)) not in _FIXED and not _masked(fn)
+    scored = value
+    if strays and isinstance(core(fn), torch.distributions.Categorical):
+        scored = value.clamp(0, core(fn).logits.shape[-1] - 1)  # another number is no index
+    log_prob: torch.Tensor = fn.log_prob(scored)
     if support is not None and strays:
         log_prob = torch.where(_inside(fn, support, value), log_prob, -torch.inf)
     masked: torch.Tensor = scale_and_mask(log_prob, 1.0, site["mask"])
