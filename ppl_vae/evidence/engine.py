@@ -25,6 +25,7 @@ from ppl_vae.compiled.execution import executing
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
 from ppl_vae.errors import InputError
+from ppl_vae.evidence.edges import count_edges, naming_edges
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
 from ppl_vae.exclusive import give_way
@@ -181,19 +182,21 @@ def drive(
             offset = index * plan.block_size
             part = take(x, slice(offset, min(offset + plan.block_size, n)))
             # Its own number of samples once: what code does with shapes does not depend on which block it is.
-            program.check(part, offset=offset, num_samples=None if checked else samples)
+            sites = program.check(part, offset=offset, num_samples=None if checked else samples)
             checked = True
             block = Block(part, index, offset)
-            work = make(block)
-            if current is not None:
-                show.update(block.num_data * work.restore(current))
-                current = None
-            while units := work.advance():
-                show.update(block.num_data * units)
-                if keeper is not None and keeper.due():
-                    _save(keeper, done, work.state())
-                give_way()
-            done = _join(done, work.figures())
+            with naming_edges(sites):
+                work = make(block)
+                if current is not None:
+                    show.update(block.num_data * work.restore(current))
+                    current = None
+                while units := work.advance():
+                    show.update(block.num_data * units)
+                    if keeper is not None and keeper.due():
+                        _save(keeper, done, work.state())
+                    give_way()
+                figures = count_edges(work.figures(), program, part, sites, plan.identity, seed, index)
+            done = _join(done, figures)
             give_way()
     if ours.size > 1:
         if keeper is not None and done is not None:

@@ -60,7 +60,7 @@ def enumerate_latents(
         raise ProgramError("program", expected, values.count)
     width = max(sites.numbers_per_datum, 1)
     block_size = max(1, min(256, _NUMBERS // width))
-    plan = Plan("enumeration", block_size, values.count, {"values": values.count})
+    plan = Plan("enumeration", block_size, values.count, {"values": values.count, "computed": True})
     figures = drive(
         program,
         x,
@@ -108,7 +108,7 @@ class _Sum:
         return self.done
 
     def figures(self) -> Figures:
-        total = self.total.cpu()
+        total = (self.total - self.values.repeats).cpu()  # what is masked is summed over, and is not there
         rounding = 8 * self.eps * (total.abs() + math.log(self.width) + math.log(self.values.count) + 1)
         return computed_figures(total, rounding, float(self.values.count))
 

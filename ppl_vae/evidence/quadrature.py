@@ -18,7 +18,7 @@ from ppl_vae.evidence.engine import Block, Plan, State, begin, drive
 from ppl_vae.evidence.exact import computed_evidence, computed_figures
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
-from ppl_vae.program import Coordinates, Data, Program, device_of, num_data, take
+from ppl_vae.program import Coordinates, Data, Densities, Program, device_of, num_data, take
 
 RULES = ("adaptive", "gauss_hermite")
 _MAX_DIM = 3
@@ -28,6 +28,8 @@ _ROUGHLY = 1e-3  # what a posterior's moments are found to before a Gauss-Hermit
 _DRAWS = 128  # of the prior, of the guide, and of wider normals around the guide
 _REFINED = 24  # Gauss-Hermite nodes a dimension for moments
 _NUMBERS = 2**20  # numbers in one pass
+_PRIOR_NODES, _PRIOR_ROUNDS, _PRIOR_TOLERANCE = 32, 24, 1e-5  # for the prior's mass
+_UNKNOWN = 0.5  # relative error from which on the prior's mass is not known
 
 
 def quadrature(
@@ -57,6 +59,10 @@ def quadrature(
 
     A peak so narrow that neither the first look nor any draw sees even the slope of it is missed. A density that jumps
     in z is integrated slowly and its error is not quite bounded. Nothing else is assumed.
+
+    Where rounding puts latents onto an edge of their support (a probability of exactly 0 or 1), densities cannot be
+    computed, and are left out. The prior is integrated in the same way, to see what that leaves out: its mass has to
+    be 1. What is missing, times the largest likelihood that it may have, is part of the error.
 
     Args:
         program: a `Program` of continuous latents, such as ``vae.program``.
@@ -94,7 +100,7 @@ def quadrature(
         raise ProgramError("program", f"1 to {_MAX_DIM} latent dimensions (more: importance, annealed)", dim)
     width = max(sites.numbers_per_datum, 1)
     block_size = min(max(1, 2**19 // nodes**dim), max(1, _NUMBERS // width), 256)
-    plan = Plan("quadrature", block_size, 1, {"nodes": nodes, "rule": rule, "dim": dim})
+    plan = Plan("quadrature", block_size, 1, {"nodes": nodes, "rule": rule, "dim": dim, "computed": True})
     figures = drive(
         program,
         x,
@@ -167,7 +173,36 @@ class _Integration:
         if not adaptive:
             value, nats, more = _gauss_hermite(joint, integrals, nats, self.nodes)
             evaluations = evaluations + more
-        return value, nats + joint.noise(value), evaluations
+        unseen, more_evaluations = self._unseen(joint, prior, value)
+        return value, nats + joint.noise(value) + unseen, evaluations + more_evaluations
+
+    def _unseen(self, joint: _Joint, prior: Tensor, log_value: Tensor) -> tuple[Tensor, Tensor]:
+        """What the prior's mass, if it is not 1, may change log Z by, in nats, ``(n,)``; and the evaluations for it.
+
+        Mass that is missing beside points on an edge is there; its likelihood is that on the edge, at most. Where there
+        are no such points, or where the prior has more mass than 1, nothing is known but the largest likelihood.
+        """
+        likelihood, edge = joint.highest_likelihood.clone(), joint.edge_likelihood.clone()
+        box = Box.around(prior)
+        found = integrate(
+            joint.prior,
+            box,
+            prior.to(box.centre.device, torch.float64),
+            nodes=min(self.nodes, _PRIOR_NODES),
+            tolerance=torch.full_like(log_value, _PRIOR_TOLERANCE),
+            rounds=_PRIOR_ROUNDS,
+            offset=self.block.offset,
+        )
+        edge = torch.maximum(edge, joint.edge_likelihood)
+        mass = found.log_value.exp()
+        error = mass * (found.error.nan_to_num(1.0) + joint.noise(found.log_value)) + _PRIOR_TOLERANCE
+        off = ((1 - mass).abs() - error).clamp(min=0.0)
+        off = torch.where(found.error < _UNKNOWN, off, torch.maximum(off, torch.ones_like(off)))
+        beside_edge = (mass < 1) & (edge > -math.inf) & (found.error < _UNKNOWN)
+        height = torch.where(beside_edge, edge, torch.maximum(likelihood, edge))
+        share = torch.where(off > 0, (off.log() + height - log_value).exp(), 0.0).nan_to_num(math.inf)
+        nats = torch.where(share < 0.99, -torch.log1p(-share.clamp(max=0.99)), 5 * share)
+        return nats, found.evaluations
 
     def _look_at(self, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
         """Draws of the prior ``(M, n, D)``; of the guide and normals 4 and 16 times as wide as it, ``(3 M, n, D)``."""
@@ -187,19 +222,39 @@ class _Joint:
 
     def __init__(self, program: Program, block: Block, width: int) -> None:
         self.program, self.x, self.width = program, block.x, width
-        self.coordinates = Coordinates(program, block.x)
+        self.coordinates = Coordinates(program, block.x, cut=True, resolved=True)
         self._rows: Tensor | None = None
         self._some = self.coordinates
+        nothing = torch.full((num_data(self.x),), -math.inf, dtype=torch.float64, device=device_of(self.x))
+        self.highest_likelihood, self.edge_likelihood = nothing, nothing.clone()
 
     def __call__(self, u: Tensor, rows: Tensor) -> Tensor:
+        """log p(x, z) |dz/du| at points u ``(S, n, D)`` of the data at ``rows``, -inf where z is on an edge."""
+        pieces = self._densities(u, rows)
+        return torch.cat([torch.where(p.log_prior == -math.inf, -math.inf, p.log_joint) for p in pieces])
+
+    def prior(self, u: Tensor, rows: Tensor) -> Tensor:
+        """log p(z) |dz/du|, likewise."""
+        return torch.cat([piece.log_prior for piece in self._densities(u, rows)])
+
+    def _densities(self, u: Tensor, rows: Tensor) -> list[Densities]:
         if len(rows) == num_data(self.x):
             self._some = self.coordinates
         elif self._rows is None or not torch.equal(self._rows, rows):
-            self._some = Coordinates(self.program, take(self.x, rows))
+            self._some = Coordinates(self.program, take(self.x, rows), cut=True, resolved=True)
         self._rows = rows
         step = max(1, _NUMBERS // (len(rows) * self.width))
         pieces = u.to(self.coordinates.dtype).split(step)
-        return torch.cat([self._some.densities(piece).log_joint for piece in pieces])
+        found = [self._some.densities(piece) for piece in pieces]
+        for piece in found:
+            likelihood, lost = piece.log_likelihood, piece.log_prior == -math.inf
+            inside = torch.where(lost | likelihood.isnan(), -math.inf, likelihood).amax(0)
+            self.highest_likelihood[rows] = torch.maximum(self.highest_likelihood[rows], inside)
+            # A likelihood that is no number on the edge (of an infinite latent, say) may be as high as any other.
+            edge = torch.where(likelihood < math.inf, likelihood, self.highest_likelihood[rows])
+            edge = torch.where(lost, edge, -math.inf).amax(0)
+            self.edge_likelihood[rows] = torch.maximum(self.edge_likelihood[rows], edge)
+        return found
 
     def best(self, u: Tensor) -> Tensor:
         """The largest log density at points u ``(M, n, D)``, ``(n,)``; what is not finite is left out."""

@@ -274,7 +274,10 @@ class _Block:
             leaves = {name: value.detach().requires_grad_() for name, value in current.items()}
             with torch.enable_grad():
                 weights = path_log_weights(self.program, x, leaves, self.settings.num_samples)
-                found = torch.autograd.grad(weights.mean(0).sum(), list(leaves.values()))
+                # An offset of a latent that is masked for all of the data changes nothing.
+                found = torch.autograd.grad(
+                    weights.mean(0).sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+                )
             adam.step(current, dict(zip(leaves, found, strict=True)), size)
             if step >= stretch - averaged:
                 for name, value in current.items():

@@ -31,7 +31,7 @@ BOUNDS = ("lower", "upper", "consistent")
 _PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
 _COUNTED = ("draws", "density_evals", "gradient_evals")
 _PER_DATUM_AND_K = ("curve_bound", "curve_stderr")
-_FOUND = ("missed", "expected_ess")
+_FOUND = ("missed", "expected_ess", "on_edge")
 _TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED, *_FOUND)
 _DTYPES = {"curve_k": torch.int64, "draws": torch.int64, "missed": torch.bool}
 _ROWS = tuple(name for name in _TENSORS if name != "curve_k")
@@ -132,6 +132,8 @@ class Evidence:
             `ppl_vae.evidence.probe`); False where nobody looked.
         expected_ess: ``(N,)`` the effective sample size that the steps of a few runs let expect (see
             `ppl_vae.evidence.increments`), by which their verdict goes; NaN where there are no steps.
+        on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support (see
+            `ppl_vae.evidence.edges`); 0 where nobody looked.
         basis: what the errors and the verdict rest on: "weights" (independent importance weights, judged by k-hat),
             "runs" (chains, islands or scramblings: few, each an estimate of its own, judged by their spread), or
             "computed" (nothing was drawn).
@@ -159,11 +161,12 @@ class Evidence:
     curve_k: Tensor
     curve_bound: Tensor
     curve_stderr: Tensor
-    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these five in
+    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these six in
     density_evals: Tensor = None  # type: ignore[assignment]
     gradient_evals: Tensor = None  # type: ignore[assignment]
     missed: Tensor = None  # type: ignore[assignment]
     expected_ess: Tensor = None  # type: ignore[assignment]
+    on_edge: Tensor = None  # type: ignore[assignment]
     basis: str = "weights"
     certified: bool = True
     details: str = ""
@@ -230,6 +233,7 @@ class Evidence:
             self.stderr,
             self.missed,
             self.expected_ess,
+            self.on_edge,
         )
         if self.certified:
             return tuple(found)

@@ -22,6 +22,7 @@ from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.multisample import Multisample
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.program import Coordinates, Data, Latents, Program, device_of, num_data
+from ppl_vae.program.matching import check_within
 
 METHODS = ("annealed", "importance")
 _THINNING = 10
@@ -105,6 +106,8 @@ def sandwich(
     else:
         z = posterior
         _check_posterior(z, num_chains)
+    if method == "annealed" and start == "guide":
+        check_within(program, x)
     lower_file, upper_file, kept = _files(checkpoint)
     common: dict[str, Any] = {"seed": seed, "compile": compile, "precision": precision}
     common |= {"resume": resume, "progress": progress}

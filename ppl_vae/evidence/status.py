@@ -42,6 +42,9 @@ a few runs happened to end, it would pick those that are close together by chanc
 they ended is asked for 0.6 only then, for modes that the steps know nothing of.
 """
 
+ON_EDGE = 0.005
+"""The share of draws on an edge of their support from which on an estimate is not trusted: two of 256."""
+
 UNRESOLVED, LOST = 0.1, 1.0
 """Nats: numerical errors from which on a computed value is given with caution, and rejected."""
 
@@ -69,6 +72,14 @@ class Verdict(Enum):
         (
             "no sample has any density under the model, so there is no estimate: "
             "use a better guide, or annealed importance sampling"
+        ),
+    )
+    ROUNDED_EDGE = (
+        "caution",
+        (
+            "rounding puts draws onto the edge of their support (a probability of exactly 0 or 1), where densities are "
+            "not those of the model, so the estimate is off by an unknown amount: use float64 data and parameters, or "
+            "a latent whose edges have little mass"
         ),
     )
     HEAVY_TAIL = (
@@ -148,6 +159,7 @@ def judge(
     stderr: Tensor | None = None,
     missed: Tensor | None = None,
     expected_ess: Tensor | None = None,
+    on_edge: Tensor | None = None,
 ) -> list[Verdict]:
     """The verdict on each datum.
 
@@ -162,6 +174,7 @@ def judge(
         missed: ``(N,)`` bool, where draws of the prior found more than the estimate holds.
         expected_ess: ``(N,)`` the effective sample sizes that the steps of a few runs let expect; NaN where there are
             none.
+        on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support.
     """
     number = torch.as_tensor(draws).expand(log_evidence.shape)
     thresholds = {int(S): khat_threshold(int(S)) for S in number.unique()}
@@ -175,11 +188,13 @@ def judge(
     room = 1 - 2 * (khat + _khat_error(khat, number)).clamp(min=0)
     error = torch.zeros_like(khat) if stderr is None else stderr
     found = torch.zeros_like(always) if missed is None else missed
+    rounded = torch.zeros_like(always) if on_edge is None else on_edge > ON_EDGE
     rules = {
         "weights": {
             Verdict.MISSED_MASS: found,
             Verdict.NO_DENSITY: empty,
             Verdict.HEAVY_TAIL: heavy,
+            Verdict.ROUNDED_EDGE: rounded,
             Verdict.NO_TAIL_FIT: khat.isnan(),
             Verdict.NO_VARIANCE: room <= 0,
             Verdict.FEW_EFFECTIVE: ~((ess >= ENOUGH_ESS) & (ess * room >= ENOUGH_BESIDE_TAIL)),
@@ -191,6 +206,7 @@ def judge(
             Verdict.ONE_RUN: number < 2,
             Verdict.DISAGREE: ~(share >= DISAGREEING) | (ess < 2),
             Verdict.HEAVY_TAIL: heavy & (khat > INFINITE_VARIANCE),
+            Verdict.ROUNDED_EDGE: rounded,
             Verdict.SPREAD: apart,
             Verdict.TAILED: khat > HEAVY_FOR_RUNS,
             Verdict.AGREE: always,

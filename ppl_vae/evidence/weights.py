@@ -55,6 +55,7 @@ class Figures:
         gradient_evals: evaluations of log p(x, z) with its gradient a datum: none here.
         missed: ``(N,)`` bool, see `ppl_vae.evidence.probe`; False here.
         expected_ess: ``(N,)``, see `ppl_vae.evidence.increments`; NaN here.
+        on_edge: ``(N,)``, see `ppl_vae.evidence.edges`; filled in when a block is done.
         precision: of the matrix products that the weights came from; "full" here.
     """
 
@@ -73,6 +74,7 @@ class Figures:
     gradient_evals: Tensor
     missed: Tensor
     expected_ess: Tensor
+    on_edge: Tensor | None = None
     precision: str = FULL
 
 

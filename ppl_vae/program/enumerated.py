@@ -16,6 +16,7 @@ from torch import Tensor
 from ppl_vae import rng
 from ppl_vae.program.data import Data, device_of
 from ppl_vae.program.handlers import is_latent
+from ppl_vae.program.plain import is_common
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import sample_sites, support_is_discrete
 
@@ -27,9 +28,14 @@ def with_enumerated(program: Program, x: Data) -> Program | None:
         program: the program.
         x: some of its data.
     """
-    with torch.no_grad(), rng.seeded(device_of(x), 0, "enumerated"), program._evaluating():
-        guide = poutine.trace(program.callable("guide")).get_trace(x)
-        model = poutine.trace(program.callable("model")).get_trace(x)
+    try:
+        with torch.no_grad(), rng.seeded(device_of(x), 0, "enumerated"), program._evaluating():
+            guide = poutine.trace(program.callable("guide")).get_trace(x)
+            model = poutine.trace(program.callable("model")).get_trace(x)
+    except Exception as error:
+        if not is_common(error):
+            raise
+        return None  # it cannot be run at all, which `Program.check` has said better
     drawn = sample_sites(guide)
     names = {
         name

@@ -1,74 +1,103 @@
-"""What of a site's value counts: masks, and numbers under them that are no numbers.
+"""Masks of latent sites: which of a site's numbers carry density, for each datum.
 
-A masked number has no density, whatever it is. NaN there is the usual way to say that a number is missing. It must not
-even be looked at: its log density is thrown away, but the gradient of what is thrown away is NaN times zero, NaN.
+A mask is set by `pyro.poutine.mask`, by a distribution's ``.mask(...)`` inside or outside of ``.to_event``, or by
+``obs_mask=``. What is masked contributes nothing: the latent is not there for that datum. That is an evidence only if
+the guide masks the same numbers, and if nothing that is not masked depends on them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pyro.distributions import ExpandedDistribution, MaskedDistribution
-from pyro.poutine.messenger import Messenger
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Independent, constraints, transform_to
+from torch.distributions import TransformedDistribution
 
-from ppl_vae.program.sites import support_of
+from ppl_vae.errors import ProgramError
+from ppl_vae.program.supports import core, layers
+
+Mask = Tensor | bool
 
 
-def counted(site: Any) -> Tensor | bool | None:
-    """Which numbers of a site's value have a density; broadcasts to the value, or says it of all. None: no mask.
+def counted(fn: Any, mask: Any = None) -> Tensor | None:
+    """Which of a site's numbers carry density: bool ``(..., *batch of the innermost distribution)``.
 
     Args:
-        site: a site of a trace, or a message of a sample statement.
+        fn: the site's distribution.
+        mask: what `pyro.poutine.mask` set on the site: a bool, a tensor that broadcasts to the site's batch, or None.
+
+    Returns:
+        None where all of them do, and no mask was set.
     """
-    found: Tensor | bool | None = None
-    fn = site["fn"]
-    event = len(fn.event_shape)
-    masks = [(site["mask"], event)]
-    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
-        if isinstance(fn, MaskedDistribution):
-            masks.append((fn._mask, len(fn.event_shape)))
-        fn = fn.base_dist
-    for mask, dims in masks:
-        if mask is None:
+    shape = tuple(core(fn).batch_shape)
+    found: Tensor | None = None
+    for layer, here in [
+        (fn, mask),
+        *((la, la._mask) for la in layers(fn) if isinstance(la, MaskedDistribution)),
+    ]:
+        if here is None or here is True:
             continue
-        if isinstance(mask, Tensor):
-            mask = mask.reshape(*mask.shape, *(1,) * dims).bool()
-        found = mask if found is None else found & mask
+        wide = _widened(here, layer, shape)
+        found = wide if found is None else found & wide
     return found
 
 
-class Filled(Messenger):
-    """Puts a number of the support where a value that is observed has NaN under a mask."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        value = msg["value"]
-        if not msg["is_observed"] or not isinstance(value, Tensor) or not value.is_floating_point():
-            return
-        counts = counted(msg) if hasattr(msg["fn"], "event_shape") else None
-        if counts is None or counts is True:
-            return
-        counts = torch.as_tensor(counts, device=value.device)
-        missing = value.isnan() & ~counts
-        msg["value"] = torch.where(missing, _inside(msg["fn"], value), value)
+def _widened(mask: Mask, layer: Any, shape: tuple[int, ...]) -> Tensor:
+    """A mask of a layer's batch as one of the innermost distribution's batch, of which the layer's is the left part."""
+    value = torch.as_tensor(mask).bool()
+    batch = torch.broadcast_shapes(value.shape, tuple(layer.batch_shape))
+    # What a layer counts to its event may be on the batch of a distribution inside it: those axes are to the right.
+    right = len(layer.event_shape) - len(core(layer).event_shape)
+    value = value.expand(batch).reshape((*batch, *(1,) * right))
+    return value.expand(torch.broadcast_shapes(value.shape, shape))
 
 
-def _inside(fn: Any, value: Tensor) -> Tensor:
-    """A value on the support of a distribution, that broadcasts to ``value``."""
-    support = support_of(fn)
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    if support is None or support is constraints.real or support is constraints.real_vector:
-        return value.new_zeros(())
-    if support.is_discrete:
-        low = getattr(support, "lower_bound", 0)
-        return torch.as_tensor(low, dtype=value.dtype, device=value.device)
-    try:
-        if support.event_dim == 0:
-            return transform_to(support)(value.new_zeros(()))
-        transform = transform_to(support)
-        return transform(value.new_zeros(transform.inverse_shape(value.shape)))
-    except NotImplementedError:
-        return value.new_zeros(())
+def is_masked(site: Any) -> bool:
+    """Whether some number of a site carries no density."""
+    found = counted(site["fn"], site["mask"])
+    return found is not None and not bool(found.all())
+
+
+def expanded(found: Tensor, ndim: int) -> Tensor:
+    """A `counted` with axes of size 1 on the right, to ``ndim`` axes."""
+    return found.reshape((*found.shape, *(1,) * (ndim - found.ndim)))
+
+
+def check_masks(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
+    """Refuse, by name, latent sites of which model and guide mask different numbers."""
+    for name in [name for name in guide_sites if name in model_sites]:
+        ours, theirs = (
+            counted(sites[name]["fn"], sites[name]["mask"]) for sites in (guide_sites, model_sites)
+        )
+        for role, sites in (("guide", guide_sites), ("model", model_sites)):
+            if _hides_mask(sites[name]["fn"]):
+                expected = "a mask around a transformed distribution (inside it, its Jacobian is not masked)"
+                raise ProgramError(f"{role} site {name!r}", expected, "a mask inside")
+        if ours is None and theirs is None:
+            continue
+        device = next(v.device for v in (ours, theirs) if v is not None)
+        ours, theirs = (
+            torch.ones((), dtype=torch.bool, device=device) if v is None else v for v in (ours, theirs)
+        )
+        ndim = max(ours.ndim, theirs.ndim)
+        ours, theirs = (expanded(v, ndim) if v.ndim else v for v in (ours, theirs))
+        shape = torch.broadcast_shapes(ours.shape, theirs.shape)
+        different = ours.expand(shape) != theirs.expand(shape)
+        if bool(different.any()):
+            only = "the guide" if bool((ours.expand(shape) < theirs.expand(shape)).any()) else "the model"
+            raise ProgramError(
+                f"guide site {name!r}",
+                "the mask that the model's site has (poutine.mask, .mask and obs_mask= alike)",
+                f"{int(different.sum())} of {different.numel()} numbers masked differently, some in {only} only",
+            )
+
+
+def _hides_mask(fn: Any) -> bool:
+    inner = core(fn)
+    while isinstance(inner, TransformedDistribution):
+        if any(isinstance(layer, MaskedDistribution) for layer in layers(inner.base_dist)):
+            return True
+        inner = core(inner.base_dist)
+    return False

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from ppl_vae import rng
 from ppl_vae.program.data import Data, device_of
+from ppl_vae.program.masks import is_masked
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import _base, _layers
+from ppl_vae.program.supports import core as core_of
+from ppl_vae.program.supports import is_real, support_of
 from ppl_vae.program.tracing import PLAIN, run
 
 
@@ -28,10 +29,11 @@ class Moments(NamedTuple):
 
 
 def is_unconstrained(program: Program, x: Data) -> bool:
-    """Whether every latent site of the model may be any real number: unconstrained coordinates are then z itself."""
+    """Whether unconstrained coordinates are z itself: every latent may be any real number, and none is masked."""
     with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program._evaluating():
         sites = run(program.callable("model"), x, 1, PLAIN).sites
-    return all(_base(s["fn"].support) is constraints.real for s in sites.values() if not s["is_observed"])
+    latent = [site for site in sites.values() if not site["is_observed"]]
+    return all(is_real(support_of(site["fn"])) and not is_masked(site) for site in latent)
 
 
 def guide_moments(program: Program, x: Data) -> Moments | None:
@@ -44,10 +46,10 @@ def guide_moments(program: Program, x: Data) -> Moments | None:
         return None
     with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program._evaluating():
         sites = list(run(program.callable("guide"), x, 1, PLAIN).sites.values())
-        if len(sites) != 1 or _base(sites[0]["fn"].support) is not constraints.real:
+        if len(sites) != 1 or not is_real(support_of(sites[0]["fn"])):
             return None
         fn = sites[0]["fn"]
-        *_, core = _layers(fn)
+        core = core_of(fn)
         try:
             if len(fn.batch_shape) > 1:
                 return None  # a plate beside that of the data

@@ -22,14 +22,14 @@ from ppl_vae.program.sites import (
     check_plates,
     check_shapes,
     check_support,
+    has_mask,
     is_auxiliary,
     is_delta,
-    is_masked,
     refuse_nan,
     sample_sites,
-    support_of,
     try_log_prob,
 )
+from ppl_vae.program.supports import base, circle, support_of
 from ppl_vae.program.tracing import PLAIN, Layout, Run, run, scored
 
 if TYPE_CHECKING:
@@ -159,8 +159,10 @@ def check_data(pairs: Sequence[Pair], offset: int) -> None:
     model = pairs[0].model
     for name, site in model.sites.items():
         support = support_of(site["fn"])
-        if not site["is_observed"] or site["mask"] is not None or is_masked(site["fn"]) or support is None:
+        if not site["is_observed"] or site["mask"] is not None or has_mask(site["fn"]) or support is None:
             continue
+        if base(support) is circle:
+            continue  # an angle may be given in any period
         try:
             inside = support.check(site["value"])
             event_dim = max(inside.ndim - len(site["fn"].batch_shape), 0)  # `pyro.factor` observes nothing

@@ -27,8 +27,9 @@ from ppl_vae.errors import (
 from ppl_vae.exclusive import exclusive, give_way, shielded
 from ppl_vae.program import pyro_state  # noqa: F401  (whose state `exclusive` puts back)
 from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, write_back
+from ppl_vae.program.filled import Filled
 from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents
-from ppl_vae.program.masks import Filled
+from ppl_vae.program.matching import check_covers, check_masked
 from ppl_vae.program.modules import Networks
 from ppl_vae.program.parameters import OwnParameters, leaf
 from ppl_vae.program.plain import ROLES, Layouts, simulated
@@ -289,8 +290,9 @@ class Program:
             InputError: if ``x`` is malformed, or a datum is outside the support of an observed site.
             ProgramError: naming the site, if a site lies outside the data plate, a plate is subsampled, a log density
                 is scaled (`pyro.poutine.scale`, KL annealing), is random or depends on other data, a site forgets
-                ``.to_event``, the guide observes something, holds a point mass, or disagrees with the model on
-                the latent sites or on their shapes; or if plain Pyro cannot run the pair.
+                ``.to_event``, the guide observes something, holds a point mass, disagrees with the model on the latent
+                sites, on their shapes or masks, or has no density in a part of the model's support; or if plain Pyro
+                cannot run the pair.
             NonFiniteError: if a log density is NaN; names the site and the first datum.
 
         Warns:
@@ -301,7 +303,9 @@ class Program:
             self.check_data(x)
         with self._evaluating(), torch.no_grad():
             found = examine(self, x, offset, num_samples)
-        self._layouts[kind_of(x)] = found.layouts
+            self._layouts[kind_of(x)] = found.layouts
+            check_covers(self, x, found.pair.guide.sites, found.pair.model.sites, offset)
+            check_masked(self, x, found.pair.model.sites, offset)
         for folding in found.folded:
             self._tell(folding)
         return found.sites

@@ -37,6 +37,7 @@ from ppl_vae.program.plain import (
     refuse_nans,
     run_pair,
 )
+from ppl_vae.program.rounding import has_edges
 from ppl_vae.program.sites import Site, Sites, family
 from ppl_vae.program.tracing import VECTORISED, Layout, Run, run
 
@@ -67,11 +68,13 @@ class Examined(NamedTuple):
     Attributes:
         sites: the latent and observed sites.
         layouts: how the pair may be run.
+        pair: a run of it by plain Pyro.
         folded: why a half of it cannot be run with a sample axis.
     """
 
     sites: Sites
     layouts: Layouts
+    pair: Pair
     folded: list[Folding]
 
 
@@ -108,7 +111,7 @@ def examine(program: Program, x: Data, offset: int, num_samples: int | None) -> 
             meant.refuse_unfoldable(role)
             folded.append(Folding(role, why))
     meant.refuse_dependent(offset)
-    return Examined(sites, Layouts(*layouts), folded)
+    return Examined(sites, Layouts(*layouts), first, folded)
 
 
 class Meant:
@@ -168,7 +171,12 @@ class Meant:
         """What the sites of the model are."""
         model, latent = self.runs["model"], self.runs["guide"].sites
         described = {
-            name: Site(model.value(name).shape[2:], site["value"].dtype, family(site["fn"]))
+            name: Site(
+                model.value(name).shape[2:],
+                site["value"].dtype,
+                family(site["fn"]),
+                any(has_edges(sites[name]["fn"]) for sites in (model.sites, latent) if name in sites),
+            )
             for name, site in model.sites.items()
         }
         return Sites(

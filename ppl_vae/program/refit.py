@@ -22,7 +22,8 @@ from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.program.data import Data, num_data
 from ppl_vae.program.handlers import Replayed, is_latent
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import _base, family
+from ppl_vae.program.sites import family
+from ppl_vae.program.supports import base, support_of
 from ppl_vae.program.tracing import PLAIN, run
 
 Offsets = Mapping[str, Tensor]
@@ -174,7 +175,8 @@ class _Finding(Messenger):
         fn, name = msg["fn"], msg["name"]
         if not fn.has_rsample:
             raise ProgramError(f"guide site {name!r}", "a reparameterised distribution to refit", family(fn))
-        bounds = vars(_base(fn.support)).values()
+        support = support_of(fn)
+        bounds = () if support is None else vars(base(support)).values()
         if any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
             # Mass that crosses a moving edge is in no gradient along the path.
             raise ProgramError(f"guide site {name!r}", "a support that does not move, to refit", family(fn))

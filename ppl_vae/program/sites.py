@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, ExpandedDistribution, MaskedDistribution
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch.distributions import constraints
 
 from ppl_vae.errors import InputError, NonFiniteError, ProgramError
+from ppl_vae.program.masks import check_masks, counted, expanded
+from ppl_vae.program.regions import is_other_kind, words
+from ppl_vae.program.supports import (
+    base,
+    circle,
+    core,
+    is_mixture,
+    is_real,
+    is_straight_through,
+    layers,
+    support_of,
+)
 
 GIVEN = "_ppl_vae_given"  # marks a latent site whose value the caller gave
 ROWS = "_ppl_vae_rows"  # marks a plate that runs over the rows of its data that were asked for
@@ -20,11 +32,19 @@ ROWS = "_ppl_vae_rows"  # marks a plate that runs over the rows of its data that
 
 @dataclass(frozen=True)
 class Site:
-    """One sample site of a program: its event shape, dtype and the name of its distribution."""
+    """One sample site of a program: its event shape, dtype and the name of its distribution.
+
+    Attributes:
+        event_shape: of its values.
+        dtype: of its values.
+        distribution: the name of the family.
+        edged: whether rounding can put its draws, of the model or the guide, onto an edge of their support.
+    """
 
     event_shape: torch.Size
     dtype: torch.dtype
     distribution: str
+    edged: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,9 +77,10 @@ def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
 
 def is_computed(site: Any) -> bool:
     """Whether a site stands for a value that is computed from others, as a reparametrised one does."""
-    layers = [*_layers(site["fn"])]
-    unseen = any(isinstance(layer, MaskedDistribution) and layer._mask is False for layer in layers)
-    return bool(site["is_observed"]) and unseen and isinstance(layers[-1], Delta)
+    unseen = any(
+        isinstance(layer, MaskedDistribution) and layer._mask is False for layer in layers(site["fn"])
+    )
+    return bool(site["is_observed"]) and unseen and is_delta(site)
 
 
 def is_auxiliary(site: Any) -> bool:
@@ -69,16 +90,7 @@ def is_auxiliary(site: Any) -> bool:
 
 def is_delta(site: Any) -> bool:
     """Whether a site's distribution is all mass in one point."""
-    return isinstance([*_layers(site["fn"])][-1], Delta)
-
-
-def support_of(fn: Any) -> constraints.Constraint | None:
-    """A distribution's support; None where its class declares none."""
-    try:
-        support: constraints.Constraint | None = fn.support
-    except (NotImplementedError, AttributeError):
-        return None
-    return support
+    return isinstance(core(site["fn"]), Delta)
 
 
 def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
@@ -88,20 +100,37 @@ def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
     strays there must meet zero, and so must data where the support moves with a latent, not what the formula gives.
     """
     fn, value = site["fn"], site["value"]
-    log_prob: torch.Tensor = fn.log_prob(value)
     guide_site = guide_sites.get(site["name"])
     support = support_of(fn)
     if support is None:
-        strays = False
+        strays = False  # the distribution does not say where it has density: its log_prob must
     elif guide_site is not None:
-        strays = _base(support) is not constraints.real
+        strays = not is_real(support)
         strays = strays and not (guide_site and _same_support(support_of(guide_site["fn"]), support))
     else:
-        strays = site["is_observed"] and id(_base(support)) not in _FIXED and not is_masked(fn)
-    if strays and support is not None:
-        log_prob = torch.where(support.check(value), log_prob, -torch.inf)
+        # An observed angle may be given in any period.
+        strays = site["is_observed"] and id(base(support)) not in _FIXED and not has_mask(fn)
+    scored = value
+    if strays and isinstance(core(fn), torch.distributions.Categorical):
+        scored = value.clamp(0, core(fn).logits.shape[-1] - 1)  # another number is no index
+    log_prob: torch.Tensor = fn.log_prob(scored)
+    if support is not None and strays:
+        log_prob = torch.where(_inside(fn, support, value), log_prob, -torch.inf)
     masked: torch.Tensor = scale_and_mask(log_prob, 1.0, site["mask"])
     return masked
+
+
+def _inside(fn: Any, support: constraints.Constraint, value: torch.Tensor) -> torch.Tensor:
+    """Whether values are on the support, ``(S, N)``; what the distribution itself masks may lie anywhere."""
+    found = counted(fn)
+    inner = base(support)
+    if found is None or found.ndim > value.ndim - inner.event_dim or is_mixture(support):
+        whole: torch.Tensor = support.check(value)
+        return whole
+    inside: torch.Tensor = inner.check(value)
+    inside = inside | ~expanded(found, inside.ndim)
+    batch = value.ndim - len(fn.event_shape)
+    return inside.flatten(batch).all(-1) if inside.ndim > batch else inside
 
 
 def try_log_prob(role: str, site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
@@ -120,25 +149,19 @@ def try_log_prob(role: str, site: Any, guide_sites: Mapping[str, Any]) -> torch.
 
 
 # Constraints that hold whatever a distribution's parameters are: torch keeps one instance of each.
-_FIXED = frozenset(id(c) for c in vars(constraints).values() if isinstance(c, constraints.Constraint))
-
-
-def _layers(fn: Any) -> Iterator[Any]:
-    """A distribution and what it wraps without changing the family: to_event, mask and expand."""
-    yield fn
-    while isinstance(fn, torch.distributions.Independent | MaskedDistribution | ExpandedDistribution):
-        fn = fn.base_dist
-        yield fn
+_FIXED = frozenset(
+    id(c) for c in (circle, *vars(constraints).values()) if isinstance(c, constraints.Constraint)
+)
 
 
 def bounds(support: constraints.Constraint) -> list[torch.Tensor]:
     """The tensors that a support is made of."""
-    return [bound for bound in vars(_base(support)).values() if isinstance(bound, torch.Tensor)]
+    return [bound for bound in vars(base(support)).values() if isinstance(bound, torch.Tensor)]
 
 
-def is_masked(fn: Any) -> bool:
+def has_mask(fn: Any) -> bool:
     """Whether a distribution, or one that it wraps, is masked."""
-    return any(isinstance(layer, MaskedDistribution) for layer in _layers(fn))
+    return any(isinstance(layer, MaskedDistribution) for layer in layers(fn))
 
 
 def support_is_discrete(site: Any) -> bool:
@@ -149,30 +172,12 @@ def support_is_discrete(site: Any) -> bool:
 
 def family(fn: Any) -> str:
     """The name of a distribution's family."""
-    *_, core = _layers(fn)
-    return type(core).__name__
-
-
-def _base(support: constraints.Constraint) -> constraints.Constraint:
-    """What a support is of each number: without event dimensions, and of a mixture that of its components."""
-    inner: Any = support
-    while isinstance(inner, constraints.independent) or is_mixture(inner):
-        inner = inner.base_constraint
-    base: constraints.Constraint = inner
-    return base
-
-
-def is_mixture(support: constraints.Constraint) -> bool:
-    """Whether it is the support of a `MixtureSameFamily`, which torch has no map to; its components' it has."""
-    return type(support).__name__ == "MixtureSameFamilyConstraint"
+    return type(core(fn)).__name__
 
 
 def _same_support(a: constraints.Constraint | None, b: constraints.Constraint) -> bool:
-    if a is None:
-        return False
-    a, b = _base(a), _base(b)
     # Constraints without bounds are singletons; those with bounds are left to the check on values.
-    return a is b
+    return a is not None and base(a) is base(b)
 
 
 def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str]) -> None:
@@ -269,10 +274,11 @@ def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) 
     if not any(site["is_observed"] for site in model_sites.values()):
         raise ProgramError("model", "at least one observed site", "none")
     check_shapes(guide_sites, model_sites)
+    check_masks(guide_sites, model_sites)
 
 
 def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
-    """Refuse, by name, latent sites on whose event shape model and guide disagree."""
+    """Refuse, by name, latent sites on whose event shape, plates or kind of density model and guide disagree."""
     for name in [name for name in guide_sites if hasattr(model_sites.get(name, {}).get("fn"), "event_shape")]:
         ours, theirs = guide_sites[name]["fn"].event_shape, model_sites[name]["fn"].event_shape
         if ours != theirs:
@@ -281,6 +287,8 @@ def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any])
                 f"the model's event shape {tuple(theirs)}",
                 f"event shape {tuple(ours)}",
             )
+        if not is_delta(guide_sites[name]):
+            check_kind(name, model_sites[name]["fn"], guide_sites[name]["fn"])
         here, there = (
             {frame.name: frame for frame in sites[name]["cond_indep_stack"] if frame.vectorized}
             for sites in (guide_sites, model_sites)
@@ -290,6 +298,18 @@ def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any])
             other = sorted(here.keys() - there.keys()) or sorted(there.keys() - here.keys()) or sorted(here)
             received = f"plate {other[0]!r} in {'the guide' if other[0] in here else 'the model'} only"
             raise ProgramError(f"guide site {name!r}", "the plates of the model's site", received)
+
+
+def check_kind(name: str, model: Any, guide: Any) -> None:
+    """Refuse a guide's distribution whose density cannot be divided by the model's: both are of their own kind."""
+    for role, fn in (("model", model), ("guide", guide)):
+        if is_straight_through(fn):
+            expected = "a distribution that scores the values that it draws"
+            received = f"a {family(fn)}, which draws hard values and scores soft ones"
+            raise ProgramError(f"{role} site {name!r}", expected, received)
+    if is_other_kind(model, guide):
+        expected = f"a density of the model's kind ({words(model)})"
+        raise ProgramError(f"guide site {name!r}", expected, words(guide))
 
 
 def check_support(name: str, fn: Any, inside: torch.Tensor, moves: bool, offset: int = 0) -> None:

@@ -14,8 +14,10 @@ from torch.distributions import Independent
 from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, device_of, num_data
+from ppl_vae.program.masks import counted, is_masked
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import family
+from ppl_vae.program.tracing import Run
 
 _DRAWS = 16  # of the prior: a support that moves with the latents before it shows in some of them
 
@@ -54,6 +56,8 @@ class SupportValues:
 
     Attributes:
         count: how many joint values there are.
+        repeats: ``(N,)`` float64, the log of how often each sum over them counts the same values of what is not
+            masked: once for every value of what is.
 
     Raises:
         ProgramError: naming the first latent site that is continuous or not finite, or whose values differ between
@@ -67,6 +71,10 @@ class SupportValues:
         latent = {name: site for name, site in found.sites.items() if not site["is_observed"]}
         self._supports = {name: _support(name, site["fn"]) for name, site in latent.items()}
         self.count = math.prod(support.count for support in self._supports.values())
+        self.repeats = torch.zeros(self.num_data, dtype=torch.float64, device=device_of(x))
+        for name, site in latent.items():
+            if is_masked(site):
+                self.repeats = self.repeats + _repeats(name, found, len(self._supports[name].values))
 
     def at(self, start: int, stop: int) -> dict[str, Tensor]:
         """The joint values of numbers ``start`` to ``stop`` - 1 as latents ``(S, N, *event)``, for `Program.log_joint`.
@@ -106,3 +114,17 @@ def _support(name: str, fn: Any) -> _Support:
     except NotImplementedError:
         raise refusal from None
     return _Support(values.reshape(len(values), *core.event_shape), torch.Size(elements))
+
+
+def _repeats(name: str, found: Run, values: int) -> Tensor:
+    """The log of the number of values of a site's masked elements, ``(N,)``."""
+    site = found.sites[name]
+    kept = counted(site["fn"], site["mask"])
+    if kept is None:
+        raise AssertionError("a site without a mask")
+    kept = found.stack(name, kept)
+    if not bool((kept == kept[:1]).all()):
+        expected = "a mask that depends on the data alone, to sum over its values"
+        raise ProgramError(f"latent site {name!r}", expected, "one that depends on latents")
+    hidden = (~kept[0]).double()
+    return (hidden.flatten(1).sum(-1) if hidden.ndim > 1 else hidden) * math.log(values)

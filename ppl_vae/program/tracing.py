@@ -27,8 +27,8 @@ from torch import Tensor
 
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, num_data
+from ppl_vae.program.filled import Filled
 from ppl_vae.program.lowering import products
-from ppl_vae.program.masks import Filled
 from ppl_vae.program.sites import GIVEN, family, is_auxiliary, is_delta, sample_sites, site_log_prob
 
 SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
@@ -140,6 +140,19 @@ class Run:
         """The value of a site, ``(S, N, *event)``."""
         site = self.sites[name]
         return self.layout.stack(site, site["value"], self.num_samples, len(site["fn"].event_shape))
+
+    def stack(self, name: str, value: Tensor) -> Tensor:
+        """What has a site's batch axes, and perhaps others to their right, as ``(S, N, ...)``."""
+        site = self.sites[name]
+        return self.layout.stack(
+            site, value, self.num_samples, max(value.ndim - len(site["fn"].batch_shape), 0)
+        )
+
+    def any_number(self, name: str, value: Tensor) -> Tensor:
+        """Whether something holds of any number of a datum, from what holds on a site's batch: bool ``(S, N)``."""
+        stacked = self.stack(name, value)
+        stacked = stacked.flatten(2).any(-1) if stacked.ndim > 2 else stacked
+        return stacked.expand(self.num_samples, self.num_data)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape ``(S, N, *event)`` of a site's value; a plate beside that of the data is part of the event."""

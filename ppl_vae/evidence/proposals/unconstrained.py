@@ -31,7 +31,7 @@ class Space:
 
     def __init__(self, program: Program, x: Data) -> None:
         self.program, self.x = program, x
-        self.coordinates = Coordinates(program, x)
+        self.coordinates = Coordinates(program, x, cut=True, resolved=True)
         self._plain = is_unconstrained(program, x)
         self.draw_cost = 0.0 if self._plain else 2.0
 
@@ -52,7 +52,8 @@ class Space:
 
     def log_joint(self, u: Tensor) -> Tensor:
         """log p(x, z) + log |dz/du| at u ``(S, N, D)``, ``(S, N)`` float64."""
-        return self.coordinates.densities(u.to(self.coordinates.dtype)).log_joint
+        found = self.coordinates.densities(u.to(self.coordinates.dtype))
+        return torch.where(found.log_prior == -torch.inf, -torch.inf, found.log_joint)
 
     def moments(self, seed: int, index: int) -> tuple[Moments, float]:
         """Means and covariances of u under the guide, and what runs of the model they took.

@@ -1,0 +1,54 @@
+"""Data that are NaN where a mask hides them.
+
+NaN under a mask is the usual way to say that a number is missing. It must not even be looked at: its log density is
+thrown away, but the gradient of what is thrown away is NaN times zero, which is NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import transform_to
+
+from ppl_vae.program.masks import counted, expanded
+from ppl_vae.program.supports import hull, support_of
+
+
+class Filled(Messenger):
+    """Puts a number of the support where a value that is observed has NaN under a mask."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        value, fn = msg["value"], msg["fn"]
+        if not msg["is_observed"] or not isinstance(value, Tensor) or not value.is_floating_point():
+            return
+        if msg["infer"].get("_deterministic") or not hasattr(fn, "event_shape"):
+            return
+        try:
+            counts = counted(fn, msg["mask"])
+            if counts is None:
+                return
+            counts = expanded(counts, max(counts.ndim, len(fn.batch_shape + fn.event_shape)))
+            if torch.broadcast_shapes(counts.shape, value.shape) != value.shape:
+                return
+        except RuntimeError:
+            return  # shapes that do not fit: what comes next says so, by name
+        msg["value"] = torch.where(value.isnan() & ~counts, _inside(fn, value), value)
+
+
+def _inside(fn: Any, value: Tensor) -> Tensor:
+    """A value on the support of a distribution, that broadcasts to ``value``."""
+    support = support_of(fn)
+    if support is None:
+        return value.new_zeros(())
+    support = hull(support)
+    if support.is_discrete:
+        return torch.as_tensor(getattr(support, "lower_bound", 0), dtype=value.dtype, device=value.device)
+    try:
+        transform = transform_to(support)
+        shape = value.shape if support.event_dim else torch.Size()
+        return transform(value.new_zeros(transform.inverse_shape(shape) if support.event_dim else shape))
+    except NotImplementedError:
+        return value.new_zeros(())

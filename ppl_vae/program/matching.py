@@ -1,0 +1,225 @@
+"""Whether a guide has density wherever the model has it: by what both say, and by draws where that tells too little.
+
+A guide that misses a part of the posterior gives an estimate that is too low, and no weight shows it. Supports that
+distributions declare are compared number by number and datum by datum. Draws of the prior to which the guide gives no
+density, while the model gives them some, prove that a part is missed whatever is declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.errors import ProgramError
+from ppl_vae.program.data import Data, device_of, num_data
+from ppl_vae.program.handlers import Given
+from ppl_vae.program.masks import counted, expanded, is_masked
+from ppl_vae.program.regions import uncovered, words
+from ppl_vae.program.rounding import has_edges, impossible, on_edge
+from ppl_vae.program.sites import family, is_delta
+from ppl_vae.program.supports import support_of
+from ppl_vae.program.tracing import Run
+
+if TYPE_CHECKING:
+    from ppl_vae.program.program import Program
+
+_PAIRS = 1024  # draws times data of one check
+_FEWEST, _MOST = 2, 256  # draws a datum
+_SEEN = (
+    8  # draws in a part that a guide leaves out, all without likelihood, from which on it may leave it out
+)
+_CHANGED = 1e-4  # share of a log density by which it may differ from itself through rounding
+
+
+def check_covers(
+    program: Program, x: Data, guide: Mapping[str, Any], model: Mapping[str, Any], offset: int
+) -> None:
+    """Refuse, by name, a guide that has no density in a part of the model's support.
+
+    A site is refused where the supports that are declared say that a part is missing, unless draws of the prior land
+    in it and the likelihood is zero for all of them; and where a draw of the prior has density under the model but
+    none under the guide. Draws on an edge of the support say nothing: rounding may have put them there.
+
+    Args:
+        program: the `Program`; runs within its `_evaluating`.
+        x: the data.
+        guide: the guide's sites, at draws of the guide.
+        model: the model's sites, at the same draws.
+        offset: the index of the first datum in the user's data, for messages.
+    """
+    if any(is_delta(site) for site in guide.values()):
+        return  # values are computed from auxiliary sites: the guide can score no others
+    latent = [name for name in guide if name in model]
+    lacking = {name: _lacking(model[name], guide[name]) for name in latent}
+    suspects = [name for name, lacks in lacking.items() if lacks is not None and bool(lacks.any())]
+    n = num_data(x)
+    draws = _MOST if suspects else max(_FEWEST, min(_MOST, _PAIRS // n))
+    found = _missed(program, x, draws, latent)
+    for name in latent:
+        # The joint supports may agree although the conditional ones, of moving bounds, differ: draws must tell then.
+        declared = name in suspects and not _moves(program, x, name)
+        bad = None if found is None else found.missed[name] & found.likely
+        if declared and (found is None or bool(found.missed[name].sum(0).min() < _SEEN) or _any(bad)):
+            expected = f"a support that holds the model's ({words(model[name]['fn'])})"
+            raise ProgramError(f"guide site {name!r}", expected, words(guide[name]["fn"]))
+        if bad is not None and bool(bad.any()):
+            datum = int(bad.any(0).nonzero()[0])
+            expected = f"density wherever the model has it ({words(model[name]['fn'])})"
+            seen = (
+                f"none at {int(bad[:, datum].sum())} of {draws} draws of the prior for datum {offset + datum}"
+            )
+            raise ProgramError(f"guide site {name!r}", expected, f"{family(guide[name]['fn'])}: {seen}")
+
+
+def check_masked(program: Program, x: Data, model: Mapping[str, Any], offset: int) -> None:
+    """Refuse a program whose densities depend on numbers that are masked: its evidence would depend on the guide.
+
+    Args:
+        program: the `Program`; runs within its `_evaluating`.
+        x: the data.
+        model: the model's sites.
+        offset: the index of the first datum in the user's data, for messages.
+    """
+    masked = [name for name, site in model.items() if not site["is_observed"] and is_masked(site)]
+    if not masked:
+        return
+    first, second = (_prior(program, x, 2, seed) for seed in (0, 1))
+    if first is None or second is None:
+        return
+    z = first.latents()
+    for name in masked:
+        kept = _counted(first, name)
+        if kept is None:
+            continue
+        other = {**z, name: torch.where(expanded(kept, z[name].ndim), z[name], second.value(name))}
+        for role in ("model", "guide"):
+            before, after = (_densities(program, role, x, values) for values in (z, other))
+            # Not the site itself: what is masked there is left out already.
+            for site, value in before.items():
+                gap = (value - after[site]).abs()
+                if bool((gap > _CHANGED * (1 + value.abs())).any()):
+                    datum = int((gap > _CHANGED * (1 + value.abs())).any(0).nonzero()[0])
+                    raise ProgramError(
+                        f"latent site {name!r}",
+                        "a masked latent that nothing unmasked depends on (its mask takes it out of the model)",
+                        f"one that changes the density of site {site!r} of datum {offset + datum}",
+                    )
+
+
+def _counted(found: Run, name: str) -> Tensor | None:
+    """Which numbers of a site of a run carry density, ``(S, N, ...)``."""
+    site = found.sites[name]
+    kept = counted(site["fn"], site["mask"])
+    return None if kept is None else found.stack(name, kept)
+
+
+def _any(bad: Tensor | None) -> bool:
+    return bad is not None and bool(bad.any())
+
+
+def _densities(program: Program, role: str, x: Data, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Log densities ``(S, N)`` of all sites at given latents."""
+    num_samples = next(iter(z.values())).shape[0]
+    found = program.run(role, x, num_samples, Given(z))
+    return {name: found.log_prob(name, {}) for name in found.sites}
+
+
+def _lacking(model: Any, guide: Any) -> Tensor | None:
+    """`uncovered`, leaving out numbers that are masked."""
+    lacks = uncovered(model["fn"], guide["fn"])
+    kept = counted(model["fn"], model["mask"])
+    if lacks is None or kept is None:
+        return lacks
+    ndim = max(lacks.ndim, kept.ndim)
+    lacks = lacks.reshape((1,) * (ndim - lacks.ndim) + tuple(lacks.shape))
+    return lacks & expanded(kept, ndim)
+
+
+def check_within(program: Program, x: Data) -> None:
+    """Refuse, by name, a guide some of whose draws are outside of the model's support, as a start of reverse chains.
+
+    In the model's coordinates such a guide is no density that integrates to 1, but to the share c of the draws that are
+    inside. Forward chains lose the others, which is right; reverse chains would estimate p(x) / c.
+
+    Args:
+        program: the `Program`.
+        x: the data.
+    """
+    with torch.no_grad(), program._evaluating(), rng.seeded(device_of(x), 0, "guide within the model"):
+        guide = program.run("guide", x, max(_FEWEST, min(_MOST, _PAIRS // num_data(x))))
+        model = program.run("model", x, guide.num_samples, Given(guide.latents()))
+    for name, site in guide.sites.items():
+        if name not in model.sites:
+            continue
+        lacks = _lacking(site, model.sites[name])
+        outside = model.log_prob(name, {name: {}}) == -torch.inf
+        if (lacks is not None and bool(lacks.any())) or bool(outside.any()):
+            within = words(model.sites[name]["fn"])
+            expected = f"a support within the model's ({within}) for reverse chains from the guide"
+            raise ProgramError(
+                f"guide site {name!r}", f'{expected}; start="prior" needs none', words(site["fn"])
+            )
+
+
+class _Missed(NamedTuple):
+    """What draws of the prior show, ``(S, N)`` bool: whether a guide's site misses them; whether they are likely."""
+
+    missed: dict[str, Tensor]
+    likely: Tensor
+
+
+def _missed(program: Program, x: Data, num_samples: int, latent: list[str]) -> _Missed | None:
+    """What draws of the prior show; None where the prior cannot be drawn from."""
+    model = _prior(program, x, num_samples, 0)
+    if model is None:
+        return None
+    shape, device = (num_samples, num_data(x)), device_of(x)
+    likely = torch.ones(shape, dtype=torch.bool, device=device)
+    for name, site in model.sites.items():
+        if site["is_observed"]:
+            likely &= model.log_prob(name, {}) > -torch.inf
+        elif has_edges(site["fn"]):
+            likely &= ~model.any_number(name, on_edge(site["fn"], site["value"]))
+    z = {name: model.value(name) for name in latent}
+    try:
+        guide = program.run("guide", x, num_samples, Given(z))
+        return _Missed({name: _misses(name, guide) for name in latent}, likely)
+    except (ValueError, RuntimeError, IndexError):
+        return None  # the guide cannot score other values than its own: nothing can be seen here
+
+
+def _misses(name: str, guide: Run) -> Tensor:
+    """Whether a guide's site gives no density to its values, ``(S, N)``."""
+    site = guide.sites[name]
+    missed = guide.log_prob(name, {name: {}}) == -torch.inf
+    never = None if is_masked(site) else impossible(site["fn"], site["value"])
+    return missed if never is None else missed | guide.any_number(name, never)
+
+
+def _prior(program: Program, x: Data, num_samples: int, seed: int) -> Run | None:
+    """A run of the model that draws from the prior; None where a latent cannot be drawn."""
+    with rng.seeded(device_of(x), seed, "draws of the prior for a check"):
+        try:
+            return program.run("model", x, num_samples)
+        except NotImplementedError:
+            return None
+
+
+def _moves(program: Program, x: Data, name: str) -> bool:
+    """Whether the support of a latent, in model or guide, depends on latents before it: two draws have two supports."""
+    for role in ("model", "guide"):
+        found = []
+        for seed in (0, 1):
+            with rng.seeded(device_of(x), seed, "moving supports"):
+                support = support_of(program.run(role, x, 1).sites[name]["fn"])
+            inner: Any = support
+            while hasattr(inner, "base_constraint"):
+                inner = inner.base_constraint
+            found.append([] if inner is None else [v for v in vars(inner).values() if isinstance(v, Tensor)])
+        if any(not torch.equal(a, b) for a, b in zip(*found, strict=True)):
+            return True
+    return False
