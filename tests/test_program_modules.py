@@ -4,10 +4,12 @@ In every program below p(x) is that of a linear-Gaussian model and the guide is 
 of any draw is log p(x); dropout, or statistics of a batch, would show at once.
 """
 
+import collections
 import copy
 import functools
 import gc
 import threading
+import types
 import weakref
 
 import pyro
@@ -212,7 +214,41 @@ def mixed_modes(net):
     return lambda x: run(x, whole)
 
 
+def held_by_weak_reference(net):
+    made = weakref.ref(net)
+    return lambda x: run(x, lambda z: made().decode(z))
+
+
+def held_by_containers(net):
+    held = types.SimpleNamespace(nets=collections.deque([collections.OrderedDict(decoder=(net,))]))
+    return lambda x: run(x, held.nets[0]["decoder"][0].decode)
+
+
+def property_of_an_object(net):
+    class Made:
+        @property
+        def decoder(self):
+            return net
+
+        def model(self, x):
+            run(x, self.decoder.decode)
+
+    return Made().model
+
+
+def memoised(net):
+    @functools.lru_cache
+    def decoder():
+        return net
+
+    return lambda x: run(x, decoder().decode)
+
+
 PLACES = {
+    **{
+        fn.__name__: fn
+        for fn in (held_by_weak_reference, held_by_containers, property_of_an_object, memoised)
+    },
     **{
         fn.__name__: in_closure(fn)
         for fn in (announced_and_called, announced_by_another_name, announced_only)

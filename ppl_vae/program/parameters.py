@@ -158,10 +158,15 @@ class OwnParameters(Messenger):
 
     def _compare(self, name: str, parameter: torch.Tensor, remedy: str) -> None:
         """Warn, once a program, where the store holds other values than a module."""
-        if self.networks is None or self.networks.told:
-            return
         stored = self._stored[name]
-        if stored is parameter or (stored.shape == parameter.shape and bool((stored == parameter).all())):
+        if self.networks is None or self.networks.told or stored is parameter:
+            return
+        # Once for these numbers: in a run that is captured as a graph nothing may be read out of a tensor.
+        key = (id(stored), stored._version, id(parameter), parameter._version)
+        if self.networks.alike.get(name) == key:
+            return
+        if stored.shape == parameter.shape and bool((stored == parameter).all()):
+            self.networks.alike[name] = key
             return
         self.networks.told = True
         warnings.warn(
@@ -187,11 +192,12 @@ def _announced(frame: FrameType | None) -> Mapping[str, Any] | None:
     for _ in range(_FRAMES):
         if frame is None:
             return None
-        if frame.f_code is pyro.primitives.module.__code__:
+        if frame.f_code is _STATEMENT:
             return frame.f_locals
         frame = frame.f_back
     return None
 
 
 _FLAG, _COPY = "pass update_module_params=True to pyro.module", "copy them into the module first"
+_STATEMENT = pyro.primitives.module.__code__
 _FRAMES = 12  # between a handler and the statement are Pyro's own alone
