@@ -160,10 +160,9 @@ class exclusive(AbstractContextManager[None]):  # noqa: N801  (used as a stateme
 
     def __enter__(self) -> None:
         section = _process.section
-        self._outermost = section is None or section.owner != threading.get_ident()
-        if self._outermost:
-            section = _begin()
-        assert section is not None  # noqa: S101  (for mypy)
+        self._outermost = False
+        if section is None or section.owner != threading.get_ident():
+            section, self._outermost = _begin(), True
         section.depth += 1
         self._section = section
 

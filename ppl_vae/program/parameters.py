@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.nn.module import _Context
 from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER, ParamStoreDict, normalize_param_name
 from pyro.poutine.messenger import Messenger
@@ -185,6 +186,16 @@ def leaf(site: Any) -> torch.Tensor:
     """The unconstrained tensor behind a parameter site."""
     leaf: torch.Tensor = site["value"].unconstrained()
     return leaf
+
+
+def leaves_of(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> dict[str, torch.Tensor]:
+    """Every trainable leaf tensor (unconstrained) that a run of model and guide on ``x`` meets, once, by site name."""
+    with torch.no_grad(), poutine.trace(param_only=True) as capture:
+        guide_trace = poutine.trace(guide).get_trace(x)
+        poutine.replay(model, trace=guide_trace)(x)
+    leaves = {name: leaf(site) for name, site in capture.trace.nodes.items() if site["type"] == "param"}
+    first = {id(value): name for name, value in reversed(leaves.items())}  # a module may be in both
+    return {name: value for name, value in leaves.items() if first[id(value)] == name}
 
 
 def _announced(frame: FrameType | None) -> Mapping[str, Any] | None:
