@@ -11,6 +11,9 @@ them half put back. So whatever runs a program does it inside `exclusive`. There
 
 A long run holds one section from its start to its end, and calls `give_way` after each step: there a waiting thread
 has its turn. State that the run changes for longer than a step is an `Own`: the others do not see it in their turns.
+
+Pyro's own functions (`pyro.infer.SVI.step`, say) do not come through here: where they run beside other threads, put
+``with exclusive():`` around them.
 """
 
 from __future__ import annotations
@@ -157,10 +160,9 @@ class exclusive(AbstractContextManager[None]):  # noqa: N801  (used as a stateme
 
     def __enter__(self) -> None:
         section = _process.section
-        self._outermost = section is None or section.owner != threading.get_ident()
-        if self._outermost:
-            section = _begin()
-        assert section is not None  # noqa: S101  (for mypy)
+        self._outermost = False
+        if section is None or section.owner != threading.get_ident():
+            section, self._outermost = _begin(), True
         section.depth += 1
         self._section = section
 

@@ -166,7 +166,14 @@ def test_nothing_is_said_where_store_and_module_agree(tmp_path):
     other.decoder.load_state_dict(pair.decoder.state_dict())
     other.encoder.load_state_dict(pair.encoder.state_dict())
     load(tmp_path)
-    other.program.log_weights(X, 2)  # a warning would be an error
+    function = LogWeights(other.program, 2)
+    for _ in range(2):
+        function(X)  # a warning would be an error
+        assert not function.cause(X)
+    with torch.no_grad():
+        other.encoder.weight += 1
+    with pytest.warns(ParameterStoreWarning):
+        other.program.log_weights(X, 2)
 
 
 class Pyros(PyroModule):

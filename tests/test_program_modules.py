@@ -1,38 +1,23 @@
-"""The networks of a program are in evaluation mode while it is evaluated, wherever they are kept.
+"""The networks of a program are in evaluation mode while it is evaluated, wherever they are kept."""
 
-In every program below p(x) is that of a linear-Gaussian model and the guide is its exact posterior, so the log weight
-of any draw is log p(x); dropout, or statistics of a batch, would show at once.
-"""
-
-import copy
+import collections
 import functools
-import gc
-import threading
+import types
 import weakref
 
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
+from network_programs import EXACT, ROUND_OFF, ByFlag, X, guide, run
 from pyro import module as announce
 from pyro import poutine
 from pyro.nn import PyroModule
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils import parametrizations
 
-import ppl_vae as pv
-from ppl_vae import rng
 from ppl_vae.compiled import LogWeights
-from ppl_vae.errors import ProgramError
 from ppl_vae.program import Program
 from ppl_vae.program.modules import reachable
-
-with rng.seeded("cpu", 0, "test"):
-    W, B, X = torch.randn(5, 2), torch.randn(5), torch.randn(7, 5)
-EXACT = torch.distributions.MultivariateNormal(B, W @ W.T + 0.25 * torch.eye(5)).log_prob(X).double()
-ROUND_OFF = 1e-4  # of float32 numbers of 100 or so
-_COVARIANCE = torch.linalg.inv(torch.eye(2) + W.T @ W / 0.25)
 
 
 @pytest.fixture(autouse=True)
@@ -40,42 +25,6 @@ def _clean_store():
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()
-
-
-def guide(x):
-    with pyro.plate("data", len(x), dim=-1):
-        pyro.sample("z", dist.MultivariateNormal((x - B) @ W @ _COVARIANCE.T / 0.25, _COVARIANCE))
-
-
-def run(x, decode):
-    with pyro.plate("data", len(x), dim=-1):
-        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(decode(z), 0.5).to_event(1), obs=x)
-
-
-def linear():
-    layer = nn.Linear(2, 5)
-    with torch.no_grad():
-        layer.weight.copy_(W)
-        layer.bias.copy_(B)
-    return layer
-
-
-def network():
-    return nn.Sequential(linear(), nn.Dropout(0.5))
-
-
-class ByFlag(nn.Module):
-    """Its dropout is a function that looks at the module's mode, and it need not be called as a module."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = linear()
-
-    def decode(self, z):
-        return functional.dropout(self.layer(z), 0.5, training=self.training)
-
-    forward = decode
 
 
 class Holder:
@@ -213,7 +162,41 @@ def mixed_modes(net):
     return lambda x: run(x, whole)
 
 
+def held_by_weak_reference(net):
+    made = weakref.ref(net)
+    return lambda x: run(x, lambda z: made().decode(z))
+
+
+def held_by_containers(net):
+    held = types.SimpleNamespace(nets=collections.deque([collections.OrderedDict(decoder=(net,))]))
+    return lambda x: run(x, held.nets[0]["decoder"][0].decode)
+
+
+def property_of_an_object(net):
+    class Made:
+        @property
+        def decoder(self):
+            return net
+
+        def model(self, x):
+            run(x, self.decoder.decode)
+
+    return Made().model
+
+
+def memoised(net):
+    @functools.lru_cache
+    def decoder():
+        return net
+
+    return lambda x: run(x, decoder().decode)
+
+
 PLACES = {
+    **{
+        fn.__name__: fn
+        for fn in (held_by_weak_reference, held_by_containers, property_of_an_object, memoised)
+    },
     **{
         fn.__name__: in_closure(fn)
         for fn in (announced_and_called, announced_by_another_name, announced_only)
@@ -264,165 +247,3 @@ def test_graphs_of_them_are_those_of_evaluation_mode_and_outlive_a_change_of_mod
         net.train(mode)
         torch.testing.assert_close(function(X), EXACT.expand(3, 7), rtol=0, atol=ROUND_OFF)
     assert [entry for kept in function._function(X)[0].cache._entries.values() for entry in kept] == entries
-
-
-@pytest.mark.parametrize(
-    "normalise",
-    [
-        nn.utils.parametrizations.spectral_norm,
-        pytest.param(
-            lambda layer: nn.utils.spectral_norm(layer),
-            marks=pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
-        ),
-        parametrizations.weight_norm,
-        lambda layer: nn.Sequential(layer, nn.BatchNorm1d(5)),
-    ],
-)
-@pytest.mark.parametrize("called", [True, False])
-def test_buffers_do_not_change_while_a_program_is_evaluated(normalise, called):
-    net = normalise(linear())
-
-    def decode(z):
-        if called:
-            return net(z.reshape(-1, 2)).reshape(*z.shape[:-1], 5)
-        layer = net[0] if isinstance(net, nn.Sequential) else net
-        return functional.linear(z, layer.weight, layer.bias)
-
-    def model(x):
-        pyro.module("decoder", net)
-        run(x, decode)
-
-    program = Program(model, guide)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    first = program.log_weights(X, 3)
-    assert torch.equal(program.log_weights(X, 3), first)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert net.training
-
-
-@pytest.mark.parametrize("how", ["torch.compile", "module.compile", "function"])
-def test_modules_that_torch_compiles(how):
-    net = ByFlag()
-    if how == "torch.compile":
-        decode = torch.compile(net, backend="eager")
-    elif how == "function":
-        decode = torch.compile(lambda z: net(z), backend="eager")
-    else:
-        net.compile(backend="eager")
-        decode = net
-    program = Program(lambda x: run(x, decode), guide)
-    torch.testing.assert_close(program.log_weights(X, 3), EXACT.expand(3, 7), rtol=0, atol=ROUND_OFF)
-    assert net.training
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_modules_that_torch_scripts():
-    net = torch.jit.script(network())
-    program = Program(lambda x: run(x, net), guide)
-    torch.testing.assert_close(program.log_weights(X, 3), EXACT.expand(3, 7), rtol=0, atol=ROUND_OFF)
-    assert net.training
-
-
-def test_modes_are_put_back_after_an_exception():
-    net = ByFlag()
-
-    def model(x):
-        net(torch.zeros(2))
-        assert not net.training
-        raise LookupError("mine")
-
-    with pytest.raises(ProgramError, match=r"LookupError.*mine"):
-        Program(model, guide).log_weights(X, 2, check=False)
-    assert net.training
-
-
-def test_modules_of_other_threads_are_none_of_the_programs():
-    others, inside, seen = network(), [threading.Event(), threading.Event()], []
-
-    def model(x):
-        inside[0].set()
-        inside[1].wait()
-        run(x, linear())
-
-    def call():
-        inside[0].wait()
-        others(torch.zeros(3, 2))
-        seen.append(others.training)
-        inside[1].set()
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    program = Program(model, guide)
-    program.log_weights(X, 2, check=False)
-    thread.join()
-    assert seen == [True]
-    assert others not in list(program.modules)
-
-
-def test_a_program_keeps_no_module_alive():
-    program = Program(made_anew_in_every_call(ByFlag()), guide)
-    made = weakref.ref(linear())
-    for _ in range(3):
-        program.log_weights(X, 2)
-    gc.collect()
-    assert made() is None
-    assert not [module for module in program.modules if isinstance(module, nn.Dropout)]
-
-
-def test_a_copy_of_a_vae_finds_its_own_networks():
-    vae = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(5), pv.posteriors.MeanFieldNormal(2))
-    vae.program.log_weights(X, 2)
-    other = copy.deepcopy(vae)
-    assert list(other.program.modules) == [other]
-    other.program.log_weights(X, 2)
-    assert not {*vae.modules()} & {child for module in other.program.modules for child in module.modules()}
-
-
-def test_training_leaves_the_modes_of_a_functions_networks_to_the_user():
-    net = network()
-    net[1].eval()
-    modes = []
-
-    def model(x):
-        pyro.module("decoder", net)
-        modes.append([m.training for m in net.modules()])
-        run(x, net)
-
-    pv.fit(Program(model, guide), X, epochs=1, progress=False, compile=False)
-    assert modes[-1] == [True, True, False]
-    assert [m.training for m in net.modules()] == [True, True, False]
-
-
-def test_the_averages_of_a_functions_batch_normalisation_are_resumed(tmp_path):
-    def fit(epochs, resume=False):
-        net = nn.Sequential(linear(), nn.BatchNorm1d(5))
-
-        def model(x):
-            pyro.module("decoder", net)
-            run(x, lambda z: net(z.reshape(-1, 2)).reshape(*z.shape[:-1], 5))
-
-        pv.fit(
-            Program(model, guide), X, epochs=epochs, progress=False, compile=False,
-            checkpoint=tmp_path / f"{epochs if not resume else 1}", resume=resume,
-        )  # fmt: skip
-        return {name: value.tolist() for name, value in net.state_dict().items()}
-
-    expected = fit(3)
-    fit(1)
-    assert fit(3, resume=True) == expected
-    assert expected["1.num_batches_tracked"] == 3
-
-
-def test_a_function_with_a_module_is_captured_once(caplog):
-    net = linear()
-
-    def model(x):
-        pyro.module("decoder", net)
-        run(x, net)
-
-    with caplog.at_level("INFO"):
-        loss = pv.compiled.TrainingLoss(program := Program(model, guide), program.parameters(X))
-        for _ in range(4):
-            loss(X)
-    assert not loss.cause(X)
-    assert sum("captured" in record.message for record in caplog.records) == 1

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ppl_vae.compiled.function import Function
-from ppl_vae.compiled.gradients import plain, traced, unvalidated
+from ppl_vae.compiled.gradients import plain, traced
 from ppl_vae.compiled.guards import Recording, signature
 from ppl_vae.compiled.losses import described
 from ppl_vae.compiled.objectives import losses_of, no_form
 from ppl_vae.errors import InputError, describe
 from ppl_vae.exclusive import exclusive
 from ppl_vae.program.parameters import param_site
+from ppl_vae.program.pyro_state import unvalidated
 
 _KEPT = 8  # pairs of model and guide; SVI has one
 _VALUES = (bool, int, float, str, type(None))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -64,14 +62,3 @@ def plain(loss_and_grads: Callable[[], Any], leaves: Sequence[Tensor]) -> list[T
 def by_leaf(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradients of outputs of `traced` or `plain`, None where a leaf is not reached."""
     return [g if g.numel() or not leaf.numel() else None for g, leaf in zip(outputs[1:], leaves, strict=True)]
-
-
-@contextmanager
-def unvalidated() -> Iterator[None]:
-    """Pyro's and torch's validation off, and both as they were afterwards: a check is a branch on data."""
-    validating = torch.distributions.Distribution._validate_args
-    try:
-        with pyro.validation_enabled(False):
-            yield
-    finally:
-        torch.distributions.Distribution.set_default_validate_args(validating)

@@ -2,8 +2,8 @@
 
 An estimator says how it works on one block of data, as a `Work`: something that can be advanced a little at a time,
 whose state can be written down and taken up again. Blocks do not know of one another: the result is the same
-whatever is interrupted, resumed or shared out. In more than one process (`ppl_vae.distributed`) each takes every so
-many-th block, and all return the whole.
+whatever is interrupted, resumed or shared out. Ctrl-C acts between two units of work, a second one at once. In more
+than one process (`ppl_vae.distributed`) each takes every so many-th block, and all return the whole.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import sys
 import threading
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,8 @@ from ppl_vae.modes import change, put_back
 _MOST = 5000  # objects that are looked at: those of a program are a few dozen
 _DEPTH = 10
 _LIBRARIES = frozenset({"torch", "pyro", "numpy", "ppl_vae", *sys.stdlib_module_names})
+_HOLDERS = frozenset({"pyro", "argparse", "collections", "contextlib", "functools", "types", "weakref"})
+"""Those of the libraries whose objects may hold a user's: handlers, namespaces, containers, wrappers."""
 _PLAIN = (Tensor, str, bytes, int, float, complex, types.ModuleType, types.BuiltinFunctionType)
 _INTERNAL = frozenset(vars(nn.Module()))
 
@@ -39,6 +42,7 @@ class Networks:
     Attributes:
         owners: the modules that model and guide are, or are methods of.
         told: whether the user was told that Pyro's parameter store holds other values than a module.
+        alike: by a parameter's name, which two tensors, of store and module, were found to hold the same numbers.
     """
 
     def __init__(self, *programs: Callable[..., Any]) -> None:
@@ -46,6 +50,7 @@ class Networks:
         owners = [fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None) for fn in programs]
         self.owners = tuple(dict.fromkeys(owner for owner in owners if isinstance(owner, nn.Module)))
         self.told = False
+        self.alike: dict[str, tuple[int, ...]] = {}
         self._found: dict[int, weakref.ref[nn.Module]] = {}
         self._near: list[weakref.ref[nn.Module]] | None = None
         self._run: _Run | None = None
@@ -182,8 +187,10 @@ def _inside(value: Any) -> list[Any]:
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, dict):
         return [*value.values()]
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return [*value]
+    if isinstance(value, weakref.ref):
+        return [value()]
     if isinstance(value, classmethod | staticmethod):
         return [value.__func__]
     if isinstance(value, property):
@@ -192,8 +199,7 @@ def _inside(value: Any) -> list[Any]:
         return _shared(value)
     library = type(value).__module__.partition(".")[0]
     if library in _LIBRARIES:
-        # A handler of Pyro's may hold what it wraps; a module of torch's holds its hooks, say.
-        return [*_attributes(value)] if library == "pyro" else []
+        return _attributes(value) if library in _HOLDERS else []
     return [*_attributes(value), *_shared(type(value))]
 
 

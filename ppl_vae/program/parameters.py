@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.nn.module import _Context
 from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER, ParamStoreDict, normalize_param_name
 from pyro.poutine.messenger import Messenger
@@ -158,10 +159,15 @@ class OwnParameters(Messenger):
 
     def _compare(self, name: str, parameter: torch.Tensor, remedy: str) -> None:
         """Warn, once a program, where the store holds other values than a module."""
-        if self.networks is None or self.networks.told:
-            return
         stored = self._stored[name]
-        if stored is parameter or (stored.shape == parameter.shape and bool((stored == parameter).all())):
+        if self.networks is None or self.networks.told or stored is parameter:
+            return
+        # Once for these numbers: in a run that is captured as a graph nothing may be read out of a tensor.
+        key = (id(stored), stored._version, id(parameter), parameter._version)
+        if self.networks.alike.get(name) == key:
+            return
+        if stored.shape == parameter.shape and bool((stored == parameter).all()):
+            self.networks.alike[name] = key
             return
         self.networks.told = True
         warnings.warn(
@@ -182,16 +188,27 @@ def leaf(site: Any) -> torch.Tensor:
     return leaf
 
 
+def leaves_of(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> dict[str, torch.Tensor]:
+    """Every trainable leaf tensor (unconstrained) that a run of model and guide on ``x`` meets, once, by site name."""
+    with torch.no_grad(), poutine.trace(param_only=True) as capture:
+        guide_trace = poutine.trace(guide).get_trace(x)
+        poutine.replay(model, trace=guide_trace)(x)
+    leaves = {name: leaf(site) for name, site in capture.trace.nodes.items() if site["type"] == "param"}
+    first = {id(value): name for name, value in reversed(leaves.items())}  # a module may be in both
+    return {name: value for name, value in leaves.items() if first[id(value)] == name}
+
+
 def _announced(frame: FrameType | None) -> Mapping[str, Any] | None:
     """The arguments of the ``pyro.module`` statement that a parameter's statement comes from; None if it does not."""
     for _ in range(_FRAMES):
         if frame is None:
             return None
-        if frame.f_code is pyro.primitives.module.__code__:
+        if frame.f_code is _STATEMENT:
             return frame.f_locals
         frame = frame.f_back
     return None
 
 
 _FLAG, _COPY = "pass update_module_params=True to pyro.module", "copy them into the module first"
+_STATEMENT = pyro.primitives.module.__code__
 _FRAMES = 12  # between a handler and the statement are Pyro's own alone

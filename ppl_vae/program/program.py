@@ -25,14 +25,14 @@ from ppl_vae.errors import (
     describe,
 )
 from ppl_vae.exclusive import exclusive, give_way, shielded
-from ppl_vae.program import pyro_state  # noqa: F401  (whose state `exclusive` puts back)
 from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, write_back
 from ppl_vae.program.filled import Filled
 from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents
 from ppl_vae.program.matching import check_covers, check_masked
 from ppl_vae.program.modules import Networks
-from ppl_vae.program.parameters import OwnParameters, leaf
+from ppl_vae.program.parameters import OwnParameters, leaves_of
 from ppl_vae.program.plain import ROLES, Layouts, simulated
+from ppl_vae.program.pyro_state import unvalidated
 from ppl_vae.program.reference import Folding, examine
 from ppl_vae.program.sites import GIVEN, Sites, is_auxiliary, refuse_nan
 from ppl_vae.program.tracing import PLAIN, Run, run
@@ -146,16 +146,10 @@ class Program:
         """
         with (
             exclusive(),
-            self.modules.evaluating(),  # or batch normalisation would count this run
-            torch.no_grad(),
-            pyro.validation_enabled(False),
-            poutine.trace(param_only=True) as capture,
-        ):
-            guide_trace = poutine.trace(self.guide).get_trace(x)
-            poutine.replay(self.model, trace=guide_trace)(x)
-        leaves = {name: leaf(site) for name, site in capture.trace.nodes.items() if site["type"] == "param"}
-        first = {id(value): name for name, value in reversed(leaves.items())}  # a module may be in both
-        return {name: value for name, value in leaves.items() if first[id(value)] == name}
+            self.modules.evaluating(),
+            unvalidated(),
+        ):  # or batch normalisation would count this run
+            return leaves_of(self.model, self.guide, x)
 
     def _isolated(self, fn: Callable[..., Any], role: str, listed: bool = True) -> Callable[..., Any]:
         @wraps(fn)
@@ -402,20 +396,10 @@ class Program:
     @shielded
     def _evaluating(self) -> Iterator[None]:
         """Own parameters, evaluation mode, and Pyro's validation off: `check` does what is needed of it, once."""
-        # Pyro puts its own flags back, and torch's to what Pyro's was: a user may have set torch's alone.
-        validating = torch.distributions.Distribution._validate_args
         if self.modules.idle:
             give_way()
-        try:
-            with (
-                exclusive(),
-                self.modules.evaluating(),
-                pyro.validation_enabled(False),
-                self._parameters(listed=False),
-            ):
-                yield
-        finally:
-            torch.distributions.Distribution.set_default_validate_args(validating)
+        with exclusive(), self.modules.evaluating(), unvalidated(), self._parameters(listed=False):
+            yield
 
 
 def _check_given(z: Latents, found: Run) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pyro
 import pyro.distributions.util
 import pyro.infer.util
 import pyro.nn.module
@@ -52,6 +55,19 @@ class PyroState:
         if failed:
             for name, part in zip(_STORE, store, strict=True):
                 setattr(_PYRO_PARAM_STORE, name, part)
+
+
+@contextmanager
+@exclusive.shielded
+def unvalidated() -> Iterator[None]:
+    """Pyro's and torch's validation off, and both as they were afterwards."""
+    # Pyro puts its own flags back, and torch's to what Pyro's was: a user may have set torch's alone.
+    validating = Distribution._validate_args
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        Distribution.set_default_validate_args(validating)
 
 
 exclusive.keep(PyroState())

@@ -88,7 +88,8 @@ def fit(
     """Train a VAE, or any program, in place by `pyro.infer.SVI`.
 
     Everything random is a function of ``seed``, epoch by epoch: a run that was killed and resumed ends with
-    the same bits as one that was not (on the same machine, with the same number of threads).
+    the same bits as one that was not (on the same machine, with the same number of threads). Ctrl-C acts between two
+    steps, a second one at once.
 
     In more than one process (`ppl_vae.distributed`) each takes its share of every batch, loss and gradients are summed,
     and all step alike: the order of the data and ``transform`` are those of one process, parameters are the same in
