@@ -12,7 +12,7 @@ from pathlib import Path
 import pyro
 import torch
 
-from benchmarks import annealing, evidence, machine, memory, precision, scaling, startup, training
+from benchmarks import annealing, evidence, folding, machine, memory, precision, scaling, startup, training
 from benchmarks.jax_peer import Jax
 from benchmarks.setting import Section, Setting
 from ppl_vae import files
@@ -20,14 +20,23 @@ from ppl_vae import files
 SECTIONS: dict[str, Callable[[Setting], Section]] = {
     "training": training.run,
     "evidence": evidence.run,
+    "folding": folding.run,
     "precision": precision.run,
     "annealing": annealing.run,
     "scaling": scaling.run,
     "memory": memory.run,
     "startup": startup.run,
 }
-TITLES = {"training": "Training", "evidence": "Evidence", "precision": "Precision", "annealing": "Annealing",
-          "scaling": "Scaling", "memory": "Memory", "startup": "Start-up"}  # fmt: skip
+TITLES = {
+    "training": "Training",
+    "evidence": "Evidence",
+    "folding": "Any program",
+    "precision": "Precision",
+    "annealing": "Annealing",
+    "scaling": "Scaling",
+    "memory": "Memory",
+    "startup": "Start-up",
+}
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 HEADER = """# Benchmarks
