@@ -29,7 +29,7 @@ def tril(x):
 FAMILIES = {
     "Normal": lambda x: dist.Normal(x, positive(x)).to_event(1),
     "Normal, not amortised": lambda x: dist.Normal(x.new_zeros(D), 1.0).to_event(1),
-    "Normal, masked": lambda x: dist.Normal(x, positive(x)).to_event(1).mask(x[..., 0] > 0),
+    "Normal, masked": lambda x: dist.Normal(x, positive(x)).to_event(1).mask(x[..., 0] > -99),
     "MultivariateNormal": lambda x: dist.MultivariateNormal(x, scale_tril=tril(x)),
     "MultivariateNormal of a covariance": lambda x: dist.MultivariateNormal(x, tril(x) @ tril(x).mT),
     "LowRankMultivariateNormal": lambda x: dist.LowRankMultivariateNormal(x, x[..., None], positive(x)),

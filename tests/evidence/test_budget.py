@@ -101,12 +101,11 @@ def test_a_datum_without_any_weight_gets_all_there_is():
     def strict(x):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Uniform(x.new_tensor(0.0), 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("x", dist.Uniform(z - 0.5, z + 2.5), obs=x)  # -1 is out of reach for every z
 
     def off(x):
         with pyro.plate("data", len(x), dim=-1):
-            start = torch.where(x > 0, 0.0, 3.0)
-            pyro.sample("z", dist.Uniform(start, start + 1))
+            pyro.sample("z", dist.Uniform(torch.zeros_like(x), 1.0))
 
     x = torch.tensor([1.0, -1.0, 2.0])
     e = importance(Program(strict, off), x, 64, target_stderr=0.1, max_num_samples=2048)
