@@ -111,35 +111,35 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
     _check_compile(settings)
-    run, folder = judging.check(settings, evidence_folder, EVIDENCE)
-    proposal = _resolve(settings)
-
     from ppl_vae.evidence.result import Evidence
 
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
-    with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as job:
-        given = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
-        kept = ("method", *given, "seed", "split", "subset", "subset_seed", "compile", "threads", "device")
-        job.begin(kept, "An estimate by ppl-vae evidence", lambda: _rehearse(job, proposal))
-        path = folder.path
-        with job.working():
-            if (path / RESULT).is_file():  # a resumed command that had only pictures left to draw
-                evidence = Evidence.load(path / RESULT)
-            else:
-                evidence = _estimator(settings)(
-                    job.vae.program,
-                    job.x,
-                    **_options(settings, proposal),
-                    **_compile(settings),
-                    seed=settings["seed"],
-                    checkpoint=path / CHECKPOINT,
-                    resume=settings["resume"],
-                )
+    with judging.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
+        proposal = _resolve(settings)
+        with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
+            given = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
+            kept = ("method", *given, "seed", "split", "subset", "subset_seed")
+            kept += ("compile", "threads", "device")
+            what = "An estimate by ppl-vae evidence"
+            with opened.writing(kept, what, lambda: _rehearse(opened, proposal)) as job:
+                path = job.folder.path
+                if (path / RESULT).is_file():  # a resumed command that had only pictures left to draw
+                    evidence = Evidence.load(path / RESULT)
+                else:
+                    evidence = _estimator(settings)(
+                        job.vae.program,
+                        job.x,
+                        **_options(settings, proposal),
+                        **_compile(settings),
+                        seed=settings["seed"],
+                        checkpoint=path / CHECKPOINT,
+                        resume=settings["resume"],
+                    )
+                    if is_main():
+                        evidence.save(path / RESULT)
                 if is_main():
-                    evidence.save(path / RESULT)
-    if is_main():
-        _report(evidence, job)
-    return evidence, path
+                    _report(evidence, job)
+    return evidence, folder.path
 
 
 def _resolve(settings: dict[str, Any]) -> Proposal | None:

@@ -47,20 +47,20 @@ def run(argv: Sequence[str]) -> int:
             raise InputError(option(name), "at least 2, for errors", 1)
     methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
-    run, folder = judging.check(settings, gaps_folder, GAPS)
     from ppl_vae.evidence.annealed import annealed
 
     own = _TABLE[settings["method"]]
-    methods.fill_in(settings, own, annealed)
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"], "usual": _DATA}
-    with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as job:
-        settings["subset"] = len(job.x)
-        kept = ("method", *own, "num_samples", "split", "subset", "subset_seed", "seed", "threads", "device")
-        job.begin(kept, "An analysis by ppl-vae gaps", lambda: _rehearse(job))
-        with job.working():
-            found, rate, units = _analyse(job)
-    text = "\n\n".join(map(str, (found, rate, units)))
-    _report(found, rate, units, job, text)
+    with judging.claimed(settings, gaps_folder, GAPS) as (run, folder):
+        methods.fill_in(settings, own, annealed)
+        with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
+            settings["subset"] = len(opened.x)
+            kept = ("method", *own, "num_samples", "split", "subset", "subset_seed")
+            kept += ("seed", "threads", "device")
+            with opened.writing(kept, "An analysis by ppl-vae gaps", lambda: _rehearse(opened)) as job:
+                found, rate, units = _analyse(job)
+                text = "\n\n".join(map(str, (found, rate, units)))
+                _report(found, rate, units, job, text)
     print(text)
     print(f"figures and numbers in {folder.path}")
     return 0

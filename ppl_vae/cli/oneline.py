@@ -24,8 +24,12 @@ class UsageError(InputError):
     """A command line that cannot be used: the line on standard error ends in a hint at ``--help``."""
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error)
-    """Ctrl-C, with how to go on in words."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or another signal, with how to go on in words."""
+
+
+class HelpShown(SystemExit):
+    """``--help`` has been answered."""
 
 
 def option(name: str) -> str:
@@ -47,6 +51,8 @@ def explain(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
         return f"memory: expected a job that fits, received {error or 'one that does not'}"
+    if isinstance(error, SystemExit):
+        return f"{_raiser(error)}called sys.exit({error.code!r}): expected code that does not end the program"
     kind, text = type(error).__name__, str(error).strip()
     first = text.splitlines()[0] if text else "no message"
     if "allocate memory" in first or "out of memory" in first.lower():

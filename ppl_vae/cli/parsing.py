@@ -6,11 +6,11 @@ import argparse
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from ppl_vae.cli.oneline import UsageError, from_jsonargparse, option
+from ppl_vae.cli.oneline import HelpShown, UsageError, from_jsonargparse, option
 from ppl_vae.errors import check_positive_float, check_positive_int, check_seed
 
 _WIDTH = 110
@@ -41,9 +41,17 @@ class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         return text.strip()
 
 
+class _Parser(ArgumentParser):
+    """One that tells its own end, after ``--help``, from that of a user's module which calls ``sys.exit``."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+        """Raise `HelpShown`."""
+        raise HelpShown(status)
+
+
 def make_parser(command: str, description: str, examples: str) -> ArgumentParser:
     """A parser that raises instead of ending the process."""
-    return ArgumentParser(
+    return _Parser(
         prog=f"ppl-vae {command}",
         description=description,
         epilog=examples,

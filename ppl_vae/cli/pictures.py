@@ -11,8 +11,9 @@ import torch
 
 from ppl_vae import files, generate, persistence
 from ppl_vae.cli import datasets, machine
+from ppl_vae.cli.outputs import OutputFolder, check_writable
 from ppl_vae.cli.parsing import make_parser
-from ppl_vae.cli.runfolder import DATA, FIGURES, MODEL, OutputFolder, check_writable, finished_run
+from ppl_vae.cli.runfolder import DATA, FIGURES, MODEL, finished_run
 from ppl_vae.errors import InputError, describe
 
 if TYPE_CHECKING:

@@ -53,24 +53,23 @@ def run(argv: Sequence[str]) -> int:
     check_numbers(settings, counts=("num_data",))
     methods.check(settings, _TABLE)
     compiling.check(settings)
-    run, folder = judging.check(settings, sandwich_folder, SANDWICH)
     from ppl_vae.evidence.sandwich import sandwich
 
-    own = _TABLE[settings["method"]]
-    methods.fill_in(settings, own, sandwich)
-    if settings["num_samples"] == 1:
-        raise InputError("--num-samples", "at least 2", 1)
-    real = settings["real"]
+    own, real = _TABLE[settings["method"]], settings["real"]
     which: dict[str, Any] = {"number": settings["num_data"], "usual": _DATA} if real else {"number": None}
-    with judging.opened(settings, run, folder, split="test", **which, asked="--num-data") as job:
-        if not real:
-            job = replace(job, x=_like(job, settings["num_data"] or _DATA))
-        settings["num_data"] = len(job.x)
-        kept = ("method", *own, "num_data", "real", "seed", "compile", "threads", "device")
-        job.begin(kept, "Bounds by ppl-vae sandwich", lambda: _rehearse(job))
-        with job.working():
-            bounds = _bound(job)
-    text = _report(bounds, job)
+    with judging.claimed(settings, sandwich_folder, SANDWICH) as (run, folder):
+        methods.fill_in(settings, own, sandwich)
+        if settings["num_samples"] == 1:
+            raise InputError("--num-samples", "at least 2", 1)
+        with judging.opened(settings, run, folder, split="test", **which, asked="--num-data") as opened:
+            if not real:
+                number = settings["num_data"] or _DATA
+                opened = replace(opened, x=_like(opened, number))
+            settings["num_data"] = len(opened.x)
+            kept = ("method", *own, "num_data", "real", "seed", "compile", "threads", "device")
+            with opened.writing(kept, "Bounds by ppl-vae sandwich", lambda: _rehearse(opened)) as job:
+                bounds = _bound(job)
+                text = _report(bounds, job)
     print(text)
     print(f"figures and numbers in {folder.path}")
     return 0
