@@ -215,18 +215,14 @@ def _compile(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rehearse(job: Job, proposal: Proposal | None) -> None:
-    """The estimator on one datum, or the part of it that may find the model wanting."""
+    """The estimator on one datum, with all of its options but fewer samples, chains and steps."""
     from ppl_vae.evidence.proposals import Refitted
-    from ppl_vae.program import Coordinates
 
     settings, x = job.settings, job.x[:1]
-    if settings["method"] in ("annealed", "smc"):
-        islands = settings["num_islands"]
-        if settings["method"] == "smc" and settings["num_particles"] % islands:
-            expected = f"a multiple of --num-islands {islands}"
-            raise InputError("--num-particles", expected, settings["num_particles"])
-        Coordinates(job.vae.program, x)
-        return
+    job.check_memory()
+    if settings["method"] == "smc" and settings["num_particles"] % settings["num_islands"]:
+        expected = f"a multiple of --num-islands {settings['num_islands']}"
+        raise InputError("--num-particles", expected, settings["num_particles"])
     if isinstance(proposal, Refitted):
         proposal = replace(proposal, max_steps=1)
     if proposal is not None:
@@ -234,11 +230,7 @@ def _rehearse(job: Job, proposal: Proposal | None) -> None:
         if not callable(getattr(bound, "log_weights", None)):
             expected = "a class whose bind returns a Bound, with log_weights"
             raise InputError("--proposal", expected, f"{proposal}, whose bind returned {describe(bound)}")
-    few = _options(settings, proposal)
-    for name in ("target_stderr", "max_num_samples"):
-        few.pop(name, None)
-    if "num_samples" in few:
-        few["num_samples"] = min(few["num_samples"], 4)
+    few = methods.fewer(_options(settings, proposal))
     _estimator(settings)(job.vae.program, x, **few, seed=settings["seed"], progress=False)
 
 

@@ -85,15 +85,17 @@ def _parser() -> ArgumentParser:
 def _rehearse(job: Job) -> None:
     """What may find the model wanting, on two data."""
     from ppl_vae.analysis import gaps, refit, surgery
-    from ppl_vae.program import Coordinates
+    from ppl_vae.evidence.annealed import annealed
 
+    job.check_memory()
     if len(job.x) < 2:
         raise InputError("--split", "a split of at least 2 data", f"{job.settings['split']!r}, which has 1")
     program, few = job.vae.program, job.x[:2]
     surgery(program, few, 2, progress=False)
     refitted = refit(program, few, 2, max_steps=1, progress=False)
     if job.settings["method"] == "annealed":
-        Coordinates(program, few)
+        options = methods.fewer({name: job.settings[name] for name in methods.ANNEALING})
+        annealed(program, few, **options, progress=False)
     else:
         gaps(program, few, 2, refitted=refitted, progress=False)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.cli import datasets, exits, machine, owner
+from ppl_vae.cli import datasets, exits, machine, memory, owner
 from ppl_vae.cli.oneline import Interrupted, option, relabel
 from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers
@@ -90,6 +90,12 @@ class Job:
             yield job
             if is_main():
                 folder.commit()
+
+    def check_memory(self) -> None:
+        """Refuse what would not fit in memory; raises `InputError` naming the option."""
+        sites = self.vae.program.check(self.x[:1])
+        latents = sum(site.event_shape.numel() for site in sites.latent.values())
+        memory.check_estimate(self.settings, len(self.x), sites.numbers_per_datum, latents)
 
     @contextmanager
     def relabelled(self) -> Iterator[None]:

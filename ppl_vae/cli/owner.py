@@ -47,6 +47,13 @@ def owned(path: Path, argument: str = "--out") -> Iterator[None]:
 
 
 @contextmanager
+def owned_file(path: Path, argument: str = "--out") -> Iterator[None]:
+    """Be the only one who writes a file; the same for it as `owned` for a folder, its lock being beside it."""
+    with _lock(path.parent, argument, shared=False, name=f".{path.name}{LOCK}", what=path):
+        yield
+
+
+@contextmanager
 def read(path: Path, argument: str) -> Iterator[None]:
     """Keep others from writing into a folder that is read; raises `InputError` if one is doing so."""
     with _lock(path, argument, shared=True):
@@ -60,8 +67,11 @@ def write_free(path: Path, argument: str) -> None:
 
 
 @contextmanager
-def _lock(path: Path, argument: str, *, shared: bool) -> Iterator[None]:
-    key = (os.path.realpath(path), threading.get_ident())
+def _lock(
+    path: Path, argument: str, *, shared: bool, name: str = LOCK, what: Path | None = None
+) -> Iterator[None]:
+    lock = path / name
+    key = (os.path.realpath(lock), threading.get_ident())
     if fcntl is None or key in _held:
         yield
         return
@@ -72,7 +82,7 @@ def _lock(path: Path, argument: str, *, shared: bool) -> Iterator[None]:
         nonlocal descriptor
         _held.pop(key, None)
         if descriptor is not None:
-            _remove(path, descriptor, shared)
+            _remove(lock, descriptor, shared)
             _descriptors.discard(descriptor)
             os.close(descriptor)
             descriptor = None
@@ -82,7 +92,7 @@ def _lock(path: Path, argument: str, *, shared: bool) -> Iterator[None]:
 
     exits.on_leave(release)
     try:
-        descriptor = _acquire(path, argument, shared, made)
+        descriptor = _acquire(lock, argument, shared, made, what or path)
         _held[key] = 1
         yield
     finally:
@@ -90,13 +100,13 @@ def _lock(path: Path, argument: str, *, shared: bool) -> Iterator[None]:
         exits.off_leave(release)
 
 
-def _acquire(path: Path, argument: str, shared: bool, made: list[Path]) -> int | None:
+def _acquire(lock: Path, argument: str, shared: bool, made: list[Path], what: Path) -> int | None:
     """An open file that holds the lock; None where there can be none. ``made`` gets the folders that were made."""
     for _ in range(_TRIES):
         try:
             if not shared:
-                _make(path, made)
-            descriptor = _open(path / LOCK)
+                _make(lock.parent, made)
+            descriptor = _open(lock)
         except FileNotFoundError:
             if shared:
                 return None
@@ -104,7 +114,7 @@ def _acquire(path: Path, argument: str, shared: bool, made: list[Path]) -> int |
         except OSError as error:
             if shared:
                 return None  # a folder that cannot be written: nobody writes into it
-            raise InputError(argument, "a folder that can be written", f"{path} ({error.strerror})") from None
+            raise InputError(argument, "a place that can be written", f"{what} ({error.strerror})") from None
         _descriptors.add(descriptor)
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -112,17 +122,18 @@ def _acquire(path: Path, argument: str, shared: bool, made: list[Path]) -> int |
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             _close(descriptor)
             who = f"process {owner}" if owner else "another command"
-            expected = f"a folder that no other command is {'writing' if shared else 'using'}"
-            raise InputError(argument, expected, f"{path} (in use by {who})") from None
+            kind = "folder" if what == lock.parent else "file"
+            expected = f"a {kind} that no other command is {'writing' if shared else 'using'}"
+            raise InputError(argument, expected, f"{what} (in use by {who})") from None
         except OSError:
             return descriptor  # a file system without locks
-        if _same(path / LOCK, descriptor):
+        if _same(lock, descriptor):
             if not shared:
                 _sign(descriptor)
             return descriptor
         _close(descriptor)  # its last owner has removed the file between our opening and our locking it
     raise InputError(
-        argument, "a folder that stays where it is", f"{path} (made and removed again and again)"
+        argument, "a folder that stays where it is", f"{what} (made and removed again and again)"
     )
 
 
@@ -163,13 +174,13 @@ def _sign(descriptor: int) -> None:
         return
 
 
-def _remove(path: Path, descriptor: int, shared: bool) -> None:
+def _remove(lock: Path, descriptor: int, shared: bool) -> None:
     """Remove the lock's file, unless others hold the lock too."""
     try:
         if shared:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _same(path / LOCK, descriptor):
-            (path / LOCK).unlink()
+        if _same(lock, descriptor):
+            lock.unlink()
     except OSError:
         return
 

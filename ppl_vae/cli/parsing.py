@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from ppl_vae.cli.oneline import HelpShown, UsageError, from_jsonargparse, option
-from ppl_vae.errors import check_positive_float, check_positive_int, check_seed
+from ppl_vae.errors import InputError, check_positive_float, check_positive_int, check_seed, describe
 
 _WIDTH = 110
 _TIDY = (
@@ -97,9 +97,12 @@ def check_numbers(
     rates: Sequence[str] = (),
     seeds: Sequence[str] = (),
 ) -> None:
-    """Refuse counts below 1, rates that are not positive and finite, and bad seeds; None is "not given"."""
+    """Refuse counts below 1 or of more than 64 bits, rates that are not positive and finite, and bad seeds.
+
+    None is "not given".
+    """
     checks: list[tuple[Sequence[str], Callable[[str, Any], object]]] = [
-        (counts, check_positive_int),
+        (counts, _check_count),
         (rates, check_positive_float),
         (seeds, lambda argument, value: check_seed(value, argument)),
     ]
@@ -107,3 +110,8 @@ def check_numbers(
         for name in names:
             if settings[name] is not None:
                 check(option(name), settings[name])
+
+
+def _check_count(argument: str, value: Any) -> None:
+    if check_positive_int(argument, value) >= 2**63:
+        raise InputError(argument, "a positive integer below 2**63", describe(value))

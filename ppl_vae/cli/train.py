@@ -185,7 +185,7 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
         rates=("lr", "clip_norm"),
         seeds=("seed", "data_seed"),
     )
-    if settings["kl_warmup"] < 0:
+    if not 0 <= settings["kl_warmup"] < 2**63:
         raise InputError("--kl-warmup", "a number of epochs, 0 or more", settings["kl_warmup"])
     check_one_of("--lr-schedule", settings["lr_schedule"], SCHEDULES)
     compiling.check(settings)
@@ -248,14 +248,15 @@ def _rehearse(job: Job) -> None:
 
     It is `ppl_vae.fit` that is called, as it will be for the run, with the options that the run will have.
     """
-    from ppl_vae import rng, training
+    from ppl_vae import rng
+    from ppl_vae.training.loop import fit
 
     x, valid = job.dataset.train[:2], job.dataset.valid
     if job.dataset.resample is not None:
         x = job.dataset.resample(x, rng.generator(0, "rehearsal"))
     options = _fit_options(job) | {"x_valid": None if valid is None else valid[:2]}
     try:
-        training.fit(job.vae, x, **options, epochs=1, batch_size=2, compile=False, progress=False)
+        fit(job.vae, x, **options, epochs=1, batch_size=2, compile=False, progress=False)
     except InputError as error:
         raise relabel(error, {name: option(name) for name in job.settings}) from error
 

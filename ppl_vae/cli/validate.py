@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import exits, machine
+from ppl_vae.cli import exits, machine, memory
 from ppl_vae.cli.oneline import Interrupted, UsageError, option, relabel
 from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
@@ -56,6 +56,7 @@ def run(argv: Sequence[str]) -> int:
     check_numbers(settings, counts=("num_data", "repetitions"), seeds=("seed",))
     for name, size in (_QUICK if settings["quick"] else _SIZES).items():
         settings[name] = size if settings[name] is None else settings[name]
+    memory.check_repeated(settings["num_data"], settings["repetitions"])
     folder = validation_folder(settings["out"])
     how = {"resume": settings["resume"], "overwrite": settings["overwrite"]}
     folder.check(**how)

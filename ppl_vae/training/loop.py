@@ -6,7 +6,6 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -36,6 +35,7 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
+from ppl_vae.files import append
 from ppl_vae.history import Epoch, History
 from ppl_vae.program import Data, Program, device_of, num_data, take, to_device
 from ppl_vae.progress import bar
@@ -237,8 +237,7 @@ def fit(
                 run.record(Epoch(epoch + 1, run.step, train, valid, rate, beta), patience is not None)
                 show.set_postfix({"ELBO": f"{train if valid is None else valid:.2f}"}, refresh=False)
                 if history_path is not None and is_main():
-                    with Path(history_path).open("a", encoding="utf-8") as log:
-                        log.write(History(tuple(run.epochs[-1:])).jsonl())
+                    append(history_path, History(tuple(run.epochs[-1:])).jsonl())
                 if keeper is not None and is_main() and keeper.due():
                     save(keeper, run)
         if keeper is not None and is_main():

@@ -51,7 +51,7 @@ def test_training_is_told_and_the_config_says_it(call, tmp_path, told, word):
     assert call("train", *TINY, "--compile", word, "--out", tmp_path / "a").status == 0
     assert yaml.safe_load((tmp_path / "a/config.yaml").read_text())["compile"] == word
     assert call("train", "--config", tmp_path / "a/config.yaml", "--out", tmp_path / "b").status == 0
-    assert told == [False, GIVEN[word]] * 2  # what a rehearsal takes for a step is never compiled
+    assert told == [GIVEN[word]] * 2
     changed = "auto" if word == "no" else "no"
     refused = call("train", *TINY, "--compile", changed, "--out", tmp_path / "a", "--resume")
     assert refused.status == 2
@@ -86,7 +86,7 @@ def test_quadrature_has_nothing_to_compile(call, trained, tmp_path):
 def test_a_sandwich_is_told(call, trained, tmp_path, told):
     line = ["sandwich", trained, "--num-chains", "2", "--num-steps", "2", "--num-data", "3"]
     assert call(*line, "--compile", "yes", "--out", tmp_path / "a").status == 0
-    assert told[0] is True
+    assert [each for each in told if each != "nothing"][0] is True
     assert yaml.safe_load((tmp_path / "a/sandwich.yaml").read_text())["compile"] == "yes"
     assert Sandwich.load(tmp_path / "a/sandwich.safetensors").lower.num_samples == 2
 
