@@ -186,7 +186,7 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
         seeds=("seed", "data_seed"),
     )
     if not 0 <= settings["kl_warmup"] < 2**63:
-        raise InputError("--kl-warmup", "a number of epochs, 0 or more", settings["kl_warmup"])
+        raise InputError("--kl-warmup", "a number of epochs from 0 to 2**63 - 1", settings["kl_warmup"])
     check_one_of("--lr-schedule", settings["lr_schedule"], SCHEDULES)
     compiling.check(settings)
     models.resolve(settings)
@@ -258,7 +258,12 @@ def _rehearse(job: Job) -> None:
     try:
         fit(job.vae, x, **options, epochs=1, batch_size=2, compile=False, progress=False)
     except InputError as error:
-        raise relabel(error, {name: option(name) for name in job.settings}) from error
+        raise relabel(error, _labels(job.settings)) from error
+
+
+def _labels(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The options under whose names `fit`'s complaints are to be told."""
+    return {name: option(name) for name in (*settings, "objective.num_particles")}
 
 
 def _fit_options(job: Job) -> dict[str, Any]:
@@ -316,7 +321,7 @@ def execute(
             f"go on with: {_command()} train --config {config} --out {where} --resume"
         ) from None
     except InputError as error:
-        raise relabel(error, {name: option(name) for name in settings}) from error
+        raise relabel(error, _labels(settings)) from error
     print(_summary(job, history))
     return history
 
