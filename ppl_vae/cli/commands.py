@@ -121,7 +121,8 @@ def _main(arguments: list[str]) -> int:
 
 def _ended(program: str, error: BaseException, debug: bool) -> int:
     """Say in one line what ended a command; returns the exit status."""
-    if isinstance(error, KeyboardInterrupt) or exits.received():
+    # A KeyboardInterrupt without a signal is one that a user's own code has raised.
+    if exits.received() or (isinstance(error, KeyboardInterrupt) and not exits.watching()):
         how = f"; {error}" if isinstance(error, KeyboardInterrupt) and str(error) else ""
         if distributed.first_to_fail():
             exits.say(f"{program}: {exits.words()}{how}")

@@ -39,6 +39,7 @@ class _State:
         self.program = "ppl-vae"
         self.working = False
         self.received = 0
+        self.watching = False
         self.said = False
         self.undo: list[Callable[[], object]] = []
 
@@ -52,6 +53,7 @@ def watch() -> None:
     A signal that is ignored stays ignored (nohup). torchrun ends its processes by SIGTERM, which then ends them at
     once: a process that waits for others would not see it otherwise.
     """
+    _state.watching = True
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     for name in _WORDS:
         number = getattr(signal, name, None)
@@ -61,6 +63,7 @@ def watch() -> None:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, _caught)
         except ValueError:  # not the main thread, which alone is told of signals
+            _state.watching = False
             return
 
 
@@ -84,6 +87,11 @@ def off_leave(undo: Callable[[], object]) -> None:
     """Forget ``undo``, which has been done, or need not be."""
     if undo in _state.undo:
         _state.undo.remove(undo)
+
+
+def watching() -> bool:
+    """Whether every Ctrl-C is seen here."""
+    return _state.watching
 
 
 def received() -> int:

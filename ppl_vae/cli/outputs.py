@@ -212,7 +212,9 @@ class OutputFolder:
         """
         try:
             yield
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a user's code may raise SystemExit
             if begun and is_main() and not self._worth_keeping():
                 self.undo()
             raise
