@@ -90,7 +90,10 @@ def check_model(settings: Mapping[str, Any], datum: int, num_data: int) -> None:
     outputs = dim * (dim + 1) // 2 + dim if full else 2 * dim
     layers = 2 * sum(a * b for a, b in pairwise([datum, *widths]))
     ends = last * (dim + outputs)  # between the last layer and the latents: the wider of the two is at fault
-    parameters = {"--hidden": layers + (ends if last > dim else 0), "--latent-dim": ends if dim >= last else 0}
+    parameters = {
+        "--hidden": layers + (ends if last > dim else 0),
+        "--latent-dim": ends if dim >= last else 0,
+    }
     for role in ("prior", "posterior", "network", "encoder", "decoder"):
         for name, value in ((settings[role] or {}).get("init_args") or {}).items():
             sizes = [] if "seed" in name else _numbers(value)

@@ -199,9 +199,10 @@ class OutputFolder:
         self.sweep()
         self.forget_processes()
         exits.work()
-        for name, text in (notes or {}).items():
-            files.write_text(self.path / name, text)
-        files.write_text(self.path / self.marker, header + dump_yaml(settings))
+        with self.keeping(True):
+            for name, text in (notes or {}).items():
+                files.write_text(self.path / name, text)
+            files.write_text(self.path / self.marker, header + dump_yaml(settings))
 
     @contextmanager
     def keeping(self, begun: bool) -> Iterator[None]:

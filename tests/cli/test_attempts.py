@@ -1,4 +1,4 @@
-"""Bad values of every option that takes a number or a word: status 2, one line that names it, nothing left or changed."""
+"""Bad values of every option that takes a number or a word: status 2, one line that names it, nothing changed."""
 
 import shutil
 
@@ -16,13 +16,17 @@ EVIDENCE = "evidence run --out new"
 
 # A command, its options, and values that none of them takes.
 TABLE = [
-    (TRAIN, "--latent-dim --epochs --batch-size --patience --threads".split(), COUNT),
+    (TRAIN, ["--latent-dim", "--epochs", "--batch-size", "--patience", "--threads"], COUNT),
     (TRAIN, ["--latent-dim", "--hidden", "--objective.num_particles"], (HUGE,)),
     (TRAIN, ["--lr", "--clip-norm"], RATE),
     (TRAIN, ["--seed", "--data-seed"], SEED),
     (TRAIN, ["--kl-warmup"], ("-1", "1.5", "long", BEYOND)),
-    (TRAIN, "--data --view --lr-schedule --device --compile".split(), WORD),
-    (TRAIN, "--objective --prior --likelihood --posterior --network --encoder".split(), ("NoSuchClass", "math.pi")),
+    (TRAIN, ["--data", "--view", "--lr-schedule", "--device", "--compile"], WORD),
+    (
+        TRAIN,
+        ["--objective", "--prior", "--likelihood", "--posterior", "--network", "--encoder"],
+        ("NoSuchClass", "math.pi"),
+    ),
     (TRAIN, ["--activation"], WORD),
     (TRAIN, ["--hidden"], ("0", "-5", "[0]", "[8,-8]", "[8,wide]", "1.5", "[100000000,100000000]")),
     (TRAIN, ["--objective.num_particles"], ("0", "-1", "1.5", "few", BEYOND)),
@@ -35,7 +39,7 @@ TABLE = [
     (EVIDENCE, ["--num-samples", "--prior-draws"], (HUGE,)),
     (EVIDENCE, ["--prior-draws"], ("-1", "1.5", "some", BEYOND)),
     (EVIDENCE, ["--seed", "--subset-seed"], SEED),
-    (EVIDENCE, "--method --split --draws --precision --compile --device".split(), WORD),
+    (EVIDENCE, ["--method", "--split", "--draws", "--precision", "--compile", "--device"], WORD),
     (EVIDENCE, ["--target-stderr"], RATE),
     (f"{EVIDENCE} --target-stderr 0.1", ["--max-num-samples"], (*COUNT, HUGE)),
     (f"{EVIDENCE} --draws sobol", ["--num-scrambles"], (*COUNT, HUGE, "1")),
