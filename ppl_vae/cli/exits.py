@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
 STATUSES = """\
-exit status:
+exit status, with one line on standard error where it is not 0:
     0  done
-    2  bad input, or a job that failed: one line on standard error says what; an earlier run's files are as they were
-  129  the terminal has gone (SIGHUP); 130: interrupted (Ctrl-C); 143: ended (SIGTERM). The same command with --resume
-       goes on
+    2  bad input, which leaves every file as it was, or a job that failed
+  130  interrupted (Ctrl-C); 143: ended by SIGTERM; 129: by SIGHUP. The same command with --resume goes on
 """
 
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "ended by SIGTERM", "SIGHUP": "ended by SIGHUP"}

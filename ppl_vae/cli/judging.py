@@ -124,7 +124,11 @@ class Job:
 def add_options(parser: ArgumentParser, name: str) -> None:
     """Options of where to write, where the data lie, and the machine; ``name`` is the folder's in the run."""
     parser.add_argument("--out", type=str | None, help=f"the folder to write (default: RUN/{name})")
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier results' files there")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace earlier results' files there when the new ones are complete",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
     )

@@ -111,7 +111,9 @@ def parser() -> ArgumentParser:
         "--out", type=str | None, help="the run folder (default: runs/ and a name made of data and model)"
     )
     made.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier run's files there; other files stay"
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier run's files there when the new ones are complete; other files stay",
     )
     made.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in the run folder, if any"

@@ -106,7 +106,11 @@ def _parser() -> ArgumentParser:
     )
     made.add_argument("--seed", type=int, default=0, help="of models, data and runs")
     made.add_argument("--out", type=str, default="runs/validation", help="the folder to write")
-    made.add_argument("--overwrite", action="store_true", help="replace an earlier report's files there")
+    made.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier report's files there when the new ones are complete",
+    )
     made.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
     )
