@@ -8,10 +8,10 @@ second to start, and asking the command line for help need not wait for them.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing's, which takes time to import: Ctrl-C must find the command line ready
 if TYPE_CHECKING:
+    from typing import Any
+
     from ppl_vae import (
         analysis,
         compiled,
@@ -97,6 +97,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     if name in _ROOMS:
         return import_module(f"ppl_vae.{name}")
     if name in _NAMES:

@@ -15,12 +15,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from ppl_vae.errors import InputError, describe
 
 if TYPE_CHECKING:  # the command line asks here before it knows whether torch is needed
     import torch
@@ -63,8 +67,38 @@ def is_main() -> bool:
 
 
 def launched() -> bool:
-    """Whether torchrun started this process and others with it."""
-    return all(name in os.environ for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
+    """Whether torchrun, or something else that sets its environment variables, started this process and others with it.
+
+    They tell it by WORLD_SIZE, which is then another number than 1, and by the other variables, which must be there.
+
+    Raises:
+        InputError: naming the variable that is missing, or is not what torchrun sets.
+    """
+    given = {name: os.environ.get(name) for name in _VARIABLES}
+    if given["WORLD_SIZE"] in (None, "1"):
+        return False
+    size = _number("WORLD_SIZE", given["WORLD_SIZE"], "a number of processes, 1 or more", 1)
+    rank = f"this process's number, 0 to {size - 1} (WORLD_SIZE is {size})"
+    _number("RANK", given["RANK"], rank, 0, size - 1)
+    _number("LOCAL_RANK", given["LOCAL_RANK"], rank, 0, size - 1)
+    _number("MASTER_PORT", given["MASTER_PORT"], "a port, 1 to 65535", 1, 65535)
+    if not (given["MASTER_ADDR"] or "").strip():
+        raise InputError(
+            "environment variable MASTER_ADDR", "the main process's host", _shown(given["MASTER_ADDR"])
+        )
+    return size > 1
+
+
+def _number(name: str, value: str | None, expected: str, least: int, most: int = 2**31 - 1) -> int:
+    """An environment variable's number; raises `InputError`."""
+    # int() takes "1_0" and digits of other scripts as well, which torch.distributed does not.
+    if value is None or not re.fullmatch(r"[0-9]{1,10}", value.strip()) or not least <= int(value) <= most:
+        raise InputError(f"environment variable {name}", f"{expected}, as torchrun sets it", _shown(value))
+    return int(value)
+
+
+def _shown(value: str | None) -> str:
+    return "none" if value is None else describe(value)
 
 
 @contextmanager
@@ -77,6 +111,12 @@ def joined() -> Iterator[World]:
     if not launched() or _world.size > 1:
         yield _world
         return
+    host = os.environ["MASTER_ADDR"].strip()
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        expected = "a host that can be found, as torchrun sets it"
+        raise InputError("environment variable MASTER_ADDR", expected, f"{host!r} ({error})") from None
     import torch
     import torch.distributed as dist
 
@@ -109,9 +149,11 @@ def end(status: int = 0) -> NoReturn:
 
     Threads of torch.distributed may outlive its groups, and abort a process that takes its time to end.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if launched():
+    for stream in (sys.stdout, sys.stderr):
+        # A full disk, or nobody who listens: the work is done all the same.
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # torchrun's, however bad its other variables are
         os._exit(status)
     sys.exit(status)
 

@@ -38,8 +38,26 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, name, temporary):
+            error.filename = os.fspath(target)  # the name that the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append(path: str | os.PathLike[str], content: str) -> None:
+    """Add ``content`` to the end of a text file; where it cannot all be written, the file stays as it was."""
+    with Path(path).open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        data = memoryview(content.encode())
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError as error:
+            file.truncate(before)
+            error.filename = error.filename or os.fspath(path)
+            raise
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.cli.oneline import UsageError, option, relabel
-from ppl_vae.cli.runfolder import DATA, OutputFolder
+from ppl_vae.cli.outputs import OutputFolder
+from ppl_vae.cli.runfolder import DATA
 from ppl_vae.errors import InputError, check_one_of, describe
 
 if TYPE_CHECKING:

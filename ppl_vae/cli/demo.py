@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,6 @@ from ppl_vae.cli.runfolder import (
     EVIDENCE_PICTURES,
     FIGURES,
     PICTURES,
-    RUN_FILES,
-    OutputFolder,
     run_folder,
 )
 from ppl_vae.errors import InputError
@@ -57,8 +56,9 @@ def run(argv: Sequence[str]) -> int:
     compiling.check(settings)
     check_numbers(settings, counts=("threads",), seeds=("seed",))
     path = Path(settings["out"])
-    folder = OutputFolder(path, _MARKER, (*RUN_FILES, _MARKER), "an earlier demo")
-    if run_folder(path).began() and not folder.began():
+    run = run_folder(path)
+    folder = replace(run, owned=(_MARKER, *run.owned), what="an earlier demo", notes=(_MARKER, *run.notes))
+    if folder.began() and not (path / _MARKER).is_file():
         raise InputError("--out", "a new folder or an earlier demo's", f"{path} (a run, but not a demo's)")
     folder.check(overwrite=True)
 
@@ -74,12 +74,13 @@ def run(argv: Sequence[str]) -> int:
     for name in ("config", "out", "overwrite", "resume", "print_config"):
         chosen.pop(name, None)
     train.resolve(chosen, None)
-    job = train.prepare(chosen, run_folder(path))
-    folder.begin({"quick": settings["quick"], "seed": settings["seed"]}, header="# A demo.\n", overwrite=True)
-    print(f"$ ppl-vae train {train_line}")
-    train.execute(job)
-    print(f"\n$ ppl-vae evidence {evidence_line}")
-    result, results = evidence.estimate(parse(evidence.parser(), shlex.split(evidence_line)))
+    with folder.owning(overwrite=True):
+        job = train.prepare(chosen, folder)
+        about = {_MARKER: f"# A demo.\nquick: {str(settings['quick']).lower()}\nseed: {settings['seed']}\n"}
+        print(f"$ ppl-vae train {train_line}")
+        train.execute(job, overwrite=True, notes=about)
+        print(f"\n$ ppl-vae evidence {evidence_line}")
+        result, results = evidence.estimate(parse(evidence.parser(), shlex.split(evidence_line)))
     print(result)
     print("\npictures:")
     for name in PICTURES:

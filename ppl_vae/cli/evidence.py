@@ -111,35 +111,35 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
     _check_compile(settings)
-    run, folder = judging.check(settings, evidence_folder, EVIDENCE)
-    proposal = _resolve(settings)
-
     from ppl_vae.evidence.result import Evidence
 
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
-    with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as job:
-        given = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
-        kept = ("method", *given, "seed", "split", "subset", "subset_seed", "compile", "threads", "device")
-        job.begin(kept, "An estimate by ppl-vae evidence", lambda: _rehearse(job, proposal))
-        path = folder.path
-        with job.working():
-            if (path / RESULT).is_file():  # a resumed command that had only pictures left to draw
-                evidence = Evidence.load(path / RESULT)
-            else:
-                evidence = _estimator(settings)(
-                    job.vae.program,
-                    job.x,
-                    **_options(settings, proposal),
-                    **_compile(settings),
-                    seed=settings["seed"],
-                    checkpoint=path / CHECKPOINT,
-                    resume=settings["resume"],
-                )
+    with judging.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
+        proposal = _resolve(settings)
+        with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
+            given = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
+            kept = ("method", *given, "seed", "split", "subset", "subset_seed")
+            kept += ("compile", "threads", "device")
+            what = "An estimate by ppl-vae evidence"
+            with opened.writing(kept, what, lambda: _rehearse(opened, proposal)) as job:
+                path = job.folder.path
+                if (path / RESULT).is_file():  # a resumed command that had only pictures left to draw
+                    evidence = Evidence.load(path / RESULT)
+                else:
+                    evidence = _estimator(settings)(
+                        job.vae.program,
+                        job.x,
+                        **_options(settings, proposal),
+                        **_compile(settings),
+                        seed=settings["seed"],
+                        checkpoint=path / CHECKPOINT,
+                        resume=settings["resume"],
+                    )
+                    if is_main():
+                        evidence.save(path / RESULT)
                 if is_main():
-                    evidence.save(path / RESULT)
-    if is_main():
-        _report(evidence, job)
-    return evidence, path
+                    _report(evidence, job)
+    return evidence, folder.path
 
 
 def _resolve(settings: dict[str, Any]) -> Proposal | None:
@@ -215,18 +215,14 @@ def _compile(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rehearse(job: Job, proposal: Proposal | None) -> None:
-    """The estimator on one datum, or the part of it that may find the model wanting."""
+    """The estimator on one datum, with all of its options but fewer samples, chains and steps."""
     from ppl_vae.evidence.proposals import Refitted
-    from ppl_vae.program import Coordinates
 
     settings, x = job.settings, job.x[:1]
-    if settings["method"] in ("annealed", "smc"):
-        islands = settings["num_islands"]
-        if settings["method"] == "smc" and settings["num_particles"] % islands:
-            expected = f"a multiple of --num-islands {islands}"
-            raise InputError("--num-particles", expected, settings["num_particles"])
-        Coordinates(job.vae.program, x)
-        return
+    job.check_memory()
+    if settings["method"] == "smc" and settings["num_particles"] % settings["num_islands"]:
+        expected = f"a multiple of --num-islands {settings['num_islands']}"
+        raise InputError("--num-particles", expected, settings["num_particles"])
     if isinstance(proposal, Refitted):
         proposal = replace(proposal, max_steps=1)
     if proposal is not None:
@@ -234,11 +230,7 @@ def _rehearse(job: Job, proposal: Proposal | None) -> None:
         if not callable(getattr(bound, "log_weights", None)):
             expected = "a class whose bind returns a Bound, with log_weights"
             raise InputError("--proposal", expected, f"{proposal}, whose bind returned {describe(bound)}")
-    few = _options(settings, proposal)
-    for name in ("target_stderr", "max_num_samples"):
-        few.pop(name, None)
-    if "num_samples" in few:
-        few["num_samples"] = min(few["num_samples"], 4)
+    few = methods.fewer(_options(settings, proposal))
     _estimator(settings)(job.vae.program, x, **few, seed=settings["seed"], progress=False)
 
 

@@ -47,20 +47,20 @@ def run(argv: Sequence[str]) -> int:
             raise InputError(option(name), "at least 2, for errors", 1)
     methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
-    run, folder = judging.check(settings, gaps_folder, GAPS)
     from ppl_vae.evidence.annealed import annealed
 
     own = _TABLE[settings["method"]]
-    methods.fill_in(settings, own, annealed)
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"], "usual": _DATA}
-    with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as job:
-        settings["subset"] = len(job.x)
-        kept = ("method", *own, "num_samples", "split", "subset", "subset_seed", "seed", "threads", "device")
-        job.begin(kept, "An analysis by ppl-vae gaps", lambda: _rehearse(job))
-        with job.working():
-            found, rate, units = _analyse(job)
-    text = "\n\n".join(map(str, (found, rate, units)))
-    _report(found, rate, units, job, text)
+    with judging.claimed(settings, gaps_folder, GAPS) as (run, folder):
+        methods.fill_in(settings, own, annealed)
+        with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
+            settings["subset"] = len(opened.x)
+            kept = ("method", *own, "num_samples", "split", "subset", "subset_seed")
+            kept += ("seed", "threads", "device")
+            with opened.writing(kept, "An analysis by ppl-vae gaps", lambda: _rehearse(opened)) as job:
+                found, rate, units = _analyse(job)
+                text = "\n\n".join(map(str, (found, rate, units)))
+                _report(found, rate, units, job, text)
     print(text)
     print(f"figures and numbers in {folder.path}")
     return 0
@@ -85,15 +85,17 @@ def _parser() -> ArgumentParser:
 def _rehearse(job: Job) -> None:
     """What may find the model wanting, on two data."""
     from ppl_vae.analysis import gaps, refit, surgery
-    from ppl_vae.program import Coordinates
+    from ppl_vae.evidence.annealed import annealed
 
+    job.check_memory()
     if len(job.x) < 2:
         raise InputError("--split", "a split of at least 2 data", f"{job.settings['split']!r}, which has 1")
     program, few = job.vae.program, job.x[:2]
     surgery(program, few, 2, progress=False)
     refitted = refit(program, few, 2, max_steps=1, progress=False)
     if job.settings["method"] == "annealed":
-        Coordinates(program, few)
+        options = methods.fewer({name: job.settings[name] for name in methods.ANNEALING})
+        annealed(program, few, **options, progress=False)
     else:
         gaps(program, few, 2, refitted=refitted, progress=False)
 

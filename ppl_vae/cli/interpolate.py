@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ppl_vae.cli import machine
+from ppl_vae.cli import machine, memory
 from ppl_vae.cli.parsing import check_numbers, parse
 from ppl_vae.errors import InputError
 
@@ -32,9 +32,11 @@ def run(argv: Sequence[str]) -> int:
     output = pictures.Output(settings, "interpolation")
     from ppl_vae import plots
 
-    with machine.threads(settings["threads"]):
+    with output.owning(), machine.threads(settings["threads"]):
         vae = pictures.open_model(output.folder, settings["device"])
         x = pictures.load_data(settings, output.folder, vae, 2 * settings["pairs"], "--pairs")
+        numbers = settings["pairs"] * vae.shape.numel()
+        memory.check_drawn("--steps", settings["steps"], numbers, pictures=output.pictures)
         lines = pictures.paths(vae, x, settings["pairs"], settings["steps"])
-        numbers = lines.flatten(0, 1) if output.path.suffix.lower() == ".csv" else lines
-        return output.write(numbers, lambda shape: plots.interpolation(lines.cpu(), shape))
+        rows = lines.flatten(0, 1) if output.path.suffix.lower() == ".csv" else lines
+        return output.write(rows, lambda shape: plots.interpolation(lines.cpu(), shape))

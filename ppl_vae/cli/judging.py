@@ -6,16 +6,17 @@ import hashlib
 import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.cli import datasets, machine
+from ppl_vae.cli import datasets, exits, machine, memory, owner
 from ppl_vae.cli.oneline import Interrupted, option, relabel
+from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers
-from ppl_vae.cli.runfolder import MODEL, OutputFolder, finished_run
-from ppl_vae.distributed import by_main
+from ppl_vae.cli.runfolder import MODEL, finished_run
+from ppl_vae.distributed import by_main, is_main
 from ppl_vae.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,8 +50,12 @@ class Job:
     about: dict[str, Any]
     vae: VAE
 
-    def begin(self, kept: Sequence[str], what: str, rehearse: Callable[[], object]) -> None:
-        """Take up the folder, or begin it anew.
+    @contextmanager
+    def writing(self, kept: Sequence[str], what: str, rehearse: Callable[[], object]) -> Iterator[Job]:
+        """Take up the folder, or begin it anew; what was there is replaced when all is done.
+
+        Yields:
+            the job with the folder to write. Ctrl-C inside ends with how to go on; errors are under the options' names.
 
         Args:
             kept: the options that the marker holds, besides the run, the model and the data.
@@ -68,15 +73,29 @@ class Job:
             "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
             "data_sha256": self.about["sha256"],
         }
-        if settings["resume"] and folder.began():
-            folder.check_same(marker)
+        begun = not (settings["resume"] and folder.began())
+        if begun:
+            self.vae.program.check(self.x[:1])
+            with self.relabelled():
+                rehearse()
+            folder = folder.new if settings["overwrite"] and folder.began() else folder
+            header = f"# {what}: what it was made from.\n"
+            by_main(lambda: folder.begin(marker, header=header))
+        else:
+            folder = folder.resumed(marker)
+            exits.work()
             by_main(folder.sweep)
-            return
-        self.vae.program.check(self.x[:1])
-        with self.relabelled():
-            rehearse()
-        header = f"# {what}: what it was made from.\n"
-        by_main(lambda: folder.begin(marker, header=header, overwrite=settings["overwrite"]))
+        job = replace(self, folder=folder)
+        with folder.keeping(begun), job.working():
+            yield job
+            if is_main():
+                folder.commit()
+
+    def check_memory(self) -> None:
+        """Refuse what would not fit in memory; raises `InputError` naming the option."""
+        sites = self.vae.program.check(self.x[:1])
+        latents = sum(site.event_shape.numel() for site in sites.latent.values())
+        memory.check_estimate(self.settings, len(self.x), sites.numbers_per_datum, latents)
 
     @contextmanager
     def relabelled(self) -> Iterator[None]:
@@ -96,7 +115,7 @@ class Job:
             with self.relabelled():
                 yield
         except KeyboardInterrupt:
-            where = shlex.quote(str(self.folder.path))
+            where = shlex.quote(str(self.folder.place))
             raise Interrupted(
                 f"go on with the same command and --resume (what is done is kept in {where})"
             ) from None
@@ -105,7 +124,11 @@ class Job:
 def add_options(parser: ArgumentParser, name: str) -> None:
     """Options of where to write, where the data lie, and the machine; ``name`` is the folder's in the run."""
     parser.add_argument("--out", type=str | None, help=f"the folder to write (default: RUN/{name})")
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier results' files there")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace earlier results' files there when the new ones are complete",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
     )
@@ -126,12 +149,14 @@ def add_subset_options(parser: ArgumentParser, default: int | None = None) -> No
     )
 
 
-def check(
+@contextmanager
+def claimed(
     settings: dict[str, Any], folder: Callable[[Path], OutputFolder], name: str
-) -> tuple[OutputFolder, OutputFolder]:
+) -> Iterator[tuple[OutputFolder, OutputFolder]]:
     """The run and the folder to write, once they and the options of every such command are seen to fit.
 
-    What the machine would choose stays as it was in a folder that is to be resumed.
+    Inside, no other command writes either of them. What the machine would choose stays as it was in a folder that is
+    to be resumed.
 
     Raises:
         InputError: naming the option at fault, or the run.
@@ -140,13 +165,22 @@ def check(
     run = finished_run(settings["run"])
     found = folder(Path(settings["out"] or run.path / name))
     found.check(resume=settings["resume"], overwrite=settings["overwrite"])
-    if settings["resume"] and found.began():
-        before = found.settings()
-        for key, unset in (("threads", None), ("device", "auto")):
-            if settings[key] == unset:
-                settings[key] = before.get(key, unset)
-    machine.resolve(settings)
-    return run, found
+    with reading(run), found.owning(resume=settings["resume"], overwrite=settings["overwrite"]):
+        run = finished_run(settings["run"])
+        if settings["resume"] and found.began():
+            before = found.latest().settings()
+            for key, unset in (("threads", None), ("device", "auto")):
+                if settings[key] == unset:
+                    settings[key] = before.get(key, unset)
+        machine.resolve(settings)
+        yield run, found
+
+
+@contextmanager
+def reading(run: OutputFolder) -> Iterator[None]:
+    """Keep other commands from writing a run that is read; raises `InputError` if one is doing so."""
+    with owner.read(run.path, f"RUN {run.path}") if is_main() else nullcontext():
+        yield
 
 
 @contextmanager
@@ -164,8 +198,8 @@ def opened(
     """The model and the data of a run, computing with the threads that ``settings`` say.
 
     Args:
-        settings: the options, after `check`.
-        run: the run; both are what `check` returned.
+        settings: the options, within `claimed`.
+        run: the run; both are what `claimed` yields.
         folder: where to write.
         split: the split of the data.
         number: how many, at random; None for all, or for ``usual``.

@@ -117,5 +117,12 @@ def fill_in(settings: dict[str, Any], names: Sequence[str], estimator: Callable[
             settings[name] = parameters[name].default
 
 
+def fewer(options: Mapping[str, Any]) -> dict[str, Any]:
+    """An estimator's options for a rehearsal: no more samples, chains and steps than show that all of them fit."""
+    most = {"num_samples": 4, "num_chains": 2, "num_steps": 2, "num_islands": 2, "num_particles": 4}
+    most |= {"num_scrambles": 2, "max_num_samples": 4, "prior_draws": 4}
+    return {name: min(value, most[name]) if name in most else value for name, value in options.items()}
+
+
 def _all(table: Table) -> list[str]:
     return list(dict.fromkeys(name for names in table.values() for name in names))

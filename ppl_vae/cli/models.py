@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pyro.infer import ELBO
 from torch import nn
 
 from ppl_vae import rng
-from ppl_vae.cli import proposals
+from ppl_vae.cli import memory, proposals
 from ppl_vae.cli.oneline import UsageError, option, relabel
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError
@@ -48,7 +46,6 @@ _BASES: dict[str, type] = {
     "objective": ELBO,
     "proposal": Proposal,
 }
-_BYTES = 16  # a float32 parameter, its gradient, and Adam's two averages
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -154,7 +151,7 @@ def default_likelihood(dataset: Dataset) -> dict[str, Any]:
 def build(settings: dict[str, Any], dataset: Dataset) -> VAE:
     """The VAE that the resolved ``settings`` name; raises `InputError` naming the option at fault."""
     dim, shape, seed = settings["latent_dim"], tuple(dataset.shape), settings["seed"]
-    _check_size(settings, dataset.shape.numel())
+    memory.check_model(settings, dataset.shape.numel(), dataset.sizes["train"])
     # A user's own class may draw its start from torch's global generator: that too is a function of the seed.
     with rng.seeded("cpu", seed, "command line"):
         prior = _make("prior", settings["prior"], dim)
@@ -248,35 +245,3 @@ def _network(side: str, settings: dict[str, Any]) -> Callable[[Sequence[int], Se
         return made
 
     return factory
-
-
-def _check_size(settings: dict[str, Any], datum: int) -> None:
-    """Refuse sizes whose parameters alone would not fit in this machine's memory, before any is allocated."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**36
-    dim = settings["latent_dim"]
-    hidden = settings["network"]["init_args"].get("hidden")
-    widths = [hidden] if isinstance(hidden, int) else list(hidden or [])
-    if not all(isinstance(width, int) for width in widths):
-        widths = []
-    last = (widths or [datum])[-1]
-    outputs = dim * dim // 2 if "MultivariateNormal" in settings["posterior"]["class_path"] else 2 * dim
-    sizes = {
-        "--latent-dim": last * (dim + outputs),
-        "--hidden": 2 * sum(a * b for a, b in pairwise([datum, *widths])),
-    }
-    for role in ("prior", "posterior", "network"):
-        for name, value in settings[role]["init_args"].items():
-            if (
-                isinstance(value, int)
-                and not isinstance(value, bool)
-                and "seed" not in name
-                and name != "hidden"
-            ):
-                sizes[f"{option(role)}.{name}"] = value * max(dim, datum if role == "prior" else 1)
-    for name, size in sizes.items():
-        if size * _BYTES > memory:
-            raise InputError(
-                name,
-                f"sizes whose parameters fit in this machine's memory of {memory / 2**30:.3g} GiB",
-                f"about {size * _BYTES / 2**30:.3g} GiB",
-            )

@@ -16,6 +16,7 @@ _TYPES = {
     "list": "a list",
     "dict": "a mapping",
 }
+_LIBRARY = "the library "
 _OURS = ("ppl_vae", "torch", "pyro", "jsonargparse", "argparse")
 _LIBRARIES = (*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<")
 
@@ -24,8 +25,12 @@ class UsageError(InputError):
     """A command line that cannot be used: the line on standard error ends in a hint at ``--help``."""
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error)
-    """Ctrl-C, with how to go on in words."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or another signal, with how to go on in words."""
+
+
+class HelpShown(SystemExit):
+    """``--help`` has been answered."""
 
 
 def option(name: str) -> str:
@@ -43,10 +48,15 @@ def explain(error: BaseException) -> str:
     """One line for any exception."""
     if isinstance(error, InputError | NonFiniteError):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.strerror and (error.filename or _raiser(error) == _LIBRARY):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
-        return f"memory: expected a job that fits, received {error or 'one that does not'}"
+        return f"memory: expected a job that fits, received {str(error) or 'one that does not'}"
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename or 'a module'}{f', line {error.lineno}' if error.lineno else ''}"
+        return f"{where}: expected Python, received code with a SyntaxError: {error.msg}"
+    if isinstance(error, SystemExit):
+        return f"{_raiser(error)}called sys.exit({error.code!r}): expected code that does not end the program"
     kind, text = type(error).__name__, str(error).strip()
     first = text.splitlines()[0] if text else "no message"
     if "allocate memory" in first or "out of memory" in first.lower():
@@ -68,7 +78,7 @@ def _raiser(error: BaseException) -> str:
         elif module.split(".")[0] not in _OURS and not frame.f_code.co_filename.startswith(_LIBRARIES):
             function = f"{module}.{name} "
         trace = trace.tb_next
-    return method or function or "the library "
+    return method or function or _LIBRARY
 
 
 def from_jsonargparse(error: BaseException, classes: dict[str, str]) -> UsageError:

@@ -6,12 +6,12 @@ import argparse
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from ppl_vae.cli.oneline import UsageError, from_jsonargparse, option
-from ppl_vae.errors import check_positive_float, check_positive_int, check_seed
+from ppl_vae.cli.oneline import HelpShown, UsageError, from_jsonargparse, option
+from ppl_vae.errors import InputError, check_positive_float, check_positive_int, check_seed, describe
 
 _WIDTH = 110
 _TIDY = (
@@ -41,9 +41,17 @@ class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         return text.strip()
 
 
+class _Parser(ArgumentParser):
+    """One that tells its own end, after ``--help``, from that of a user's module which calls ``sys.exit``."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+        """Raise `HelpShown`."""
+        raise HelpShown(status)
+
+
 def make_parser(command: str, description: str, examples: str) -> ArgumentParser:
     """A parser that raises instead of ending the process."""
-    return ArgumentParser(
+    return _Parser(
         prog=f"ppl-vae {command}",
         description=description,
         epilog=examples,
@@ -89,9 +97,12 @@ def check_numbers(
     rates: Sequence[str] = (),
     seeds: Sequence[str] = (),
 ) -> None:
-    """Refuse counts below 1, rates that are not positive and finite, and bad seeds; None is "not given"."""
+    """Refuse counts below 1 or of more than 64 bits, rates that are not positive and finite, and bad seeds.
+
+    None is "not given".
+    """
     checks: list[tuple[Sequence[str], Callable[[str, Any], object]]] = [
-        (counts, check_positive_int),
+        (counts, _check_count),
         (rates, check_positive_float),
         (seeds, lambda argument, value: check_seed(value, argument)),
     ]
@@ -99,3 +110,8 @@ def check_numbers(
         for name in names:
             if settings[name] is not None:
                 check(option(name), settings[name])
+
+
+def _check_count(argument: str, value: Any) -> None:
+    if check_positive_int(argument, value) >= 2**63:
+        raise InputError(argument, "a positive integer below 2**63", describe(value))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ppl_vae import files, generate, persistence
-from ppl_vae.cli import datasets, machine
+from ppl_vae.cli import datasets, exits, machine, owner
+from ppl_vae.cli.outputs import OutputFolder, check_writable
 from ppl_vae.cli.parsing import make_parser
-from ppl_vae.cli.runfolder import DATA, FIGURES, MODEL, OutputFolder, check_writable, finished_run
+from ppl_vae.cli.runfolder import DATA, FIGURES, MODEL, finished_run
 from ppl_vae.errors import InputError, describe
 
 if TYPE_CHECKING:
@@ -83,9 +86,11 @@ def _try(path: Path, draw: Callable[[], Figure]) -> None:
     from ppl_vae import plots
 
     try:
-        plots.save(draw(), path)
+        figure = draw()
     except InputError as error:
         print(f"no {path}: {error}", file=sys.stderr)
+        return
+    plots.save(figure, path)  # a file that cannot be written is an error
 
 
 def paths(vae: VAE, x: torch.Tensor, pairs: int, steps: int) -> torch.Tensor:
@@ -164,12 +169,28 @@ class Output:
             raise InputError(
                 "--out", "a .npy or .csv file, since the data are no images (no image_shape)", str(self.path)
             )
+        self._overwrite = settings["overwrite"]
+        self._check()
+        machine.resolve(settings)
+
+    def _check(self) -> None:
         if self.path.is_dir():
             raise InputError("--out", "a file", f"{self.path} (a folder)")
-        if self.path.exists() and not settings["overwrite"]:
+        if os.path.lexists(self.path) and not self._overwrite:
             raise InputError("--out", "a new file, or --overwrite to replace it", f"{self.path} (exists)")
         check_writable(self.path, "--out")
-        machine.resolve(settings)
+
+    @contextmanager
+    def owning(self) -> Iterator[None]:
+        """Let no other command write the file, or the run that it is made from."""
+        with owner.read(self.folder.path, f"RUN {self.folder.path}"), owner.owned_file(self.path):
+            self._check()
+            yield
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the file is a picture."""
+        return self.path.suffix.lower() in _PICTURES
 
     def write(self, numbers: torch.Tensor, draw: Callable[[tuple[int, ...]], Figure]) -> int:
         """Write ``numbers`` ``(N, ...)``, or the picture that ``draw`` makes for an image shape."""
@@ -177,6 +198,7 @@ class Output:
 
         from ppl_vae import plots
 
+        exits.work()  # a half-written file is to be cleared away
         values = numbers.detach().cpu().numpy()
         kind = self.path.suffix.lower()
         if kind in _PICTURES and self.image_shape is not None:  # as the constructor made sure

@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ppl_vae import generate, plots
 
-    with machine.threads(settings["threads"]):
+    with output.owning(), machine.threads(settings["threads"]):
         vae = open_model(output.folder, settings["device"])
         x = load_data(settings, output.folder, vae, settings["num"], "--num")
         again = generate.reconstruct(vae, x)

@@ -14,21 +14,17 @@ A run folder (of ``ppl-vae train``) holds
     evidence/                what ppl-vae evidence says by default: a folder of its own, with evidence.yaml
     sandwich/                likewise of ppl-vae sandwich
     gaps/                    likewise of ppl-vae gaps
+
+What ``--overwrite`` is to replace stays where it is until its successor is complete: see `ppl_vae.cli.outputs`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from ppl_vae import files
-from ppl_vae.cli.oneline import option
-from ppl_vae.errors import InputError, describe
+from ppl_vae.cli.outputs import OutputFolder
+from ppl_vae.errors import InputError
 
 CONFIG, DATA, CHECKPOINT = "config.yaml", "data.json", "checkpoint.safetensors"
 HISTORY, MODEL, FIGURES, EVIDENCE = "history.jsonl", "vae.safetensors", "figures", "evidence"
@@ -90,103 +86,9 @@ RUN_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class OutputFolder:
-    """A folder that a command writes.
-
-    Attributes:
-        path: the folder.
-        marker: the name of its marker.
-        owned: every file that the command writes there, the marker last.
-        what: what such a folder is called in messages.
-    """
-
-    path: Path
-    marker: str
-    owned: tuple[str, ...]
-    what: str
-
-    def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Refuse a folder that must not be written; nothing is written or made.
-
-        Raises:
-            InputError: naming ``--out``.
-        """
-        if resume and overwrite:
-            raise InputError("--resume", "one of --resume and --overwrite", "both")
-        if self.path.is_symlink() and not self.path.exists():
-            raise InputError("--out", "a folder", f"{self.path} (a broken link)")
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError("--out", "a folder", f"{self.path} (a file)")
-        check_writable(self.path, "--out")
-        if not self.began():
-            if self._other_files():
-                raise InputError(
-                    "--out", f"a new folder, an empty one, or {self.what}", f"{self.path} (holds other files)"
-                )
-        elif not resume and not overwrite:
-            raise InputError(
-                "--out",
-                "a new folder, or --overwrite to replace what is there, or --resume to continue it",
-                f"{self.path} (exists)",
-            )
-
-    def began(self) -> bool:
-        """Whether the marker is there."""
-        return (self.path / self.marker).is_file()
-
-    def settings(self) -> dict[str, Any]:
-        """What the marker says; raises `InputError`, naming it, if it cannot be read."""
-        return read_yaml(self.path / self.marker)
-
-    def check_same(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to resume what was begun with other options, naming the first that differs."""
-        theirs = self.settings()
-        difference = _difference(settings, theirs)
-        if difference is not None:
-            name, ours, old = difference
-            raise InputError(
-                name, f"{old!r}, as in {self.path / self.marker}, which --resume continues", repr(ours)
-            )
-
-    def begin(self, settings: Mapping[str, Any], *, header: str, overwrite: bool) -> None:
-        """Make the folder and write the marker, first clearing away what the command had written there.
-
-        Only files that the command writes are removed; the user's own stay.
-        """
-        self.sweep()
-        if overwrite:
-            for name in self.owned:
-                (self.path / name).unlink(missing_ok=True)
-            self.forget_processes()
-        files.write_text(self.path / self.marker, header + dump_yaml(settings))
-
-    def sweep(self) -> None:
-        """Remove the half-written temporary files that a killed process left."""
-        for name in self.owned:
-            file = self.path / name
-            for stale in file.parent.glob(f".{file.name}.*.tmp"):
-                stale.unlink(missing_ok=True)
-
-    def forget_processes(self) -> None:
-        """Remove the checkpoints of processes that shared a job, which may have been others than those of today."""
-        for stale in self.path.glob(f"{CHECKPOINT}*.rank*"):
-            stale.unlink(missing_ok=True)
-
-    def _other_files(self) -> bool:
-        if not self.path.exists():
-            return False
-        names = {Path(name).name for name in self.owned}
-        ours = [(f".{name}.", ".tmp") for name in names]
-        return any(
-            not any(entry.name.startswith(head) and entry.name.endswith(tail) for head, tail in ours)
-            for entry in self.path.iterdir()
-        )
-
-
 def run_folder(path: str | os.PathLike[str]) -> OutputFolder:
     """The folder of a training run."""
-    return OutputFolder(Path(path), CONFIG, RUN_FILES, "an earlier run")
+    return OutputFolder(Path(path), CONFIG, RUN_FILES, "an earlier run", notes=(DATA, HISTORY))
 
 
 def evidence_folder(path: str | os.PathLike[str]) -> OutputFolder:
@@ -221,57 +123,7 @@ def finished_run(path: str) -> OutputFolder:
         )
     if not (folder.path / MODEL).is_file():
         raise InputError(f"RUN {path}", "a run whose training is done", f"a folder without {MODEL}")
+    if folder.interrupted():
+        received = "one that was being replaced when a process was killed (train --resume ends that)"
+        raise InputError(f"RUN {path}", "a run whose files belong together", received)
     return folder
-
-
-def check_writable(path: Path, argument: str) -> None:
-    """Refuse a file or folder that could not be made, before anything is; raises `InputError`."""
-    if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
-        raise InputError(argument, "a folder that can be written", f"{path} (permission denied)")
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise InputError(argument, "a path whose parents are folders", f"{parent} (a file)")
-    if not path.exists() and not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(argument, "a place that can be written", f"{parent} (permission denied)")
-
-
-def dump_yaml(settings: Mapping[str, Any]) -> str:
-    """YAML in the order given."""
-    return yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping from a YAML file; raises `InputError`, naming it, for anything else."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(str(path), "a YAML file of options", error) from None
-    if not isinstance(content, dict):
-        raise InputError(str(path), "a YAML file of options", describe(content))
-    return content
-
-
-def _plain(value: Any) -> Any:
-    """JSON's types: tuples become lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _difference(ours: Any, theirs: Any, path: tuple[str, ...] = ()) -> tuple[str, Any, Any] | None:
-    """The first option in which two sets of them differ: its name, our value, theirs."""
-    ours, theirs = _plain(ours), _plain(theirs)
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in [*ours, *theirs]:
-            found = _difference(ours.get(key), theirs.get(key), (*path, key))
-            if found is not None:
-                return found
-        return None
-    if ours == theirs and type(ours) is type(theirs):
-        return None
-    names = [name for name in path if name not in ("init_args", "class_path")]
-    return option(".".join(names)), ours, theirs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ppl_vae.cli import machine
+from ppl_vae.cli import machine, memory
 from ppl_vae.cli.parsing import check_numbers, parse
 
 _DESCRIPTION = "Draw data from a trained model: z ~ p(z), then x ~ p(x|z)."
@@ -28,8 +28,9 @@ def run(argv: Sequence[str]) -> int:
     output = Output(settings, "samples")
     from ppl_vae import generate, plots
 
-    with machine.threads(settings["threads"]):
+    with output.owning(), machine.threads(settings["threads"]):
         vae = open_model(output.folder, settings["device"])
+        memory.check_drawn("--num", settings["num"], vae.shape.numel(), pictures=output.pictures)
         x = generate.sample(vae, settings["num"], seed=settings["seed"], mean=settings["mean"])
         kind = "decoder means" if settings["mean"] else "samples"
         title = f"{kind}: N = {len(x)}, seed {settings['seed']}"

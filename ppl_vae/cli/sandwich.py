@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import compiling, judging, methods
+from ppl_vae.cli import compiling, judging, memory, methods
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import CHECKPOINT, SANDWICH, SANDWICH_RESULT, sandwich_folder
 from ppl_vae.errors import InputError
@@ -53,24 +53,24 @@ def run(argv: Sequence[str]) -> int:
     check_numbers(settings, counts=("num_data",))
     methods.check(settings, _TABLE)
     compiling.check(settings)
-    run, folder = judging.check(settings, sandwich_folder, SANDWICH)
     from ppl_vae.evidence.sandwich import sandwich
 
-    own = _TABLE[settings["method"]]
-    methods.fill_in(settings, own, sandwich)
-    if settings["num_samples"] == 1:
-        raise InputError("--num-samples", "at least 2", 1)
-    real = settings["real"]
+    own, real = _TABLE[settings["method"]], settings["real"]
     which: dict[str, Any] = {"number": settings["num_data"], "usual": _DATA} if real else {"number": None}
-    with judging.opened(settings, run, folder, split="test", **which, asked="--num-data") as job:
-        if not real:
-            job = replace(job, x=_like(job, settings["num_data"] or _DATA))
-        settings["num_data"] = len(job.x)
-        kept = ("method", *own, "num_data", "real", "seed", "compile", "threads", "device")
-        job.begin(kept, "Bounds by ppl-vae sandwich", lambda: _rehearse(job))
-        with job.working():
-            bounds = _bound(job)
-    text = _report(bounds, job)
+    with judging.claimed(settings, sandwich_folder, SANDWICH) as (run, folder):
+        methods.fill_in(settings, own, sandwich)
+        if settings["num_samples"] == 1:
+            raise InputError("--num-samples", "at least 2", 1)
+        with judging.opened(settings, run, folder, split="test", **which, asked="--num-data") as opened:
+            if not real:
+                number = settings["num_data"] or _DATA
+                memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
+                opened = replace(opened, x=_like(opened, number))
+            settings["num_data"] = len(opened.x)
+            kept = ("method", *own, "num_data", "real", "seed", "compile", "threads", "device")
+            with opened.writing(kept, "Bounds by ppl-vae sandwich", lambda: _rehearse(opened)) as job:
+                bounds = _bound(job)
+                text = _report(bounds, job)
     print(text)
     print(f"figures and numbers in {folder.path}")
     return 0
@@ -146,13 +146,15 @@ def _bound(job: Job) -> Sandwich:
 
 
 def _rehearse(job: Job) -> None:
-    """What may find the model wanting, on one datum."""
-    from ppl_vae.program import Coordinates
+    """The bounds of one datum, with all of the options but fewer samples, chains and steps."""
+    from ppl_vae.evidence.sandwich import sandwich
 
-    program, x = job.vae.program, job.x[:1]
-    program.simulate(x)
-    if job.settings["method"] == "annealed":
-        Coordinates(program, x)
+    settings = job.settings
+    job.check_memory()
+    few = methods.fewer({name: settings[name] for name in _TABLE[settings["method"]]})
+    one = replace(job, x=job.x[:1], settings=settings | few)
+    options: dict[str, Any] = {"method": settings["method"], "posterior": _posterior(one)}
+    sandwich(job.vae.program, one.x, **options, **few, seed=settings["seed"], progress=False)
 
 
 def _report(bounds: Sandwich, job: Job) -> str:

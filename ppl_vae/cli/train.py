@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import compiling, datasets, machine
+from ppl_vae.cli import compiling, datasets, exits, machine
 from ppl_vae.cli.oneline import Interrupted, option, relabel
+from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import (
     CHECKPOINT,
     DATA,
     HISTORY,
     MODEL,
-    OutputFolder,
-    dump_yaml,
     run_folder,
 )
+from ppl_vae.cli.yamlfiles import dump_yaml
 from ppl_vae.distributed import by_main, is_main, world
 from ppl_vae.errors import InputError, check_one_of
 
@@ -77,15 +78,18 @@ def run(argv: Sequence[str]) -> int:
     resume, overwrite = settings.pop("resume"), settings.pop("overwrite")
     show, out = settings.pop("print_config"), settings.pop("out")
     settings.pop("config", None)
-    resolve(settings, None if out is None or not resume else run_folder(out))
-    folder = run_folder(out or default_out(settings))
-    if not show:
-        folder.check(resume=resume, overwrite=overwrite)
-    job = prepare(settings, folder)
     if show:
-        print(dump_yaml(job.settings), end="")
+        resolve(settings, run_folder(out).latest() if out is not None and resume else None)
+        print(dump_yaml(prepare(settings, run_folder(out or default_out(settings))).settings), end="")
         return 0
-    execute(job, resume=resume, overwrite=overwrite)
+    if out is None:
+        resolve(settings, None)
+    folder = run_folder(out or default_out(settings))
+    folder.check(resume=resume, overwrite=overwrite)
+    with folder.owning(resume=resume, overwrite=overwrite):
+        if out is not None:
+            resolve(settings, folder.latest() if resume else None)
+        execute(prepare(settings, folder), resume=resume, overwrite=overwrite)
     print(f"pictures in {folder.path / 'figures'}; next: ppl-vae evidence {shlex.quote(str(folder.path))}")
     return 0
 
@@ -107,7 +111,9 @@ def parser() -> ArgumentParser:
         "--out", type=str | None, help="the run folder (default: runs/ and a name made of data and model)"
     )
     made.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier run's files there; other files stay"
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier run's files there when the new ones are complete; other files stay",
     )
     made.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in the run folder, if any"
@@ -181,8 +187,8 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
         rates=("lr", "clip_norm"),
         seeds=("seed", "data_seed"),
     )
-    if settings["kl_warmup"] < 0:
-        raise InputError("--kl-warmup", "a number of epochs, 0 or more", settings["kl_warmup"])
+    if not 0 <= settings["kl_warmup"] < 2**63:
+        raise InputError("--kl-warmup", "a number of epochs from 0 to 2**63 - 1", settings["kl_warmup"])
     check_one_of("--lr-schedule", settings["lr_schedule"], SCHEDULES)
     compiling.check(settings)
     models.resolve(settings)
@@ -212,11 +218,19 @@ def prepare(settings: dict[str, Any], folder: OutputFolder) -> Job:
             "--patience", "data with a validation split", f"--data {settings['data']} without one"
         )
     with machine.threads(settings["threads"]):
-        vae, objective = models.build(settings, dataset), models.objective(settings)
-        vae.config()  # refuses a part that could not be saved
-        _check_data(vae, dataset, settings)
-        _rehearse(vae, dataset, objective)
-    return Job(settings, dataset, vae, objective, folder)
+        # The rehearsal changes a model: it has one of its own.
+        rehearsed = Job(settings, dataset, *_made(settings, dataset), folder)
+        rehearsed.vae.config()  # refuses a part that could not be saved
+        _check_data(rehearsed.vae, dataset, settings)
+        _rehearse(rehearsed)
+        del rehearsed
+        return Job(settings, dataset, *_made(settings, dataset), folder)
+
+
+def _made(settings: dict[str, Any], dataset: Dataset) -> tuple[VAE, ELBO]:
+    from ppl_vae.cli import models
+
+    return models.build(settings, dataset), models.objective(settings)
 
 
 def _check_data(vae: VAE, dataset: Dataset, settings: dict[str, Any]) -> None:
@@ -231,80 +245,112 @@ def _check_data(vae: VAE, dataset: Dataset, settings: dict[str, Any]) -> None:
             raise relabel(error, {error.argument: f"{source} ({split} split)"}) from None
 
 
-def _rehearse(vae: VAE, dataset: Dataset, objective: ELBO) -> None:
-    """Run the program and the objective on two data, so that what cannot work fails before anything is written."""
-    import pyro
+def _rehearse(job: Job) -> None:
+    """Train on two data for an epoch, so that what cannot work fails before anything is written.
 
+    It is `ppl_vae.fit` that is called, as it will be for the run, with the options that the run will have.
+    """
     from ppl_vae import rng
+    from ppl_vae.training.loop import fit
 
-    x = dataset.train[:2]
-    if dataset.resample is not None:
-        x = dataset.resample(x, rng.generator(0, "rehearsal"))
-    vae.eval()
-    with rng.forked("cpu"), pyro.validation_enabled(False):
-        vae.program.check(x)
-        cast(Any, objective).loss(vae.model, vae.guide, x)  # Pyro's base class declares no loss
-    vae.train()
+    x, valid = job.dataset.train[:2], job.dataset.valid
+    if job.dataset.resample is not None:
+        x = job.dataset.resample(x, rng.generator(0, "rehearsal"))
+    options = _fit_options(job) | {"x_valid": None if valid is None else valid[:2]}
+    try:
+        fit(job.vae, x, **options, epochs=1, batch_size=2, compile=False, progress=False)
+    except InputError as error:
+        raise relabel(error, _labels(job.settings)) from error
 
 
-def execute(job: Job, *, resume: bool = False, overwrite: bool = False) -> History:
-    """Train, save and draw."""
-    from ppl_vae import __version__, persistence, training
-    from ppl_vae.cli import pictures
+def _labels(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The options under whose names `fit`'s complaints are to be told."""
+    return {name: option(name) for name in (*settings, "objective.num_particles")}
 
-    path, settings = job.folder.path, job.settings
-    began = job.folder.began()
-    if resume and began:
-        job.folder.check_same(settings)
+
+def _fit_options(job: Job) -> dict[str, Any]:
+    """What a rehearsal and the run itself have in common."""
+    names = ("lr", "lr_schedule", "clip_norm", "kl_warmup", "patience", "seed")
+    own = {name: job.settings[name] for name in names}
+    return own | {"objective": job.objective, "x_valid": job.dataset.valid}
+
+
+def execute(
+    job: Job, *, resume: bool = False, overwrite: bool = False, notes: Mapping[str, str] | None = None
+) -> History:
+    """Train, save and draw.
+
+    Args:
+        job: what to train.
+        resume: go on with what is there, if anything is.
+        overwrite: replace what is there, if anything is, when all is done.
+        notes: small files to write beside the config: their text by their names.
+    """
+    from ppl_vae import __version__
+
+    settings, folder = job.settings, job.folder
+    begun = not (resume and folder.began())
+    if begun:
+        folder = folder.new if overwrite and folder.began() else folder
+    else:
+        folder = folder.resumed(settings)
+        exits.work()
+    about = f"{json.dumps(job.dataset.describe(), indent=2)}\n"
 
     def begin() -> None:
-        if resume and began:
-            job.folder.sweep()
-        else:
+        if begun:
             import torch
 
             header = (
                 f"# ppl_vae {__version__}, torch {torch.__version__}. The same numbers again, elsewhere:\n"
                 f"#   {_command()} train --config config.yaml --out OTHER\n"
             )
-            job.folder.begin(settings, header=header, overwrite=overwrite)
-        files.write_json(path / DATA, job.dataset.describe())
+            folder.begin(settings, header=header, notes={DATA: about, **(notes or {})})
+        else:
+            folder.sweep()
+            files.write_text(folder.path / DATA, about)
 
-    by_main(begin)
     try:
-        with machine.threads(settings["threads"]):
-            history = training.fit(
-                job.vae,
-                job.dataset.train,
-                x_valid=job.dataset.valid,
-                objective=job.objective,
-                epochs=settings["epochs"],
-                batch_size=settings["batch_size"],
-                lr=settings["lr"],
-                lr_schedule=settings["lr_schedule"],
-                clip_norm=settings["clip_norm"],
-                kl_warmup=settings["kl_warmup"],
-                patience=settings["patience"],
-                transform=job.dataset.resample,
-                seed=settings["seed"],
-                compile=compiling.choice(settings),
-                device=settings["device"],
-                checkpoint=path / CHECKPOINT,
-                resume=resume,
-                history_path=path / HISTORY,
-            )
+        by_main(begin)
+        with folder.keeping(begun):
+            history = _train(job, folder.path, resume)
             if is_main():
-                persistence.save(job.vae, path / MODEL)
-                pictures.draw_run(job.vae.eval(), job.dataset, history, path, seed=settings["seed"])
+                folder.commit()
     except KeyboardInterrupt:
-        where = shlex.quote(str(path))
-        config = shlex.quote(str(path / job.folder.marker))
+        where = shlex.quote(str(folder.place))
+        config = shlex.quote(str(folder.path / folder.marker))
         raise Interrupted(
             f"go on with: {_command()} train --config {config} --out {where} --resume"
         ) from None
     except InputError as error:
-        raise relabel(error, {name: option(name) for name in settings}) from error
+        raise relabel(error, _labels(settings)) from error
     print(_summary(job, history))
+    return history
+
+
+def _train(job: Job, path: Path, resume: bool) -> History:
+    """Train, and write everything but the marker into ``path``."""
+    from ppl_vae import persistence, training
+    from ppl_vae.cli import pictures
+
+    settings = job.settings
+    with machine.threads(settings["threads"]):
+        history = training.fit(
+            job.vae,
+            job.dataset.train,
+            **_fit_options(job),
+            epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            transform=job.dataset.resample,
+            compile=compiling.choice(settings),
+            device=settings["device"],
+            checkpoint=path / CHECKPOINT,
+            resume=resume,
+            history_path=path / HISTORY,
+        )
+        if is_main():
+            persistence.save(job.vae, path / MODEL)
+            pictures.draw_run(job.vae.eval(), job.dataset, history, path, seed=settings["seed"])
     return history
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import machine
+from ppl_vae.cli import exits, machine, memory
 from ppl_vae.cli.oneline import Interrupted, UsageError, option, relabel
+from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
-from ppl_vae.cli.runfolder import CHECKPOINT, REPORT, OutputFolder, validation_folder
+from ppl_vae.cli.runfolder import CHECKPOINT, REPORT, validation_folder
 from ppl_vae.errors import InputError, NonFiniteError, check_one_of, describe
 
 if TYPE_CHECKING:
@@ -55,15 +56,17 @@ def run(argv: Sequence[str]) -> int:
     check_numbers(settings, counts=("num_data", "repetitions"), seeds=("seed",))
     for name, size in (_QUICK if settings["quick"] else _SIZES).items():
         settings[name] = size if settings[name] is None else settings[name]
+    memory.check_repeated(settings["num_data"], settings["repetitions"])
     folder = validation_folder(settings["out"])
-    folder.check(resume=settings["resume"], overwrite=settings["overwrite"])
-    if settings["resume"] and folder.began() and settings["threads"] is None:
-        settings["threads"] = folder.settings().get("threads")
-    settings["device"] = "cpu"
-    machine.resolve(settings)
-    with machine.threads(settings["threads"]):
-        report = _validate(settings, folder)
-    _draw(report, folder.path, settings)
+    how = {"resume": settings["resume"], "overwrite": settings["overwrite"]}
+    folder.check(**how)
+    with folder.owning(**how):
+        if settings["resume"] and folder.began() and settings["threads"] is None:
+            settings["threads"] = folder.latest().settings().get("threads")
+        settings["device"] = "cpu"
+        machine.resolve(settings)
+        with machine.threads(settings["threads"]):
+            report = _validate(settings, folder)
     print(report.table())
     print(f"figures and numbers in {folder.path}")
     return 0
@@ -103,7 +106,11 @@ def _parser() -> ArgumentParser:
     )
     made.add_argument("--seed", type=int, default=0, help="of models, data and runs")
     made.add_argument("--out", type=str, default="runs/validation", help="the folder to write")
-    made.add_argument("--overwrite", action="store_true", help="replace an earlier report's files there")
+    made.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier report's files there when the new ones are complete",
+    )
     made.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
     )
@@ -129,29 +136,34 @@ def _validate(settings: dict[str, Any], folder: OutputFolder) -> Report:
         paths = settings[name] or []
         marker |= {name: paths, f"{name}_sha256": [_source(path) for path in paths]}
     marker |= {name: settings[name] for name in ("num_data", "repetitions", "seed", "threads")}
-    path = folder.path
-    if settings["resume"] and folder.began():
-        folder.check_same(marker)
-        folder.sweep()
+    begun = not (settings["resume"] and folder.began())
+    if begun:
+        folder = folder.new if settings["overwrite"] and folder.began() else folder
+        folder.begin(marker, header="# A report by ppl-vae validate: what it was made from.\n")
     else:
-        header = "# A report by ppl-vae validate: what it was made from.\n"
-        folder.begin(marker, header=header, overwrite=settings["overwrite"])
+        folder = folder.resumed(marker)
+        exits.work()
+        folder.sweep()
+    path = folder.path
     try:
-        if (path / REPORT).is_file():  # a resumed command that had only tables and pictures left
-            report = Report.load(path / REPORT)
-        else:
-            report = validate(
-                models,
-                estimators,
-                num_data=size,
-                repetitions=settings["repetitions"],
-                seed=seed,
-                checkpoint=path / CHECKPOINT,
-                resume=settings["resume"],
-            )
-            report.save(path / REPORT)
+        with folder.keeping(begun):
+            if (path / REPORT).is_file():  # a resumed command that had only tables and pictures left
+                report = Report.load(path / REPORT)
+            else:
+                report = validate(
+                    models,
+                    estimators,
+                    num_data=size,
+                    repetitions=settings["repetitions"],
+                    seed=seed,
+                    checkpoint=path / CHECKPOINT,
+                    resume=settings["resume"],
+                )
+                report.save(path / REPORT)
+            _draw(report, path, settings)
+            folder.commit()
     except KeyboardInterrupt:
-        where = shlex.quote(str(path))
+        where = shlex.quote(str(folder.place))
         raise Interrupted(
             f"go on with the same command and --resume (what is done is kept in {where})"
         ) from None

@@ -7,21 +7,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from pyro.infer import (
-    ELBO,
-    JitTrace_ELBO,
-    JitTraceEnum_ELBO,
-    JitTraceGraph_ELBO,
-    JitTraceMeanField_ELBO,
-    ReweightedWakeSleep,
-    Trace_ELBO,
-    Trace_MMD,
-    TraceEnum_ELBO,
-)
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 
 from ppl_vae import rng
@@ -40,18 +29,19 @@ from ppl_vae.errors import (
     describe,
 )
 from ppl_vae.exclusive import Own, give_way
+from ppl_vae.files import append
 from ppl_vae.history import Epoch, History
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take, to_device
 from ppl_vae.program.rows import ready
 from ppl_vae.progress import bar
 from ppl_vae.schedules import Schedule, schedule
+from ppl_vae.training.arguments import check_kind, check_objective, checked, of_uneven_batches
 from ppl_vae.training.optimiser import OptimiserFactory, adam
 from ppl_vae.training.run import Run, described, load, save
 
 Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Applied to every batch of training data: ``(x, generator) -> x``, such as `ppl_vae.data.binarise`."""
 
-_UNFIT = (JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO, ReweightedWakeSleep)
 _LOOK = 64  # steps after which losses are looked at
 _VALIDATION_CHUNK = 2000  # data a pass: the noise of validation belongs to chunks of this size
 
@@ -101,13 +91,13 @@ def fit(
         target: a `VAE`, or a `Program` (a hand-written model and guide).
         x_train: the training data.
         x_valid: validation data; their plain ELBO is computed after each epoch, with the same noise each time.
-        objective: any Pyro ELBO but the jitted ones and `ReweightedWakeSleep`; `Trace_ELBO` by default. It is
-            summed over the batch, as Pyro sums it.
+        objective: any Pyro ELBO but the jitted ones, `ReweightedWakeSleep` and `TraceTailAdaptive_ELBO`; `Trace_ELBO`
+            by default. It is summed over the batch, as Pyro sums it.
         epochs: passes over the data.
         batch_size: data a step; the last batch of an epoch may be smaller.
         lr: the learning rate.
         lr_schedule: "constant", "cosine", "burda", or a function (epoch, epochs) -> factor.
-        optimiser: makes one torch optimiser over all parameters.
+        optimiser: makes one torch optimiser over all parameters: a function (parameters, lr), `torch.optim.Adam` say.
         clip_norm: bound on the global norm of the gradient.
         kl_warmup: epochs over which the weight of the KL term grows linearly to 1. Evidence never sees it.
         patience: stop when the validation ELBO has not risen for this many epochs after warm-up, and leave
@@ -137,15 +127,7 @@ def fit(
         check_positive_int(name, value)
     check_positive_float("lr", lr)
     check_seed(seed)
-    if objective is not None and not isinstance(objective, ELBO):
-        raise InputError("objective", "a pyro.infer.ELBO such as Trace_ELBO()", describe(objective))
-    if isinstance(objective, _UNFIT):
-        # Jit objectives read Pyro's global store; wake-sleep has two losses, for two optimisers.
-        expected = "an ELBO with one loss that is not jitted, such as Trace_ELBO()"
-        raise InputError("objective", expected, type(objective).__name__)
-    if isinstance(objective, Trace_MMD) and world().size > 1:  # a batch's is not the sum of its parts'
-        expected = "an ELBO that is a sum over data, in more than one process"
-        raise InputError("objective", expected, type(objective).__name__)
+    check_objective(objective)
     if clip_norm is not None:
         check_positive_float("clip_norm", clip_norm)
     if isinstance(kl_warmup, bool) or not isinstance(kl_warmup, int) or kl_warmup < 0:
@@ -154,12 +136,14 @@ def fit(
         check_positive_int("patience", patience)
         if x_valid is None:
             raise InputError("x_valid", "validation data, which patience= needs", None)
-    for name, function in (("optimiser", optimiser), ("transform", transform)):
-        if not callable(function) and not (name == "transform" and function is None):
-            raise InputError(name, "a function", describe(function))
+    optimiser = checked(optimiser)
+    if transform is not None and not callable(transform):
+        raise InputError("transform", "a function", describe(transform))
     factor = schedule(lr_schedule)
+    check_kind("x_train", x_train)
     n = num_data(x_train, "x_train")
     if x_valid is not None:
+        check_kind("x_valid", x_valid)
         num_data(x_valid, "x_valid")
     if isinstance(objective, CompiledELBO):
         objective, compile = objective.objective, True  # noqa: A001
@@ -231,7 +215,12 @@ def fit(
                 step = run.stepper(beta, rate, objective, level, min(batch_size, n))
                 train, waiting = 0.0, []
                 for batch in _batches(x_train, batch_size, transform, seed, epoch):
-                    waiting.append(run.advance(step, batch))
+                    try:
+                        waiting.append(run.advance(step, batch))
+                    except RuntimeError as error:
+                        raise of_uneven_batches(
+                            error, objective, num_data(batch), min(batch_size, n)
+                        ) from error
                     if len(waiting) == _LOOK:
                         train -= _added(waiting, run, keeper) / n
                     show.update(num_data(batch))
@@ -246,8 +235,7 @@ def fit(
                 run.record(Epoch(epoch + 1, run.step, train, valid, rate, beta), patience is not None)
                 show.set_postfix({"ELBO": f"{train if valid is None else valid:.2f}"}, refresh=False)
                 if history_path is not None and is_main():
-                    with Path(history_path).open("a", encoding="utf-8") as log:
-                        log.write(History(tuple(run.epochs[-1:])).jsonl())
+                    append(history_path, History(tuple(run.epochs[-1:])).jsonl())
                 if keeper is not None and is_main() and keeper.due():
                     save(keeper, run)
                 give_way()

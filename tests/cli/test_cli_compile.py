@@ -86,7 +86,7 @@ def test_quadrature_has_nothing_to_compile(call, trained, tmp_path):
 def test_a_sandwich_is_told(call, trained, tmp_path, told):
     line = ["sandwich", trained, "--num-chains", "2", "--num-steps", "2", "--num-data", "3"]
     assert call(*line, "--compile", "yes", "--out", tmp_path / "a").status == 0
-    assert told[0] is True
+    assert next(each for each in told if each != "nothing") is True
     assert yaml.safe_load((tmp_path / "a/sandwich.yaml").read_text())["compile"] == "yes"
     assert Sandwich.load(tmp_path / "a/sandwich.safetensors").lower.num_samples == 2
 

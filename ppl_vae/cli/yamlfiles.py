@@ -1,0 +1,50 @@
+"""Options as YAML: written, read, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppl_vae.errors import InputError, describe
+
+
+def dump_yaml(settings: Mapping[str, Any]) -> str:
+    """YAML in the order given."""
+    return yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file; raises `InputError`, naming it, for anything else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(str(path), "a YAML file of options", error) from None
+    if not isinstance(content, dict):
+        raise InputError(str(path), "a YAML file of options", describe(content))
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """JSON's types: tuples become lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def difference(ours: Any, theirs: Any, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], Any, Any] | None:
+    """The first option in which two sets of them differ: where it is, our value, theirs."""
+    ours, theirs = _plain(ours), _plain(theirs)
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *theirs]:
+            found = difference(ours.get(key), theirs.get(key), (*path, key))
+            if found is not None:
+                return found
+        return None
+    if ours == theirs and type(ours) is type(theirs):
+        return None
+    return path, ours, theirs
