@@ -10,7 +10,6 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-
 _LONGEST = 400  # characters of what came, in a message
 
 

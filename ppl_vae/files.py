@@ -125,11 +125,15 @@ def read_tensors(
     if "format" not in header and "blake2b" not in header:
         if old:
             return tensors, metadata
-        raise InputError(name, f"{expected} with its digest", "one without, of an earlier version or an edited one")
+        raise InputError(
+            name, f"{expected} with its digest", "one without, of an earlier version or an edited one"
+        )
     if header.get("format") != _FORMAT:
         raise InputError(name, f"{expected} in the format {_FORMAT!r}", repr(header.get("format")))
     if header.get("blake2b") != digest(tensors, header.get("json", "null")):
-        raise InputError(name, f"{expected} as it was written", "one that was changed (its digest does not fit)")
+        raise InputError(
+            name, f"{expected} as it was written", "one that was changed (its digest does not fit)"
+        )
     return tensors, metadata
 
 

@@ -76,7 +76,8 @@ class History(Sequence[Epoch]):
         source = os.fspath(path)
         lines = reading.read_text(path, _EXPECTED).splitlines()
         records = [
-            reading.parse_json(line, source, f"{_EXPECTED} (line {number})") for number, line in enumerate(lines, 1)
+            reading.parse_json(line, source, f"{_EXPECTED} (line {number})")
+            for number, line in enumerate(lines, 1)
         ]
         return cls(epochs_from(records, source))
 

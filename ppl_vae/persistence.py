@@ -29,7 +29,9 @@ _PARTS: dict[str, type[Part]] = {
     "encoder": Part,
     "decoder": Part,
 }
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32)}
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32)
+}
 _DTYPES["float64"] = torch.float64
 _WIDTHS = ("hidden", "channels")
 _NO_SIZES = ("seed", "total_count")  # integers of ppl_vae's parts that are no sizes
@@ -87,7 +89,9 @@ def load_trusting(
     """`load`, with what is trusted given as a `Trust`."""
     source, given = os.fspath(path), {"encoder": encoder, "decoder": decoder}
     # The classes are looked at first of all: nothing is made, and nothing else is said, of a file that names others.
-    tensors, metadata = files.read_tensors(path, inspect=lambda found: _check_classes(found, source, trust, given))
+    tensors, metadata = files.read_tensors(
+        path, inspect=lambda found: _check_classes(found, source, trust, given)
+    )
     config, dtype = metadata["config"], _DTYPES[metadata["dtype"]]
     _check_sizes(config, tensors, source)
     with rng.forked():  # parts draw their first parameters, only to have them replaced
@@ -115,7 +119,11 @@ def _check_classes(metadata: Any, source: str, trust: Trust, given: Mapping[str,
     if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
         raise InputError(source, "a VAE saved by ppl_vae", "a file of another kind")
     config = metadata.get("config")
-    if not isinstance(config, dict) or not config.keys() >= _PARTS.keys() or metadata.get("dtype") not in _DTYPES:
+    if (
+        not isinstance(config, dict)
+        or not config.keys() >= _PARTS.keys()
+        or metadata.get("dtype") not in _DTYPES
+    ):
         raise InputError(source, "a VAE saved by ppl_vae", "one whose metadata are not complete")
     for role, base in _PARTS.items():
         spec = config[role]
@@ -158,7 +166,9 @@ def _check_parameters(vae: VAE, tensors: Mapping[str, Tensor], source: str) -> N
     for name, value in tensors.items():
         if name not in state or value.shape != state[name].shape or value.dtype != state[name].dtype:
             ours = describe(state[name]) if name in state else "no such tensor"
-            raise InputError(source, "parameters that fit the VAE's parts", f"{name}: {describe(value)}, not {ours}")
+            raise InputError(
+                source, "parameters that fit the VAE's parts", f"{name}: {describe(value)}, not {ours}"
+            )
         if value.is_floating_point() and name not in buffers:
             largest = torch.finfo(value.dtype).max
             stored.tensor(name, dtype=value.dtype, low=-largest, high=largest)

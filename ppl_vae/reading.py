@@ -154,7 +154,8 @@ def check_yaml(text: str, name: str, expected: str) -> None:
                 starts.append((anchor, nodes))
                 nodes += 1
                 if len(starts) > MAX_DEPTH:
-                    received = f"more than {MAX_DEPTH}, in line {event.start_mark.line + 1}"
+                    line = getattr(event.start_mark, "line", 0) + 1
+                    received = f"more than {MAX_DEPTH}, in line {line}"
                     raise InputError(name, f"{expected}, at most {MAX_DEPTH} levels deep", received)
             elif isinstance(event, yaml.CollectionEndEvent):
                 anchor, before = starts.pop()

@@ -98,7 +98,7 @@ class Stored:
         """The entry called ``name`` of the metadata, if it is of this type."""
         value = self._number(name)
         if not isinstance(value, kind):
-            raise self.wrong(name, {dict: "a mapping", list: "a list"}.get(kind, str(kind)), describe(value))
+            raise self.wrong(name, "a mapping" if kind is dict else "a list", describe(value))
         return value
 
     def real(self, name: str) -> float:

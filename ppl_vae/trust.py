@@ -29,12 +29,12 @@ class Trust:
     Attributes:
         packages: names of packages (or modules), which may be imported for a class in them.
         imported: whether modules that this process has already imported count, too.
-        how: how the user says that he trusts ``{package}``, for messages.
+        how: how the user says that he trusts ``{package}`` or its ``{module}``, for messages.
     """
 
     packages: tuple[str, ...] = ()
     imported: bool = True
-    how: str = 'import {package} first, or pass trusted=("{package}",)'
+    how: str = 'import {module} first, or pass trusted=("{package}",)'
 
     @classmethod
     def of(cls, packages: Any, argument: str = "trusted", **options: Any) -> Trust:
@@ -79,16 +79,14 @@ class Trust:
             if loaded is None:  # every module with a class that is saved is there once ppl_vae.vae is
                 raise InputError(argument, expected, f"{path!r} (no such module)")
             return loaded
-        # "package.__main__" is a program and holds no class for others; "__main__" is the one that runs.
-        program = "__main__" in name.split(".")[1:]
-        if any(f"{name}.".startswith(f"{known}.") for known in self.packages) and not program:
+        if any(f"{name}.".startswith(f"{known}.") for known in self.packages):
+            if "__main__" in name.split(".")[1:]:
+                raise InputError(argument, expected, f"{path!r} (a program, and no module of classes)")
             return loaded if loaded is not None else _imported(name, path, expected, argument)
         if self.imported and loaded is not None:
             return loaded
-        how = self.how.format(package=package)
-        raise InputError(
-            argument, f"a class of {_OWN}, or of a package that you trust ({how})", f"{path!r}"
-        )
+        how = self.how.format(package=package, module=name)
+        raise InputError(argument, f"a class of {_OWN}, or of a package that you trust ({how})", f"{path!r}")
 
 
 def _imported(name: str, path: str, expected: str, argument: str) -> ModuleType:

@@ -150,19 +150,25 @@ class Calibration:
         """
         tensors, metadata = files.read_kind(path, _KIND, "a file written by Calibration.save")
         stored = Stored(os.fspath(path), tensors, metadata)
-        found: dict[str, Any] = {name: stored.number(name, 1, 2**31) for name in ("num_draws", "num_importance", "bins")}
+        found: dict[str, Any] = {
+            name: stored.number(name, 1, 2**31) for name in ("num_draws", "num_importance", "bins")
+        }
         found["alpha"] = stored.number("alpha", 0, 1, whole=False)
         found["seed"] = stored.number("seed", 0, 2**63 - 1)
         found["labels"] = tuple(stored.entry("labels", list))
         if not all(isinstance(label, str) for label in found["labels"]) or not found["labels"]:
             raise stored.wrong("labels", "a list of names", describe(found["labels"]))
-        L, N = found["num_draws"], stored.tensor("ess", low=0, high=found["num_importance"] * (1 + 1e-6)).numel()
+        L, N = (
+            found["num_draws"],
+            stored.tensor("ess", low=0, high=found["num_importance"] * (1 + 1e-6)).numel(),
+        )
         if (L + 1) % found["bins"]:
             raise stored.wrong("bins", f"a number that divides {L + 1}", found["bins"])
         stored.tensor("ess", (N,))
         for name in ("ranks", "reweighted_ranks"):
             stored.tensor(name, (len(found["labels"]), N), torch.int64, low=0, high=L)
-        return cls(**{name: tensors[name] for name in _TENSORS}, **found)
+        found |= {name: tensors[name] for name in _TENSORS}
+        return cls(**found)
 
     def __repr__(self) -> str:
         words = ", ".join(f"{of} {'passes' if self.calibrated(of) else 'fails'}" for of in POSTERIORS)

@@ -129,14 +129,17 @@ class Gaps:
         tensors, metadata = files.read_kind(path, _KIND, "a file written by Gaps.save")
         source = os.fspath(path)
         stored = Stored(source, tensors, metadata)
-        evidence = Evidence.unpack(under("evidence/", tensors), stored.entry("evidence", dict), f"{source}: evidence")
+        evidence = Evidence.unpack(
+            under("evidence/", tensors), stored.entry("evidence", dict), f"{source}: evidence"
+        )
         shape = (len(evidence),)
         for name in _TENSORS:
             dtype = {"converged": torch.bool, "steps": torch.int64}.get(name, torch.float64)
             low = 0.0 if name.endswith("stderr") or name == "steps" else -math.inf
             stored.tensor(name, shape, dtype, low=low, nan=True)
-        numbers = {"num_samples": stored.number("num_samples", 1), "seed": stored.number("seed", 0, 2**63 - 1)}
-        return cls(evidence, **{name: tensors[name] for name in _TENSORS}, **numbers)
+        own: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+        own |= {"num_samples": stored.number("num_samples", 1), "seed": stored.number("seed", 0, 2**63 - 1)}
+        return cls(evidence, **own)
 
     def __repr__(self) -> str:
         return f"Gaps(N={len(self)}, S={self.num_samples}, mean gap {self.mean()})"

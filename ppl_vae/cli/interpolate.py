@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     from ppl_vae import plots
 
     with machine.threads(settings["threads"]):
-        vae = pictures.open_model(output.folder, settings["device"])
+        vae = pictures.open_model(output.folder, settings)
         x = pictures.load_data(settings, output.folder, vae, 2 * settings["pairs"], "--pairs")
         lines = pictures.paths(vae, x, settings["pairs"], settings["steps"])
         numbers = lines.flatten(0, 1) if output.path.suffix.lower() == ".csv" else lines

@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     from ppl_vae import generate, plots
 
     with machine.threads(settings["threads"]):
-        vae = open_model(output.folder, settings["device"])
+        vae = open_model(output.folder, settings)
         x = generate.sample(vae, settings["num"], seed=settings["seed"], mean=settings["mean"])
         kind = "decoder means" if settings["mean"] else "samples"
         title = f"{kind}: N = {len(x)}, seed {settings['seed']}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ppl_vae import files
-from ppl_vae.cli import compiling, datasets, machine
+from ppl_vae.cli import compiling, datasets, machine, trusting
 from ppl_vae.cli.oneline import Interrupted, option, relabel
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import (
@@ -86,7 +86,10 @@ def run(argv: Sequence[str]) -> int:
         print(dump_yaml(job.settings), end="")
         return 0
     execute(job, resume=resume, overwrite=overwrite)
-    print(f"pictures in {folder.path / 'figures'}; next: ppl-vae evidence {shlex.quote(str(folder.path))}")
+    trust = trusting.needed(job.settings)
+    print(
+        f"pictures in {folder.path / 'figures'}; next: ppl-vae evidence {shlex.quote(str(folder.path))}{trust}"
+    )
     return 0
 
 

@@ -79,7 +79,7 @@ def load_array(
         raise InputError(name, "at least one datum of at least one number", f"shape {array.shape}")
     data = _float32(array, name)
     del array  # as large as the data, or twice
-    sizes = _sizes(len(data), valid_fraction, test_fraction)
+    sizes = _sizes(len(data), valid_fraction, test_fraction, name)
     classes = None if labels is None else _labels(labels, len(data), f"{name}, {labels_key}")
     datum = data.shape[1:]
     image = tuple(datum) if image_shape is None and len(datum) in (2, 3) else image_shape
@@ -152,7 +152,13 @@ def _float32(array: npt.NDArray[Any], name: str) -> torch.Tensor:
             continue
         if array.dtype.kind == "f":
             lost = (np.abs(small) < _SMALLEST) & (small != part)
-            _refuse(lost, part, start, name, f"{_FITS} (multiply the data by a constant, or set such numbers to 0)")
+            _refuse(
+                lost,
+                part,
+                start,
+                name,
+                f"{_FITS} (multiply the data by a constant, or set such numbers to 0)",
+            )
             columns.look(part, small, start)
         else:
             _refuse((part > EXACT) | (part < -EXACT), part, start, name, _INTEGERS)
@@ -218,7 +224,7 @@ def _labels(labels: npt.NDArray[Any], n: int, name: str) -> torch.Tensor:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _sizes(n: int, valid_fraction: float, test_fraction: float) -> tuple[int, int, int]:
+def _sizes(n: int, valid_fraction: float, test_fraction: float, name: str) -> tuple[int, int, int]:
     for argument, value in (("valid_fraction", valid_fraction), ("test_fraction", test_fraction)):
         good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
         if not good or (value == 0 and argument == "test_fraction"):
@@ -227,5 +233,5 @@ def _sizes(n: int, valid_fraction: float, test_fraction: float) -> tuple[int, in
     valid, test = round(n * valid_fraction), max(1, round(n * test_fraction))
     if n - valid - test < 1:
         expected = "with valid_fraction, a share that leaves data to train on"
-        raise InputError("test_fraction", expected, f"{valid} + {test} of {n} data")
+        raise InputError("test_fraction", expected, f"{valid} + {test} of the {n} data in {name}")
     return n - valid - test, valid, test

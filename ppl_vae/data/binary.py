@@ -49,15 +49,15 @@ def read_npz(
                 key = others[0] if len(others) == 1 else "x"
             for argument, name in (("key", key), ("labels_key", labels_key)):
                 if name is not None and name not in members:
-                    raise InputError(argument, f"the name of one of the arrays in {path}: {listed}", repr(name))
+                    raise InputError(
+                        argument, f"the name of one of the arrays in {path}: {listed}", repr(name)
+                    )
             data = _member(archive, members[key], path, expected)
             labels = None if labels_key is None else _member(archive, members[labels_key], path, expected)
     return data, labels, key
 
 
-def _member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, expected: str
-) -> npt.NDArray[Any]:
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, expected: str) -> npt.NDArray[Any]:
     name = f"{path}: {info.filename}"
     if not info.filename.endswith(".npy"):
         raise InputError(str(path), expected, "a zip archive of other files")
@@ -101,7 +101,9 @@ def _header(handle: BinaryIO, name: str, expected: str) -> tuple[tuple[int, ...]
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers that Python 2 wrote, and of odd escapes in damaged ones
+            warnings.simplefilter(
+                "ignore"
+            )  # of headers that Python 2 wrote, and of odd escapes in damaged ones
             version = np.lib.format.read_magic(handle)
             if version not in readers:
                 raise InputError(name, expected, f"the format's version {'.'.join(map(str, version))}")
@@ -109,5 +111,9 @@ def _header(handle: BinaryIO, name: str, expected: str) -> tuple[tuple[int, ...]
     except InputError:
         raise
     except Exception as error:
-        text = "pickled Python objects" if "pickle" in str(error) else f"a damaged header ({type(error).__name__})"
+        text = (
+            "pickled Python objects"
+            if "pickle" in str(error)
+            else f"a damaged header ({type(error).__name__})"
+        )
         raise InputError(name, expected, text) from None

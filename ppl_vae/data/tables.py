@@ -22,7 +22,9 @@ LONGEST_LINE = 2**24
 
 _NUMBERS = 2**18  # numbers that are read together
 _EXPECTED = "a CSV file of numbers"
-_SMALL = re.compile(r"[eE]-[0-9]{3,}")  # what a number has that may be too small for float64: 1e-400 is read as 0
+_SMALL = re.compile(
+    r"[eE]-[0-9]{3,}"
+)  # what a number has that may be too small for float64: 1e-400 is read as 0
 
 Line = tuple[int, str]
 """A line's number, from 1, and its text."""
@@ -110,7 +112,9 @@ def _parsed(piece: list[Line], width: int, name: str) -> npt.NDArray[np.float64]
     for number, line in piece:
         for field in _fields(line) if _SMALL.search(line) else ():
             if float(field) == 0 and field.lower().partition("e")[0].strip(" +-0."):
-                raise InputError(name, "numbers that are not too small for float64", f"{field[:20]} in line {number}")
+                raise InputError(
+                    name, "numbers that are not too small for float64", f"{field[:20]} in line {number}"
+                )
     return table
 
 

@@ -33,8 +33,12 @@ def check_rows(stored: Stored, curve_k: Sequence[int], num_samples: int, prefix:
         InputError: naming the file and the first field that is missing, of another shape or dtype, or out of range.
     """
     N = stored.tensor(f"{prefix}log_evidence").numel()
-    if sorted(set(curve_k)) != list(curve_k) or (curve_k and not 1 <= curve_k[0] <= curve_k[-1] <= num_samples):
-        raise stored.wrong(f"{prefix}curve_k", f"increasing integers from 1 to {num_samples}", str(list(curve_k)))
+    if sorted(set(curve_k)) != list(curve_k) or (
+        curve_k and not 1 <= curve_k[0] <= curve_k[-1] <= num_samples
+    ):
+        raise stored.wrong(
+            f"{prefix}curve_k", f"increasing integers from 1 to {num_samples}", str(list(curve_k))
+        )
     draws = stored.tensor(f"{prefix}draws", (N,), torch.int64, low=0, high=num_samples)
     most = draws.double() * _ROUNDING
     for name in ("log_evidence", "elbo", "khat"):
@@ -75,4 +79,6 @@ def check_direction(stored: Stored, prefix: str = "") -> None:
     """Only an upper bound can be plus infinity; raises `InputError` where another value is."""
     bound = stored.numbers["bound"]
     if bound != "upper" and bool((stored.tensors[f"{prefix}log_evidence"] == math.inf).any()):
-        raise stored.wrong(f"{prefix}log_evidence", f"numbers below infinity, since bound is {bound!r}", "inf")
+        raise stored.wrong(
+            f"{prefix}log_evidence", f"numbers below infinity, since bound is {bound!r}", "inf"
+        )

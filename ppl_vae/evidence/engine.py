@@ -286,7 +286,9 @@ def identify(program: Program, x: Data) -> str:
         program: the program.
         x: data that it takes; two weights of the first eight are computed.
     """
-    with poutine.trace(param_only=True) as capture:  # parameters that are in no module, as `pyro.param` makes them
+    with poutine.trace(
+        param_only=True
+    ) as capture:  # parameters that are in no module, as `pyro.param` makes them
         tensors = {"weights": program.log_weights(take(x, slice(0, 8)), 2, seed=0)}
     for name, site in capture.trace.nodes.items():
         if site["type"] == "param" and isinstance(site["value"], Tensor):

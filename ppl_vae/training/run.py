@@ -229,7 +229,9 @@ def _put(saved: Stored, run: Run) -> None:
     for part in parts:
         for name, value in own.items():
             largest = torch.finfo(value.dtype).max if name.startswith("param/") else math.inf
-            saved.tensor(f"{part}{name}", value.shape, value.dtype, low=-largest, high=largest, nan=largest == math.inf)
+            saved.tensor(
+                f"{part}{name}", value.shape, value.dtype, low=-largest, high=largest, nan=largest == math.inf
+            )
     leaves = list(run.parameters.values())
     kept = under("optimiser/", tensors) | saved.entry("optimiser", dict)
     for name, value in kept.items():
@@ -238,8 +240,12 @@ def _put(saved: Stored, run: Run) -> None:
             raise saved.wrong(f"optimiser/{name}", "a part of the optimiser's state", "another")
         if key in _LIKE_PARAMETERS:
             largest = torch.finfo(torch.float64).max
-            saved.tensor(f"optimiser/{name}", leaves[int(number)].shape, value.dtype, low=-largest, high=largest)
-    saved.only([*(f"{part}{name}" for part in parts for name in own), *(f"optimiser/{name}" for name in kept)])
+            saved.tensor(
+                f"optimiser/{name}", leaves[int(number)].shape, value.dtype, low=-largest, high=largest
+            )
+    saved.only(
+        [*(f"{part}{name}" for part in parts for name in own), *(f"optimiser/{name}" for name in kept)]
+    )
     run.put(under("now/", tensors))
     run.best = {name: value.to(own[name].device) for name, value in under("best/", tensors).items()} or None
     for name, value in kept.items():

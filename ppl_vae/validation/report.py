@@ -17,7 +17,16 @@ _KIND = "ppl_vae.validation.Report"
 _ENOUGH = 100  # trusted estimates from which on their coverage says something
 _TRUSTING = 0.9
 _SHARES = ("coverage", "coverage_trusted", "silent", "trust", "caution", "reject")
-_AT_LEAST_ZERO = ("bias_stderr", "rmse", "rmse_stderr", "ratio", "ratio_stderr", "density", "gradient", "seconds")
+_AT_LEAST_ZERO = (
+    "bias_stderr",
+    "rmse",
+    "rmse_stderr",
+    "ratio",
+    "ratio_stderr",
+    "density",
+    "gradient",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,9 @@ class Report:
         if not isinstance(content, dict) or content.get("kind") != _KIND:
             raise InputError(source, expected, "a file of something else")
         if content.pop("blake2b", None) != files.digest({}, json.dumps(content)):
-            raise InputError(source, f"{expected}, unchanged", "one that was changed (its digest does not fit)")
+            raise InputError(
+                source, f"{expected}, unchanged", "one that was changed (its digest does not fit)"
+            )
         stored = Stored(source, {}, content)
         rows, seed = stored.entry("rows", list), stored.number("seed", 0, 2**63 - 1)
         return cls(tuple(row_from(row, f"{source}: row {i + 1}") for i, row in enumerate(rows)), seed)

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Collection, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
