@@ -51,11 +51,8 @@ def check_rows(stored: Stored, curve_k: Sequence[int], num_samples: int, prefix:
         stored.tensor(f"{prefix}{name}", (N,), low=0, high=torch.finfo(torch.float64).max)
     stored.tensor(f"{prefix}missed", (N,), torch.bool)
     J = len(curve_k)
-    curve = stored.tensor(f"{prefix}curve_bound", (N, J), nan=True)
+    stored.tensor(f"{prefix}curve_bound", (N, J), nan=True)
     stored.tensor(f"{prefix}curve_stderr", (N, J), low=0, nan=True)
-    elbo = stored.tensors[f"{prefix}elbo"]
-    if J and curve_k[0] == 1 and not torch.equal(curve[:, 0].nan_to_num(0.5), elbo.nan_to_num(0.5)):
-        raise stored.wrong(f"{prefix}curve_bound", "the ELBO at K = 1", "other numbers")
     return N
 
 
@@ -75,10 +72,20 @@ def check_settings(stored: Stored) -> None:
             raise stored.wrong("certified", "false for products of a lower precision", "true")
 
 
-def check_direction(stored: Stored, prefix: str = "") -> None:
-    """Only an upper bound can be plus infinity; raises `InputError` where another value is."""
+def check_agreement(stored: Stored) -> None:
+    """Check what an `Evidence` says twice, after `check_rows` and `check_settings`.
+
+    Only an upper bound can be plus infinity, and the curve of independent weights starts at the ELBO.
+
+    Raises:
+        InputError: naming the file and the field.
+    """
     bound = stored.numbers["bound"]
-    if bound != "upper" and bool((stored.tensors[f"{prefix}log_evidence"] == math.inf).any()):
-        raise stored.wrong(
-            f"{prefix}log_evidence", f"numbers below infinity, since bound is {bound!r}", "inf"
-        )
+    if bound != "upper" and bool((stored.tensors["log_evidence"] == math.inf).any()):
+        raise stored.wrong("log_evidence", f"numbers below infinity, since bound is {bound!r}", "inf")
+    ks, curve, elbo = (stored.tensors[name] for name in ("curve_k", "curve_bound", "elbo"))
+    if stored.numbers.get("basis", "weights") == "weights" and len(ks) and ks[0] == 1:
+        different = curve[:, 0].nan_to_num(0.5) != elbo.nan_to_num(0.5)
+        if bool(different.any()):
+            n = int(different.nonzero()[0])
+            raise stored.wrong("curve_bound", f"the ELBO {elbo[n]:g} at K = 1", f"{curve[n, 0]:g} at {n}")

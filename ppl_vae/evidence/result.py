@@ -24,7 +24,7 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
-from ppl_vae.evidence.believed import check_direction, check_rows, check_settings
+from ppl_vae.evidence.believed import check_agreement, check_rows, check_settings
 from ppl_vae.evidence.status import BASES, FULL, STATUSES, Verdict, judge
 from ppl_vae.evidence.table import table
 from ppl_vae.stored import Stored
@@ -349,7 +349,7 @@ class Evidence:
         # An older file may lack counts: they are then what the constructor fills in.
         whole = Stored(source, {name: getattr(made, name) for name in _TENSORS}, settings)
         check_rows(whole, made.curve_k.tolist(), made.num_samples)
-        check_direction(whole)
+        check_agreement(whole)
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
