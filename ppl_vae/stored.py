@@ -12,6 +12,10 @@ from torch import Tensor
 from ppl_vae.errors import InputError, describe
 
 
+def _shown(value: float) -> str:
+    return "NaN" if math.isnan(value) else f"{value:g}"
+
+
 class Stored:
     """The tensors and the numbers that were read from a file, looked at before they are believed.
 
@@ -64,7 +68,7 @@ class Stored:
             words = f"numbers from {low:g} to {bound if isinstance(bound, str) else f'{bound:g}'}"
             words += " or NaN" if nan else ""
             where = f" at {index[0] if len(index) == 1 else index}" if index else ""
-            raise self.wrong(name, words, f"{value[index].item():g}{where}")
+            raise self.wrong(name, words, f"{_shown(value[index].item())}{where}")
         return value
 
     def number(self, name: str, low: float = -math.inf, high: float = math.inf, *, whole: bool = True) -> Any:

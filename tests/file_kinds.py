@@ -28,19 +28,22 @@ def estimate(bound="lower"):
     one = torch.linspace(-3, -1, 3, dtype=torch.float64)
     half = torch.full((3,), 0.5, dtype=torch.float64)
     curve = torch.stack([one - 1, one], 1)
-    return Evidence(
-        one, half, one - 1, half, half * 4, half, 4, "importance", bound, 0, torch.tensor([1, 4]), curve, curve * 0 + 0.1
-    )  # fmt: skip
+    ks, error = torch.tensor([1, 4]), torch.full((3, 2), 0.1, dtype=torch.float64)
+    return Evidence(one, half, one - 1, half, half * 4, half, 4, "importance", bound, 0, ks, curve, error)
 
 
 def gaps():
     half, yes = torch.full((3,), 0.5, dtype=torch.float64), torch.ones(3, dtype=torch.bool)
-    return Gaps(estimate(), half, half, half, half, half, half, half, yes, torch.ones(3, dtype=torch.int64), 4, 0)
+    return Gaps(
+        estimate(), half, half, half, half, half, half, half, yes, torch.ones(3, dtype=torch.int64), 4, 0
+    )
 
 
 def calibration():
     ranks = torch.arange(10).expand(2, 10).contiguous()
-    return Calibration(("z", "log p(x, z)"), ranks, ranks, torch.ones(10, dtype=torch.float64), 9, 5, 2, 0.01, 0)
+    return Calibration(
+        ("z", "log p(x, z)"), ranks, ranks, torch.ones(10, dtype=torch.float64), 9, 5, 2, 0.01, 0
+    )
 
 
 def numbers():
@@ -89,7 +92,10 @@ KINDS = {
     "train-images-idx3-ubyte": (lambda p: write_idx(p.parent), read_idx),
     "train-images-idx3-ubyte.gz": (lambda p: write_idx(p.parent), read_idx),
     "x.amat": (lambda p: p.write_text(("0 1 " * 392)[:-1] + "\n"), read_amat),
-    "x.json": (lambda p: p.write_text(json.dumps({"a": [1, 2.5, None, "b"], "c": {"d": True}})), reading.read_json),
+    "x.json": (
+        lambda p: p.write_text(json.dumps({"a": [1, 2.5, None, "b"], "c": {"d": True}})),
+        reading.read_json,
+    ),
     "x.yaml": (lambda p: p.write_text(YAML), reading.read_yaml),
     "history.jsonl": (RECORDS.save, History.load),
     "report.json": (lambda p: Report((Row("a", "b", bias=0.5), Row("a", "c", "no"))).save(p), Report.load),

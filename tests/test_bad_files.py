@@ -1,10 +1,11 @@
-"""What is no file, or not the user's to read, or asks for too much: one line that names it, at once, for each reader."""
+"""What is no file, or not the user's to read, or asks for too much: each reader says so at once, in one line."""
 
 import gzip
 import os
 import socket
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ppl_vae.errors import InputError, one_line
 
 
 def bind(path):
-    here = os.getcwd()
+    here = Path.cwd()
     os.chdir(path.parent)  # the name of a socket is short
     try:
         with socket.socket(socket.AF_UNIX) as made:
@@ -85,7 +86,9 @@ def test_a_name_of_two_lines_stays_in_one(name, tmp_path):
     assert "a\\nb\\x1b[31m" in message
 
 
-@pytest.mark.parametrize("name", ["a\0b.npy", "x" * 300 + ".npy", "\udcff.npy"], ids=["null", "long", "surrogate"])
+@pytest.mark.parametrize(
+    "name", ["a\0b.npy", "x" * 300 + ".npy", "\udcff.npy"], ids=["null", "long", "surrogate"]
+)
 def test_names_that_no_file_has(name):
     with pytest.raises(InputError) as caught:
         pv.data.load_array(name)

@@ -82,5 +82,7 @@ def test_the_digest_is_of_everything():
         (tensors, "{ }"),
     ]
     assert files.digest(dict(reversed(tensors.items())), "{}") == known
-    assert files.digest({"a": torch.stack([torch.arange(4.0)] * 2, 1)[:, 0], "b": tensors["b"]}, "{}") == known
+    assert (
+        files.digest({"a": torch.stack([torch.arange(4.0)] * 2, 1)[:, 0], "b": tensors["b"]}, "{}") == known
+    )
     assert len({known, *(files.digest(*other) for other in others)}) == len(others) + 1

@@ -21,7 +21,9 @@ RECORD = Epoch(1, 10, -3.5, None, 1e-3, 1.0)
 def follow(found):
     """Epochs that follow one another."""
     steps = np.cumsum([steps for steps, *_ in found])
-    return [Epoch(n, int(step), *rest) for n, (step, (_, *rest)) in enumerate(zip(steps, found, strict=True), 1)]
+    return [
+        Epoch(n, int(step), *rest) for n, (step, (_, *rest)) in enumerate(zip(steps, found, strict=True), 1)
+    ]
 
 
 @given(st.lists(parts, max_size=4).map(follow))

@@ -77,7 +77,9 @@ def good():
     """The tensors and the metadata of a good VAE."""
     parts = pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(3), pv.posteriors.MeanFieldNormal(2)
     vae = pv.VAE(*parts, hidden=(2,))
-    return vae.state_dict(), json.dumps({"format": "ppl_vae VAE 1", "dtype": "float32", "config": vae.config()})
+    return vae.state_dict(), json.dumps(
+        {"format": "ppl_vae VAE 1", "dtype": "float32", "config": vae.config()}
+    )
 
 
 def saved(path, role, class_path, init_args=None):
@@ -127,7 +129,9 @@ def test_nothing_else_is_ever_made(class_path, role, imported, tmp_path, monkeyp
 
 def test_a_class_that_nobody_imported_needs_trust(module, tmp_path):
     path = saved(tmp_path / "vae", "prior", f"{module}.parts.MyPrior", {"dim": 2})
-    message = refused(lambda: pv.load(path), str(path), "prior", f"{module}.parts.MyPrior", f'trusted=("{module}",)')
+    message = refused(
+        lambda: pv.load(path), str(path), "prior", f"{module}.parts.MyPrior", f'trusted=("{module}",)'
+    )
     assert "trust" in message
     assert not hasattr(sys, MARK)
     for trusted in (("another",), (f"{module}.part",), (module[:-1],), (f"{module}.parts.MyPrior",)):
@@ -180,7 +184,9 @@ def test_what_this_process_has_imported_counts(tmp_path):
     refused(lambda: pv.load(saved(tmp_path / "third", "likelihood", f"{__name__}.Here")), "no Likelihood")
 
 
-@pytest.mark.parametrize("trusted", [3, None, [3], ["a b"], "a/b", "", ("",), {"a": 1}, b"a", ["-x"], "a..b"], ids=str)
+@pytest.mark.parametrize(
+    "trusted", [3, None, [3], ["a b"], "a/b", "", ("",), {"a": 1}, b"a", ["-x"], "a..b"], ids=str
+)
 def test_names_that_are_none(trusted, tmp_path):
     path = saved(tmp_path / "vae", "prior", "ppl_vae.priors.StandardNormal")
     refused(lambda: pv.load(path, trusted=trusted), "trusted: expected names of packages")
@@ -251,7 +257,9 @@ def test_files_of_earlier_versions_are_still_read(tmp_path):
     assert pv.load(path).latent_dim == 2
     save_file(tensors, path, {"json": json.dumps(metadata), "format": "ppl_vae 2"})
     refused(lambda: pv.load(path), str(path), "digest")
-    save_file(tensors, path, {"json": json.dumps(metadata), "blake2b": files.digest(tensors, json.dumps(metadata))})
+    save_file(
+        tensors, path, {"json": json.dumps(metadata), "blake2b": files.digest(tensors, json.dumps(metadata))}
+    )
     refused(lambda: pv.load(path), str(path), "format")
 
 

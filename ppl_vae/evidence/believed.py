@@ -88,4 +88,4 @@ def check_agreement(stored: Stored) -> None:
         different = curve[:, 0].nan_to_num(0.5) != elbo.nan_to_num(0.5)
         if bool(different.any()):
             n = int(different.nonzero()[0])
-            raise stored.wrong("curve_bound", f"the ELBO {elbo[n]:g} at K = 1", f"{curve[n, 0]:g} at {n}")
+            raise stored.wrong("curve_bound", f"elbo {elbo[n]:g} at K = 1", f"{curve[n, 0]:g} at {n}")

@@ -341,7 +341,8 @@ class Evidence:
             raise InputError(source, expected, f"one without {', '.join(missing)}")
         check_settings(stored)
         for name in [name for name in _TENSORS if name in tensors]:
-            stored.tensor(name, dtype=_DTYPES.get(name, torch.float64), nan=True)
+            stored.tensor(name, dtype=_DTYPES.get(name, torch.float64), nan=name != "log_evidence")
+        stored.only(_TENSORS)
         try:
             made = cls(**found)
         except (InputError, NonFiniteError) as error:
