@@ -165,7 +165,8 @@ def test_bounds_of_other_numbers_of_data(tmp_path):
 
 ROWS = [
     ("trust", 1.5), ("trust", -0.1), ("rmse", -1.0), ("num_data", -1), ("num_data", 2.5), ("bias", "low"),
-    ("bias", None), ("bad_guide", 1), ("model", 3), ("other", 0), ("coverage", [1]), ("ratio", -0.5), ("repetitions", True),
+    ("bias", None), ("bad_guide", 1), ("model", 3), ("other", 0), ("coverage", [1]),
+    ("ratio", -0.5), ("repetitions", True),
 ]  # fmt: skip
 
 

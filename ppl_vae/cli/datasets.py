@@ -231,7 +231,7 @@ def image_shape(about: Any, path: Path) -> tuple[int, ...] | None:
         return None
     for sizes in (shape, found):
         if not isinstance(sizes, list) or not all(type(n) is int and n > 0 for n in sizes):
-            raise InputError(str(path), "the shape of a datum and of its image", describe(sizes))
+            raise InputError(str(path), "shape and image_shape to be lists of positive integers", describe(sizes))
     image = tuple(found)
     if len(image) < 2 or math.prod(image) != math.prod(shape or ()):
         raise InputError(str(path), f"an image_shape for data of shape {shape}", describe(found))
