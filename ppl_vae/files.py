@@ -143,6 +143,7 @@ def _header(path: str | os.PathLike[str], expected: str) -> dict[str, str]:
     Read here first, so that safetensors' own reader gets no header that is large, or no JSON at all.
     """
     name, size = os.fspath(path), reading.check_regular(path, expected)
+    reading.check_fits(size, name, expected)
     with reading.opened(path, expected) as handle:
         length = int.from_bytes(handle.read(8), "little")
         if size < 8 or length > min(size - 8, reading.MAX_TEXT):

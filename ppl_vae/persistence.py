@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,11 +29,12 @@ _PARTS: dict[str, type[Part]] = {
     "decoder": Part,
 }
 _DTYPES = {
-    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32)
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
 }
-_DTYPES["float64"] = torch.float64
-_WIDTHS = ("hidden", "channels")
-_NO_SIZES = ("seed", "total_count")  # integers of ppl_vae's parts that are no sizes
+_FEW = 2**20  # numbers that may be allocated whatever the file holds
 
 
 def save(vae: VAE, path: str | os.PathLike[str]) -> None:
@@ -93,7 +93,7 @@ def load_trusting(
         path, inspect=lambda found: _check_classes(found, source, trust, given)
     )
     config, dtype = metadata["config"], _DTYPES[metadata["dtype"]]
-    _check_sizes(config, tensors, source)
+    _check_sizes(config, [role for role in _PARTS if given.get(role) is None], tensors, source, trust)
     with rng.forked():  # parts draw their first parameters, only to have them replaced
         parts = {
             name: rebuild(config[name], f"{source}: {name}", _PARTS[name], trust)
@@ -122,7 +122,7 @@ def _check_classes(metadata: Any, source: str, trust: Trust, given: Mapping[str,
     if (
         not isinstance(config, dict)
         or not config.keys() >= _PARTS.keys()
-        or metadata.get("dtype") not in _DTYPES
+        or metadata.get("dtype") not in list(_DTYPES)
     ):
         raise InputError(source, "a VAE saved by ppl_vae", "one whose metadata are not complete")
     for role, base in _PARTS.items():
@@ -136,24 +136,41 @@ def _check_classes(metadata: Any, source: str, trust: Trust, given: Mapping[str,
         trust.find(spec.get("class_path"), base, f"{source}: {role}")
 
 
-def _check_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuse sizes of ppl_vae's own parts that the file has no parameters for, before any is allocated."""
-    there = sum(value.numel() for value in tensors.values())
-    for role in _PARTS:
-        spec = config[role]
-        if spec is None or not spec["class_path"].startswith("ppl_vae."):
-            continue
-        for name, value in spec["init_args"].items():
-            sizes = value if isinstance(value, list) else [value]
-            if name in _NO_SIZES or not all(type(size) is int for size in sizes):
-                continue
-            # Layers of so many units have as many weights as the products of neighbours.
-            needed = max([*sizes, *(a * b for a, b in pairwise(sizes) if name in _WIDTHS)], default=0)
-            if name in ("shape", "in_shape", "out_shape"):
-                needed = math.prod(sizes)
-            if needed > there:
-                expected = f"sizes for which the file has parameters ({there} numbers)"
-                raise InputError(f"{source}: {role}: {name}", expected, describe(value))
+def _check_sizes(
+    config: Mapping[str, Any],
+    roles: Sequence[str],
+    tensors: Mapping[str, Tensor],
+    source: str,
+    trust: Trust,
+) -> None:
+    """Refuse sizes of ppl_vae's own parts, in ``roles``, that the file has no parameters for, unallocated."""
+    there = max(sum(value.numel() for value in tensors.values()), _FEW)
+
+    def check(where: str, needed: int, value: object) -> None:
+        if needed > there:
+            expected = f"sizes for which the file has parameters ({there} numbers)"
+            raise InputError(f"{source}: {where}", expected, describe(value))
+
+    own = {role: config[role] for role in roles if config[role]["class_path"].startswith("ppl_vae.")}
+    arguments = {role: spec["init_args"] for role, spec in own.items()}
+    for role, given in arguments.items():
+        for name in ("dim", "components", "shape", "in_shape", "out_shape"):
+            check(f"{role}: {name}", _product(given.get(name)), given.get(name))
+    prior = arguments.get("prior", {})
+    vamp = own.get("prior", {}).get("class_path", "").endswith("VampPrior")  # whose components are data
+    each = _product(arguments.get("likelihood", {}).get("shape") if vamp else prior.get("dim"))
+    check("prior: components", _product(prior.get("components")) * each, prior)
+    for role in ("encoder", "decoder"):
+        if role in arguments:
+            with torch.device("meta"):  # which knows shapes and allocates nothing
+                made = rebuild(config[role], f"{source}: {role}", Part, trust)
+            check(role, sum(value.numel() for value in made.parameters()), arguments[role])
+
+
+def _product(sizes: Any) -> int:
+    """The product of sizes that are integers; 0 for anything else, which the part itself will refuse."""
+    given = sizes if isinstance(sizes, list) else [sizes]
+    return math.prod(given) if given and all(type(size) is int for size in given) else 0
 
 
 def _check_parameters(vae: VAE, tensors: Mapping[str, Tensor], source: str) -> None:

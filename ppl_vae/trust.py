@@ -66,7 +66,7 @@ class Trust:
         # Not getattr: a module may answer that by importing something.
         kind = vars(module).get(name)
         if not isinstance(kind, type):
-            what = "no such name" if kind is None else f"no class but a {type(kind).__name__}"
+            what = "no such name in that module" if kind is None else f"no class but a {type(kind).__name__}"
             raise InputError(argument, expected, f"{path!r} ({what})")
         if not issubclass(kind, base):
             raise InputError(argument, expected, f"{path!r} (no {base.__name__})")

@@ -53,6 +53,7 @@ examples:
   ppl-vae train --data mnist --data-dir mnist --latent-dim 50 --kl-warmup 20 --patience 50 --out runs/mnist
   ppl-vae train --config runs/vamp/config.yaml --prior my_file.MyPrior --out runs/mine
   ppl-vae evidence runs/vamp --num-samples 5000
+  ppl-vae evidence runs/mine --trust my_file
   ppl-vae evidence runs/vamp --method annealed --num-steps 1000 --subset 100 --out runs/vamp/annealed
   ppl-vae sandwich runs/vamp --num-data 50
   ppl-vae gaps runs/vamp

@@ -198,11 +198,11 @@ def load_again(folder: OutputFolder, **paths: str | None) -> Dataset:
         if error.argument.startswith("--") and error.argument not in given:  # it is not the user who said so
             raise InputError(f"{config}: {error.argument}", error.expected, error.received) from None
         raise
-    _check_known(folder.path / DATA, dataset, settings["data"])
+    check_known(folder.path / DATA, dataset, settings["data"])
     return dataset
 
 
-def _check_known(path: Path, dataset: Dataset, name: str) -> None:
+def check_known(path: Path, dataset: Dataset, name: str) -> None:
     """Refuse data that are not those that a run's data.json describes."""
     from ppl_vae import reading
 
@@ -231,7 +231,9 @@ def image_shape(about: Any, path: Path) -> tuple[int, ...] | None:
         return None
     for sizes in (shape, found):
         if not isinstance(sizes, list) or not all(type(n) is int and n > 0 for n in sizes):
-            raise InputError(str(path), "shape and image_shape to be lists of positive integers", describe(sizes))
+            raise InputError(
+                str(path), "shape and image_shape to be lists of positive integers", describe(sizes)
+            )
     image = tuple(found)
     if len(image) < 2 or math.prod(image) != math.prod(shape or ()):
         raise InputError(str(path), f"an image_shape for data of shape {shape}", describe(found))

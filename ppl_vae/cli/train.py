@@ -259,6 +259,8 @@ def execute(job: Job, *, resume: bool = False, overwrite: bool = False) -> Histo
     began = job.folder.began()
     if resume and began:
         job.folder.check_same(settings)
+        if (path / DATA).exists():  # a run that was killed at its start has none
+            datasets.check_known(path / DATA, job.dataset, settings["data"])
 
     def begin() -> None:
         if resume and began:

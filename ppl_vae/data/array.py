@@ -137,6 +137,7 @@ def _float32(array: npt.NDArray[Any], name: str) -> torch.Tensor:
     """
     if array.dtype.kind not in "biuf":
         raise InputError(name, "real numbers", f"an array of dtype {array.dtype}")
+    reading.check_fits(4 * array.size, name, "data as float32")
     data = np.empty(array.shape, dtype=np.float32)
     wide = array.dtype.itemsize > (4 if array.dtype.kind == "f" else 2)  # else float32 holds every value
     columns = _Columns(array.shape)
