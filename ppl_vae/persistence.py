@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae import files, rng
 from ppl_vae._part import Part, rebuild
-from ppl_vae.errors import InputError, describe
+from ppl_vae.errors import InputError, describe, one_line
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.posteriors import Posterior
 from ppl_vae.priors import Prior
@@ -109,6 +109,9 @@ def load_trusting(
             if given.get(error.argument) is not None:
                 raise
             raise InputError(f"{source}: {error.argument}", error.expected, error.received) from None
+        except Exception as error:  # a part of the user's own may raise anything
+            received = f"{type(error).__name__}: {one_line(error, 160)}"
+            raise InputError(source, "parts that make a VAE", received) from error
     _check_parameters(vae, tensors, source)
     vae.load_state_dict(tensors)
     return vae.eval()
