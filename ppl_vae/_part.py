@@ -10,13 +10,13 @@ import inspect
 from abc import ABCMeta
 from collections.abc import Mapping
 from copy import copy
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
-from ppl_vae.errors import InputError, describe
+from ppl_vae.errors import InputError, describe, one_line
+from ppl_vae.trust import Trust
 
 
 class _RecordsItsCall(ABCMeta):
@@ -111,17 +111,30 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def rebuild(config: Any, argument: str = "config") -> Any:
-    """Make the part that ``config()`` described; raises `InputError`, naming ``argument``, if that fails."""
+def rebuild(
+    config: Any, argument: str = "config", base: type[nn.Module] | None = None, trust: Trust | None = None
+) -> Any:
+    """Make the part that ``config()`` described.
+
+    Args:
+        config: the description.
+        argument: what it is called in messages.
+        base: what the part must be: a `Part` by default.
+        trust: whose classes it may be.
+
+    Raises:
+        InputError: naming ``argument``, if the class is not trusted, is no ``base``, or cannot be made.
+    """
+    if not isinstance(config, Mapping) or not config.keys() >= {"class_path", "init_args"}:
+        raise InputError(argument, "a class_path and its init_args", describe(config))
+    kind: type = (trust or Trust()).find(config["class_path"], Part if base is None else base, argument)
+    given = config["init_args"]
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise InputError(argument, "init_args that are a mapping", describe(given))
     try:
-        module_name, _, class_name = config["class_path"].rpartition(".")
-        kind = getattr(import_module(module_name), class_name)
-        init_args = dict(config["init_args"])
-    except (KeyError, TypeError, AttributeError, ValueError, ImportError) as error:
-        raise InputError(argument, "a class_path that can be imported and its init_args", error) from None
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise InputError(argument, "the class path of a torch.nn.Module", describe(config["class_path"]))
-    try:
-        return kind(**init_args)
-    except TypeError as error:
-        raise InputError(argument, f"arguments that {class_name} takes", error) from None
+        return kind(**given)
+    except InputError as error:
+        raise InputError(f"{argument}: {error.argument}", error.expected, error.received) from None
+    except Exception as error:
+        expected = f"arguments that {kind.__name__} takes"
+        raise InputError(argument, expected, f"{type(error).__name__}: {one_line(error, 160)}") from error

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ppl_vae import files
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, one_line
 
 MIN_SECONDS = 1.0  # between two writings, at least
 MAX_SHARE = 0.05  # of the running time that writing may take
 
 
 def digest(tensors: torch.Tensor | Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of the names and the bytes of tensors."""
-    named = {"": tensors} if isinstance(tensors, torch.Tensor) else tensors
-    sha = hashlib.sha256()
-    for name in sorted(named):
-        value = named[name].detach().cpu().contiguous()
-        sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+    """BLAKE2b of the names, the dtypes, the shapes and all bytes of tensors."""
+    return files.digest({"": tensors} if isinstance(tensors, torch.Tensor) else tensors)
 
 
 def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -82,15 +76,37 @@ class Keeper:
         Raises:
             InputError: if the file is no checkpoint, or one of another job; names the first difference.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return None
-        tensors, metadata = files.read_tensors(self.path)
+        tensors, metadata = files.read_tensors(self.path, inspect=self._check_identity, old=False)
+        return tensors, metadata["state"]
+
+    def _check_identity(self, metadata: Any) -> None:
         if not isinstance(metadata, dict) or metadata.get("kind") != f"ppl_vae {self.kind} checkpoint":
             raise InputError(str(self.path), f"a checkpoint of {self.kind}", "a file of another kind")
+        missing = [name for name in ("identity", "state") if not isinstance(metadata.get(name), dict)]
+        if missing:
+            raise InputError(str(self.path), f"a checkpoint of {self.kind}", f"one without {missing[0]}")
         difference = _difference(self.identity, metadata["identity"])
         if difference:
             raise InputError(str(self.path), "a checkpoint of this run", f"one of another: {difference}")
-        return tensors, metadata["state"]
+
+    @contextmanager
+    def believing(self) -> Iterator[None]:
+        """Put what was read to use: whatever does not work out is the file's fault, and is named with it.
+
+        The digest has found every accident; what is left is a file that was edited and signed anew.
+        """
+        try:
+            yield
+        except InputError as error:
+            if error.argument == str(self.path):
+                raise
+            received = f"{error.argument}: {error.received} in the place of {error.expected}"
+            raise InputError(str(self.path), f"the state of {self.kind}", received) from None
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            received = f"{type(error).__name__}: {one_line(error, 160)}"
+            raise InputError(str(self.path), f"the state of {self.kind}", received) from error
 
     def remove(self) -> None:
         """Delete the checkpoint: the job is done."""

@@ -10,6 +10,16 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+_LONGEST = 400  # characters of what came, in a message
+
+
+def one_line(value: object, limit: int = _LONGEST) -> str:
+    """``value`` as one line of printable text: white space becomes one blank, other characters are escaped."""
+    text = " ".join(str(value).split())
+    if not text.isprintable():  # a file's name may hold anything
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
 
 class InputError(ValueError):
     """A user's input that cannot be used.
@@ -23,11 +33,13 @@ class InputError(ValueError):
     def __init__(self, argument: str, expected: str, received: object) -> None:
         self.argument = argument
         self.expected = expected
-        self.received = " ".join(str(received).split())
+        self.received = one_line(received)
         super().__init__(argument, expected, self.received)
 
     def __str__(self) -> str:
-        return f"{self.argument}: expected {self.expected}, received {self.received}"
+        # A file's name is shown as it is, but for what would break the line: "a\\nb" for a name of two lines.
+        name = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.argument)
+        return f"{name}: expected {one_line(self.expected)}, received {self.received}"
 
 
 class ProgramError(InputError):

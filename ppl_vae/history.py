@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-from ppl_vae import files
-from ppl_vae.errors import InputError
+from ppl_vae import files, reading
+from ppl_vae.errors import InputError, describe
+from ppl_vae.stored import Stored
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,65 @@ class History(Sequence[Epoch]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> History:
-        """Read what `save` wrote; raises `InputError` naming the file if it is missing or not a history."""
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-            return cls(tuple(Epoch(**json.loads(line)) for line in lines))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(str(path), "a history of JSON lines", error) from None
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: naming the file and the line, if it is missing, no history, or one whose epochs do not follow
+                one another.
+        """
+        source = os.fspath(path)
+        lines = reading.read_text(path, _EXPECTED).splitlines()
+        records = [
+            reading.parse_json(line, source, f"{_EXPECTED} (line {number})")
+            for number, line in enumerate(lines, 1)
+        ]
+        return cls(epochs_from(records, source))
+
+    def check_begins(self, path: str | os.PathLike[str]) -> None:
+        """Refuse a file of JSON lines that tells of these epochs, but tells otherwise.
+
+        It may lack the last of them, have more, and end in the middle of a line: a run that is killed leaves it so.
+
+        Raises:
+            InputError: naming the file and the line.
+        """
+        if not os.path.lexists(path):
+            return
+        source = os.fspath(path)
+        lines = reading.read_text(path, _EXPECTED).splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        for number, (line, ours) in enumerate(zip(whole, self.jsonl().splitlines(), strict=False), 1):
+            if line.strip() != ours:
+                expected = f"{_EXPECTED} of this run, as its checkpoint has it"
+                raise InputError(source, expected, f"another line {number}: {line.strip()[:80]}")
+
+
+_EXPECTED = "a history of JSON lines"
+
+
+def epochs_from(records: Any, source: str) -> tuple[Epoch, ...]:
+    """The epochs that plain records tell of.
+
+    Raises:
+        InputError: naming ``source`` and the epoch, if a field is missing, of another type, or does not follow from
+            the epoch before.
+    """
+    if not isinstance(records, list):
+        raise InputError(source, _EXPECTED, describe(records))
+    found: list[Epoch] = []
+    for number, record in enumerate(records, 1):
+        stored = Stored(source, {}, record, f"epoch {number}: ")
+        before = found[-1] if found else None
+        stored.number("epoch", number, number)
+        stored.number("step", number if before is None else before.step + 1)
+        if record.keys() - _FIELDS:
+            raise stored.wrong(str(min(record.keys() - _FIELDS)), "no such field", "one")
+        lr, beta = stored.number("lr", 0, whole=False), stored.number("beta", 0, 1, whole=False)
+        valid = stored.entry("valid_elbo", object)
+        if valid is not None:
+            stored.real("valid_elbo")
+        found.append(Epoch(number, record["step"], stored.real("train_elbo"), valid, lr, beta))
+    return tuple(found)
+
+
+_FIELDS = {field.name for field in fields(Epoch)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ppl_vae.evidence.engine import begin
 from ppl_vae.evidence.psis import ROUND_OFF
 from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
 from ppl_vae.progress import bar
+from ppl_vae.stored import Stored
 
 POSTERIORS = ("guide", "reweighted")
 JOINT = "log p(x, z)"
@@ -148,14 +148,26 @@ class Calibration:
         Raises:
             InputError: naming the file, if it is missing, broken, or holds anything else.
         """
-        expected = "a file written by Calibration.save"
-        tensors, metadata = files.read_kind(path, _KIND, expected)
-        missing = [name for name in _TENSORS if name not in tensors]
-        missing += [name for name in _SETTINGS if name not in metadata]
-        if missing:
-            raise InputError(str(Path(path)), expected, f"one without {', '.join(missing)}")
-        found: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
-        found |= {name: metadata[name] for name in _SETTINGS} | {"labels": tuple(metadata["labels"])}
+        tensors, metadata = files.read_kind(path, _KIND, "a file written by Calibration.save")
+        stored = Stored(os.fspath(path), tensors, metadata)
+        found: dict[str, Any] = {
+            name: stored.number(name, 1, 2**31) for name in ("num_draws", "num_importance", "bins")
+        }
+        found["alpha"] = stored.number("alpha", 0, 1, whole=False)
+        found["seed"] = stored.number("seed", 0, 2**63 - 1)
+        found["labels"] = tuple(stored.entry("labels", list))
+        if not all(isinstance(label, str) for label in found["labels"]) or not found["labels"]:
+            raise stored.wrong("labels", "a list of names", describe(found["labels"]))
+        L, N = (
+            found["num_draws"],
+            stored.tensor("ess", low=0, high=found["num_importance"] * (1 + 1e-6)).numel(),
+        )
+        if (L + 1) % found["bins"]:
+            raise stored.wrong("bins", f"a number that divides {L + 1}", found["bins"])
+        stored.tensor("ess", (N,))
+        for name in ("ranks", "reweighted_ranks"):
+            stored.tensor(name, (len(found["labels"]), N), torch.int64, low=0, high=L)
+        found |= {name: tensors[name] for name in _TENSORS}
         return cls(**found)
 
     def __repr__(self) -> str:

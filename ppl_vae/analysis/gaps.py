@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from ppl_vae.evidence.result import Evidence, Mean
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.sites import refuse_nan
+from ppl_vae.stored import Stored
 
 PARTS = ("gap", "approximation", "amortisation")
 _KIND = "ppl_vae.Gaps"
@@ -126,15 +126,20 @@ class Gaps:
         Raises:
             InputError: naming the file, if it is missing, broken, or holds anything else.
         """
-        expected = "a file written by Gaps.save"
-        tensors, metadata = files.read_kind(path, _KIND, expected)
-        missing = [name for name in _TENSORS if name not in tensors]
-        missing += [name for name in ("num_samples", "seed") if name not in metadata]
-        if missing:
-            raise InputError(str(Path(path)), expected, f"one without {', '.join(missing)}")
-        evidence = Evidence.unpack(under("evidence/", tensors), metadata.get("evidence", {}), str(path))
-        own = {name: tensors[name] for name in _TENSORS}
-        return cls(evidence, **own, num_samples=metadata["num_samples"], seed=metadata["seed"])
+        tensors, metadata = files.read_kind(path, _KIND, "a file written by Gaps.save")
+        source = os.fspath(path)
+        stored = Stored(source, tensors, metadata)
+        evidence = Evidence.unpack(
+            under("evidence/", tensors), stored.entry("evidence", dict), f"{source}: evidence"
+        )
+        shape = (len(evidence),)
+        for name in _TENSORS:
+            dtype = {"converged": torch.bool, "steps": torch.int64}.get(name, torch.float64)
+            low = 0.0 if name.endswith("stderr") or name == "steps" else -math.inf
+            stored.tensor(name, shape, dtype, low=low, nan=True)
+        own: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+        own |= {"num_samples": stored.number("num_samples", 1), "seed": stored.number("seed", 0, 2**63 - 1)}
+        return cls(evidence, **own)
 
     def __repr__(self) -> str:
         return f"Gaps(N={len(self)}, S={self.num_samples}, mean gap {self.mean()})"

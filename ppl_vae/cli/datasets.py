@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,20 @@ _ARGUMENTS: dict[str, dict[str, str]] = {
 }
 OPTIONS = tuple(dict.fromkeys(name for names in _ARGUMENTS.values() for name in names))
 SPLITS = ("train", "valid", "test")
+_IDENTITY = (
+    "name", "view", "values", "total_count", "seed", "sizes", "shape", "image_shape", "resampled", "test_sha256",
+    "train_sha256", "valid_sha256",
+)  # fmt: skip
+_TEXT: tuple[str, tuple[type, ...]] = ("text", (str,))
+_TYPES: dict[str, tuple[str, tuple[type, ...]]] = dict.fromkeys(("data", *OPTIONS), _TEXT) | {
+    "dynamic": ("true or false", (bool,)),
+    "flat": ("true or false", (bool,)),
+    "data_seed": ("an integer", (int,)),
+    "valid_fraction": ("a number", (int, float)),
+    "test_fraction": ("a number", (int, float)),
+    "image_shape": ("a list", (list,)),
+}
+"""What the options of data sets are in a run's config.yaml."""
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -163,33 +178,67 @@ def load_again(folder: OutputFolder, **paths: str | None) -> Dataset:
     Raises:
         InputError: naming the run's file at fault, or the data's.
     """
-    from ppl_vae import files
-
     config = folder.path / folder.marker
     settings = folder.settings()
     missing = [key for key in ("data", *OPTIONS) if key not in settings]
     if missing:
         raise InputError(str(config), "the options of a run", f"none called {missing[0]}")
-    for key, value in paths.items():
-        if value is not None:
-            settings[key] = value
+    for key in ("data", *OPTIONS):
+        words, kinds = _TYPES[key]
+        good = settings[key] is None if key != "data" else False
+        if not good and (
+            not isinstance(settings[key], kinds) or (bool not in kinds and isinstance(settings[key], bool))
+        ):
+            raise InputError(f"{config}: {option(key)}", words, describe(settings[key]))
+    given = {option(key) for key, value in paths.items() if value is not None}
+    settings |= {key: value for key, value in paths.items() if value is not None}
     try:
         resolve(settings)
-    except UsageError as error:
-        raise InputError(f"{config}: {error.argument}", error.expected, error.received) from None
-    dataset = load(settings)
-    known = files.read_json(folder.path / DATA)
-    if not isinstance(known, dict):
-        raise InputError(str(folder.path / DATA), "a description of data", describe(known))
-    now = dataset.describe()
-    for key in ("name", "view", "shape", "sizes", "test_sha256"):
-        if known.get(key) != now[key]:
-            raise InputError(
-                f"--data {settings['data']}",
-                f"the data that {folder.path} was trained on ({key} {_short(known.get(key))})",
-                f"{key} {_short(now[key])}",
-            )
+        dataset = load(settings)
+    except InputError as error:
+        if error.argument.startswith("--") and error.argument not in given:  # it is not the user who said so
+            raise InputError(f"{config}: {error.argument}", error.expected, error.received) from None
+        raise
+    check_known(folder.path / DATA, dataset, settings["data"])
     return dataset
+
+
+def check_known(path: Path, dataset: Dataset, name: str) -> None:
+    """Refuse data that are not those that a run's data.json describes."""
+    from ppl_vae import reading
+
+    known = reading.read_json(path, "a description of data")
+    if not isinstance(known, dict):
+        raise InputError(str(path), "a description of data", describe(known))
+    now = dataset.describe()
+    # Earlier versions knew the test split alone by its content.
+    old = not any(key in known for key in ("train_sha256", "valid_sha256"))
+    for key in _IDENTITY:
+        if old and key in ("train_sha256", "valid_sha256"):
+            continue
+        if known.get(key) != now[key] or key not in known:
+            found = f"{key} {_short(known[key])}" if key in known else f"no {key}"
+            raise InputError(
+                f"--data {name}", f"the data that {path} describes ({found})", f"{key} {_short(now[key])}"
+            )
+
+
+def image_shape(about: Any, path: Path) -> tuple[int, ...] | None:
+    """How a description of data (the content of ``path``) lays a datum out; raises `InputError`, naming it."""
+    if not isinstance(about, dict):
+        raise InputError(str(path), "a description of data", describe(about))
+    found, shape = about.get("image_shape"), about.get("shape")
+    if found is None:
+        return None
+    for sizes in (shape, found):
+        if not isinstance(sizes, list) or not all(type(n) is int and n > 0 for n in sizes):
+            raise InputError(
+                str(path), "shape and image_shape to be lists of positive integers", describe(sizes)
+            )
+    image = tuple(found)
+    if len(image) < 2 or math.prod(image) != math.prod(shape or ()):
+        raise InputError(str(path), f"an image_shape for data of shape {shape}", describe(found))
+    return image
 
 
 def split(

@@ -125,6 +125,8 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
                 path = job.folder.path
                 if (path / RESULT).is_file():  # a resumed command that had only pictures left to draw
                     evidence = Evidence.load(path / RESULT)
+                    seed = None if evidence.basis == "computed" else evidence.seed
+                    judging.check_finished(path / RESULT, job, len(evidence), seed)
                 else:
                     evidence = _estimator(settings)(
                         job.vae.program,

@@ -106,6 +106,7 @@ def _analyse(job: Job) -> tuple[Gaps, Surgery, ActiveUnits]:
     settings, path, program = job.settings, job.folder.path, job.vae.program
     if (path / GAPS_RESULT).is_file():  # a resumed command that had only tables and pictures left
         found = Gaps.load(path / GAPS_RESULT)
+        judging.check_finished(path / GAPS_RESULT, job, len(found), found.seed)
     else:
         evidence = _evidence(job)
         common: dict[str, Any] = {"seed": settings["seed"]}
@@ -127,7 +128,9 @@ def _evidence(job: Job) -> Evidence | None:
     if settings["method"] != "annealed":
         return None
     if (path / RESULT).is_file():
-        return Evidence.load(path / RESULT)
+        kept = Evidence.load(path / RESULT)
+        judging.check_finished(path / RESULT, job, len(kept), kept.seed)
+        return kept
     found = annealed(
         job.vae.program,
         job.x,

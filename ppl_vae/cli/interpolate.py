@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     from ppl_vae import plots
 
     with output.owning(), machine.threads(settings["threads"]):
-        vae = pictures.open_model(output.folder, settings["device"])
+        vae = pictures.open_model(output.folder, settings)
         x = pictures.load_data(settings, output.folder, vae, 2 * settings["pairs"], "--pairs")
         numbers = settings["pairs"] * vae.shape.numel()
         memory.check_drawn("--steps", settings["steps"], numbers, pictures=output.pictures)

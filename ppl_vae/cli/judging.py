@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.cli import datasets, exits, machine, memory, owner
+from ppl_vae.cli import datasets, exits, machine, memory, owner, trusting
 from ppl_vae.cli.oneline import Interrupted, option, relabel
 from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers
@@ -134,6 +134,7 @@ def add_options(parser: ArgumentParser, name: str) -> None:
     )
     parser.add_argument("--data-dir", type=str | None, help="where MNIST's files lie now, if they have moved")
     parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
+    trusting.add_option(parser)
     machine.add_options(parser)
 
 
@@ -217,9 +218,27 @@ def opened(
         number = min(usual, dataset.sizes[split] or usual)
     x, about = datasets.split(dataset, split, number, seed, asked=asked)
     with machine.threads(settings["threads"]):
-        vae = open_model(run, settings["device"])
+        vae = open_model(run, settings)
         check_fits(vae, x, run)
         yield Job(settings, run, folder, dataset, x.to(settings["device"]), about, vae)
+
+
+def check_finished(path: Path, job: Job, number: int, seed: int | None) -> None:
+    """Refuse a finished result that is not of this job.
+
+    Args:
+        path: its file.
+        job: the job.
+        number: of how many data it is.
+        seed: what it was drawn by; None where nothing was.
+
+    Raises:
+        InputError: naming the file and the field.
+    """
+    wanted = {"number of data": (number, len(job.x)), "seed": (seed, job.settings["seed"])}
+    for name, (there, ours) in wanted.items():
+        if there is not None and there != ours:
+            raise InputError(str(path), f"a result of this command: {name} {ours}", there)
 
 
 def numbers(mean: Mean) -> dict[str, float | None]:

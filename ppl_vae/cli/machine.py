@@ -42,7 +42,7 @@ def resolve(settings: dict[str, Any]) -> None:
     else:
         try:
             device = torch.device(given)
-        except RuntimeError:
+        except (RuntimeError, TypeError):  # a run folder may say anything
             raise InputError("--device", "auto, cpu, cuda or cuda:N", repr(given)) from None
         if device.type not in ("cpu", "cuda"):
             raise InputError("--device", "auto, cpu, cuda or cuda:N", repr(given))

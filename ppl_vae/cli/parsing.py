@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
+from ppl_vae import reading
 from ppl_vae.cli.oneline import HelpShown, UsageError, from_jsonargparse, option
 from ppl_vae.errors import InputError, check_positive_float, check_positive_int, check_seed, describe
 
 _WIDTH = 110
+_LONGEST = 2**16  # characters of an option's value
 _TIDY = (
     (r"type: (Callable\[\[.*?\], \w+\]( \| null)?|<class 'ELBO'>), (default: null, )?", ""),  # said in words
     (r"\{'class_path': '[\w.]*?(\w+)'\}", r"\1"),
@@ -76,6 +78,7 @@ def parse(
     Raises:
         UsageError: in one line, whatever is wrong.
     """
+    _check_texts(argv)
     try:
         parsed = parser.parse_args(list(argv))
     except (ArgumentError, argparse.ArgumentError) as error:
@@ -88,6 +91,33 @@ def parse(
         if value is not None and not (isinstance(value, dict) and "class_path" in value):
             raise UsageError(option(name), (classes or {})[name], "a function")
     return settings
+
+
+def _check_texts(argv: Sequence[str]) -> None:
+    """Refuse texts and files that jsonargparse's recursive reader of YAML could not bear, or would wait for.
+
+    Every value is YAML to it, and those of ``--config`` are files of YAML.
+    """
+    option_before = ""
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        if not argument.startswith("--"):
+            key, value = option_before, argument
+        elif not equals:
+            option_before = key
+            continue
+        option_before = ""
+        if key == "--config":
+            try:
+                content = reading.read_yaml(value)
+            except InputError as error:
+                raise UsageError("--config", error.expected, f"{value} ({error.received})") from None
+            if "config" in content:  # jsonargparse would read that file, too
+                raise UsageError("--config", "a YAML file of options that names no other", value)
+        elif len(value) > _LONGEST:
+            raise UsageError(key or "options", f"a value of at most {_LONGEST} characters", len(value))
+        elif any(mark in value for mark in "[{&*\n"):
+            reading.check_yaml(value, key or "options", "a value")
 
 
 def check_numbers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ppl_vae import files, generate, persistence
-from ppl_vae.cli import datasets, exits, machine, owner
+from ppl_vae.cli import datasets, exits, machine, owner, trusting
 from ppl_vae.cli.outputs import OutputFolder, check_writable
 from ppl_vae.cli.parsing import make_parser
 from ppl_vae.cli.runfolder import DATA, FIGURES, MODEL, finished_run
@@ -114,6 +114,7 @@ def picture_parser(command: str, description: str, examples: str) -> ArgumentPar
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
+    trusting.add_option(parser)
     machine.add_options(parser)
     return parser
 
@@ -127,9 +128,10 @@ def add_data_options(parser: ArgumentParser) -> None:
     parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
 
 
-def open_model(folder: OutputFolder, device: str) -> VAE:
-    """The trained VAE of a run."""
-    return persistence.load(folder.path / MODEL).to(torch.device(device)).eval()
+def open_model(folder: OutputFolder, settings: Mapping[str, Any]) -> VAE:
+    """The trained VAE of a run, on the device of ``settings``; raises `InputError` if they do not trust its classes."""
+    made = persistence.load_trusting(folder.path / MODEL, trusting.trust(settings))
+    return made.to(torch.device(settings["device"])).eval()
 
 
 def check_fits(vae: VAE, x: torch.Tensor, folder: OutputFolder) -> None:
@@ -156,8 +158,7 @@ class Output:
     def __init__(self, settings: dict[str, Any], name: str) -> None:
         self.folder = finished_run(settings["run"])
         about = files.read_json(self.folder.path / DATA)
-        shape = about.get("image_shape") if isinstance(about, dict) else None
-        self.image_shape = None if shape is None else tuple(shape)
+        self.image_shape = datasets.image_shape(about, self.folder.path / DATA)
         suffix = ".png" if self.image_shape is not None else ".npy"
         self.path = Path(settings["out"] or self.folder.path / f"{name}{suffix}")
         kind = self.path.suffix.lower()

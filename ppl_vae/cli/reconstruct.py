@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     from ppl_vae import generate, plots
 
     with output.owning(), machine.threads(settings["threads"]):
-        vae = open_model(output.folder, settings["device"])
+        vae = open_model(output.folder, settings)
         x = load_data(settings, output.folder, vae, settings["num"], "--num")
         again = generate.reconstruct(vae, x)
         both = torch.stack([x, again])

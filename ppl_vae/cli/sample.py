@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     from ppl_vae import generate, plots
 
     with output.owning(), machine.threads(settings["threads"]):
-        vae = open_model(output.folder, settings["device"])
+        vae = open_model(output.folder, settings)
         memory.check_drawn("--num", settings["num"], vae.shape.numel(), pictures=output.pictures)
         x = generate.sample(vae, settings["num"], seed=settings["seed"], mean=settings["mean"])
         kind = "decoder means" if settings["mean"] else "samples"

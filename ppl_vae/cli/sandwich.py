@@ -128,6 +128,7 @@ def _bound(job: Job) -> Sandwich:
     settings, path, program = job.settings, job.folder.path, job.vae.program
     if (path / SANDWICH_RESULT).is_file():  # a resumed command that had only the pictures left to draw
         found = Sandwich.load(path / SANDWICH_RESULT)
+        judging.check_finished(path / SANDWICH_RESULT, job, len(found), found.lower.seed)
         simulated = None if settings["real"] else program.simulate(job.x, seed=settings["seed"])[1]
         return replace(found, x=simulated)
     bounds = sandwich(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import compiling, datasets, exits, machine
+from ppl_vae.cli import compiling, datasets, exits, machine, trusting
 from ppl_vae.cli.oneline import Interrupted, option, relabel
 from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
@@ -89,8 +89,12 @@ def run(argv: Sequence[str]) -> int:
     with folder.owning(resume=resume, overwrite=overwrite):
         if out is not None:
             resolve(settings, folder.latest() if resume else None)
-        execute(prepare(settings, folder), resume=resume, overwrite=overwrite)
-    print(f"pictures in {folder.path / 'figures'}; next: ppl-vae evidence {shlex.quote(str(folder.path))}")
+        job = prepare(settings, folder)
+        execute(job, resume=resume, overwrite=overwrite)
+    trust = trusting.needed(job.settings)
+    print(
+        f"pictures in {folder.path / 'figures'}; next: ppl-vae evidence {shlex.quote(str(folder.path))}{trust}"
+    )
     return 0
 
 
@@ -294,6 +298,8 @@ def execute(
         folder = folder.new if overwrite and folder.began() else folder
     else:
         folder = folder.resumed(settings)
+        if (folder.path / DATA).exists():  # a run that was killed at its start has none
+            datasets.check_known(folder.path / DATA, job.dataset, settings["data"])
         exits.work()
     about = f"{json.dumps(job.dataset.describe(), indent=2)}\n"
 

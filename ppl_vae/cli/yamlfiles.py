@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ppl_vae.errors import InputError, describe
+from ppl_vae import reading
 
 
 def dump_yaml(settings: Mapping[str, Any]) -> str:
@@ -18,13 +18,7 @@ def dump_yaml(settings: Mapping[str, Any]) -> str:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from a YAML file; raises `InputError`, naming it, for anything else."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(str(path), "a YAML file of options", error) from None
-    if not isinstance(content, dict):
-        raise InputError(str(path), "a YAML file of options", describe(content))
-    return content
+    return reading.read_yaml(path)
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ppl_vae import reading
+from ppl_vae.data.binary import read_npy, read_npz
 from ppl_vae.data.dataset import Dataset, check_image_shape, random_split
-from ppl_vae.data.tables import read_csv, read_npy, read_npz
+from ppl_vae.data.tables import read_csv
 from ppl_vae.errors import InputError, check_seed, describe
 from ppl_vae.support import summarise
 
 SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz")
 EXACT = 2**24
+
+_CHUNK = 2**20  # numbers that are converted together
+_SMALLEST = float(np.finfo(np.float32).tiny)  # below it, float32 has fewer digits, and soon none
+_LARGEST_LABEL = 2**53
+_FITS = "finite numbers that fit float32, from 1.2e-38 to 3.4e+38 in size"
+_INTEGERS = f"integers that float32 holds exactly (as it does all up to {EXACT})"
 
 
 def load_array(
@@ -31,8 +40,8 @@ def load_array(
 ) -> Dataset:
     """A user's array ``(N, *shape)``, split at random.
 
-    The numbers are not scaled, clipped or reordered within a datum. Real numbers are rounded to float32;
-    integers that float32 cannot hold are refused.
+    The numbers are not scaled, clipped or reordered within a datum. Real numbers are rounded to float32; what
+    float32 cannot hold is refused: numbers that would become 0 or infinite, and integers that would be rounded.
 
     Args:
         path: a ``.npy``, ``.npz``, ``.csv`` or ``.csv.gz`` file. A CSV has commas between numbers, a datum a
@@ -53,22 +62,24 @@ def load_array(
 
     Raises:
         InputError: naming the file, or the argument: a suffix that is none of the above; an empty, damaged or
-            pickled file; an array that is not numeric, has no rows, or has fewer than two dimensions; a NaN
-            or an infinity, with the index of the datum; a missing key.
+            pickled file, or one that needs more memory than there is; an array that is not numeric, has no rows,
+            or has fewer than two dimensions; a NaN, an infinity, or a number that float32 cannot hold, with the
+            index of the datum; a missing key.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError("path", "the path of a file", describe(path))
     check_seed(seed)
     path = Path(path)
-    array, labels, used = _read(path, key, labels_key)
     name = str(path)
+    array, labels, used = _read(path, key, labels_key)
     if array.ndim < 2:
         expected = "data of at least two dimensions, (N, D); N numbers are (N, 1)"
         raise InputError(name, expected, f"{array.ndim} dimension(s), shape {array.shape}")
     if array.size == 0:
         raise InputError(name, "at least one datum of at least one number", f"shape {array.shape}")
     data = _float32(array, name)
-    sizes = _sizes(len(data), valid_fraction, test_fraction)
+    del array  # as large as the data, or twice
+    sizes = _sizes(len(data), valid_fraction, test_fraction, name)
     classes = None if labels is None else _labels(labels, len(data), f"{name}, {labels_key}")
     datum = data.shape[1:]
     image = tuple(datum) if image_shape is None and len(datum) in (2, 3) else image_shape
@@ -105,8 +116,7 @@ def _read(
         raise InputError(
             str(path), f"a file that ends in one of {', '.join(SUFFIXES)}", f"suffix {path.suffix!r}"
         )
-    if not path.is_file():
-        raise InputError(str(path), "a file of data", "a folder" if path.is_dir() else "no such file")
+    reading.check_regular(path, "a file of data")
     if key is not None and not lower.endswith(".npz"):
         raise InputError(
             "key", f"None unless the file is an .npz ({path.name} holds one array)", describe(key)
@@ -121,28 +131,83 @@ def _read(
 
 
 def _float32(array: npt.NDArray[Any], name: str) -> torch.Tensor:
-    """``array`` as float32, if it is numeric and finite and, where it holds integers, unchanged."""
+    """``array`` as float32, if it is numeric and finite and float32 holds it: no number may become 0 or infinite.
+
+    Real numbers are rounded; integers are not, so a column of integers that rounding changes is refused.
+    """
     if array.dtype.kind not in "biuf":
         raise InputError(name, "real numbers", f"an array of dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # what overflows is found below
-        data = np.ascontiguousarray(array, dtype=np.float32)
-    _refuse(~np.isfinite(data), array, name, "finite numbers that fit float32")
-    if array.dtype.kind in "iu":
-        changed = (array > EXACT) | (array < -EXACT)
-    elif array.dtype.kind == "f" and bool((array == np.floor(array)).all()):
-        changed = array != data
-    else:
-        changed = np.zeros((1, 1), dtype=np.bool_)
-    _refuse(changed, array, name, f"integers that float32 holds exactly (as it does all up to {EXACT})")
-    return torch.from_numpy(data if data is not array else data.copy())
+    reading.check_fits(4 * array.size, name, "data as float32")
+    data = np.empty(array.shape, dtype=np.float32)
+    wide = array.dtype.itemsize > (4 if array.dtype.kind == "f" else 2)  # else float32 holds every value
+    columns = _Columns(array.shape)
+    step = max(1, _CHUNK // max(1, math.prod(array.shape[1:])))
+    for start in range(0, len(array), step):
+        part = np.ascontiguousarray(array[start : start + step])
+        with np.errstate(all="ignore"):  # what overflows or underflows is found below
+            data[start : start + step] = part
+        small = data[start : start + step]
+        _refuse(~np.isfinite(part), part, start, name, "finite numbers")
+        _refuse(~np.isfinite(small), part, start, name, f"{_FITS} (divide the data by a constant)")
+        if not wide:
+            continue
+        if array.dtype.kind == "f":
+            lost = (np.abs(small) < _SMALLEST) & (small != part)
+            _refuse(
+                lost,
+                part,
+                start,
+                name,
+                f"{_FITS} (multiply the data by a constant, or set such numbers to 0)",
+            )
+            columns.look(part, small, start)
+        else:
+            _refuse((part > EXACT) | (part < -EXACT), part, start, name, _INTEGERS)
+    changed = columns.changed()
+    if changed is not None:
+        _refuse_at(array, changed, name, _INTEGERS)
+    return torch.from_numpy(data)
 
 
-def _refuse(bad: npt.NDArray[np.bool_], array: npt.NDArray[Any], name: str, expected: str) -> None:
+class _Columns:
+    """Which elements of a datum hold nothing but integers, and the first of them that float32 changes."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape[1:]
+        self._whole = np.ones(self._shape, dtype=np.bool_)
+        self._first = np.full(self._shape, -1, dtype=np.int64)
+
+    def look(self, part: npt.NDArray[Any], small: npt.NDArray[np.float32], start: int) -> None:
+        """Take in rows from ``start`` on."""
+        self._whole &= (part == np.floor(part)).all(0)
+        if not self._whole.any():
+            return
+        different = part != small
+        new = different.any(0) & (self._first < 0)
+        self._first[new] = start + different.argmax(0)[new]
+
+    def changed(self) -> tuple[int, ...] | None:
+        """The index of the first integer that is changed, in a column of integers; None if there is none."""
+        bad = self._whole & (self._first >= 0)
+        if not bad.any():
+            return None
+        element = np.unravel_index(int(np.where(bad, self._first, 2**62).argmin()), self._shape)
+        return (int(self._first[element]), *(int(i) for i in element))
+
+
+def _refuse(bad: npt.NDArray[np.bool_], part: npt.NDArray[Any], start: int, name: str, expected: str) -> None:
     if bad.any():
         index = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
-        datum, *element = index
-        where = element[0] if len(element) == 1 else tuple(element)
-        raise InputError(name, expected, f"{array[index]} at datum {datum}, element {where}")
+        raise InputError(name, expected, f"{part[index]} at {_where((start + index[0], *index[1:]))}")
+
+
+def _refuse_at(array: npt.NDArray[Any], index: tuple[int, ...], name: str, expected: str) -> None:
+    raise InputError(name, expected, f"{array[index]} at {_where(index)}")
+
+
+def _where(index: tuple[int, ...]) -> str:
+    datum, *element = index
+    return f"datum {datum}, element {element[0] if len(element) == 1 else tuple(element)}"
 
 
 def _labels(labels: npt.NDArray[Any], n: int, name: str) -> torch.Tensor:
@@ -153,10 +218,14 @@ def _labels(labels: npt.NDArray[Any], n: int, name: str) -> torch.Tensor:
         raise InputError(
             name, f"integer labels of shape ({n},)", f"shape {labels.shape} and dtype {labels.dtype}"
         )
+    large = (labels > _LARGEST_LABEL) | (labels < -_LARGEST_LABEL) if labels.dtype.kind != "b" else labels < 0
+    if large.any():
+        expected = f"integer labels from {-_LARGEST_LABEL} to {_LARGEST_LABEL}"
+        raise InputError(name, expected, labels[int(large.argmax())])
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _sizes(n: int, valid_fraction: float, test_fraction: float) -> tuple[int, int, int]:
+def _sizes(n: int, valid_fraction: float, test_fraction: float, name: str) -> tuple[int, int, int]:
     for argument, value in (("valid_fraction", valid_fraction), ("test_fraction", test_fraction)):
         good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
         if not good or (value == 0 and argument == "test_fraction"):
@@ -165,5 +234,5 @@ def _sizes(n: int, valid_fraction: float, test_fraction: float) -> tuple[int, in
     valid, test = round(n * valid_fraction), max(1, round(n * test_fraction))
     if n - valid - test < 1:
         expected = "with valid_fraction, a share that leaves data to train on"
-        raise InputError("test_fraction", expected, f"{valid} + {test} of {n} data")
+        raise InputError("test_fraction", expected, f"{valid} + {test} of the {n} data in {name}")
     return n - valid - test, valid, test

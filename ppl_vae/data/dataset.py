@@ -135,9 +135,12 @@ class Dataset:
             "shape": list(self.shape),
             "image_shape": None if self.image_shape is None else list(self.image_shape),
             "resampled": self.resample is not None,
-            "test_sha256": sha256(self.test),
+            **{f"{split}_sha256": None if x is None else sha256(x) for split, x in self._splits()},
             **self.details,
         }
+
+    def _splits(self) -> list[tuple[str, torch.Tensor | None]]:
+        return [(split, self._parts(split)[0]) for split in SPLITS]
 
     def _parts(self, split: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         return getattr(self, split), getattr(self, f"{split}_labels")

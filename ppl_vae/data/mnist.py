@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ppl_vae import reading
 from ppl_vae.data.dataset import Dataset, check_flag
 from ppl_vae.data.download import SHA256, download
 from ppl_vae.data.raw import parse_amat, parse_idx, read_bytes
@@ -122,6 +123,7 @@ def _read_pair(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], torch.Te
     for name, ndim in ((f"{part}-images-idx3-ubyte", 3), (f"{part}-labels-idx1-ubyte", 1)):
         path = _find(folder, (name, name.replace("-idx", ".idx")))
         content = read_bytes(path, "an MNIST file in IDX format")
+        reading.check_fits(4 * len(content), str(path), "images as float32")
         arrays.append(parse_idx(content, ndim, str(path)))
         published = published and hashlib.sha256(content).hexdigest() == SHA256[name]
     images, classes = arrays

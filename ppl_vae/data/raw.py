@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ppl_vae import reading
 from ppl_vae.errors import InputError
 
 IDX_UNSIGNED_BYTE = 0x08
@@ -21,22 +25,54 @@ def read_bytes(path: str | os.PathLike[str], expected: str) -> bytes:
     """The content of a file, decompressed if its name ends in ``.gz``.
 
     Raises:
-        InputError: naming the file, if it is missing, empty, no gzip in spite of its name, or cut short.
+        InputError: naming the file, if it is missing, no regular file, empty, no gzip in spite of its name, cut short,
+            or larger than what is read (see `ppl_vae.reading`).
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(str(path), expected, "a folder" if path.is_dir() else "no such file")
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz" and content:
-            content = gzip.decompress(content)
-    except EOFError:
-        raise InputError(str(path), expected, "a gzip file cut short") from None
-    except (OSError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
-        raise InputError(str(path), expected, error) from None
+    size = reading.check_regular(path, expected)
+    if size == 0:
+        raise InputError(str(path), expected, "an empty file")
+    reading.check_fits(size, str(path), expected)
+    with stream(path, expected) as handle:
+        content = handle.read()
     if not content:
         raise InputError(str(path), expected, "an empty file")
     return content
+
+
+@contextmanager
+def stream(path: Path, expected: str) -> Iterator[BinaryIO]:
+    """A file's bytes one after the other, decompressed if its name ends in ``.gz``; raises as `read_bytes`."""
+    if path.suffix != ".gz":
+        with reading.opened(path, expected) as handle:
+            yield handle
+        return
+    most = reading.most_expanded(reading.check_regular(path, expected))
+    with reading.opened(path, expected) as packed, gzip.GzipFile(fileobj=packed) as unpacked:
+        yield cast(BinaryIO, io.BufferedReader(_Bounded(unpacked, most, str(path), expected), 2**16))
+
+
+class _Bounded(io.RawIOBase):
+    """Bytes of another stream, up to a number: a small gzip file can stand for a file without end."""
+
+    def __init__(self, source: gzip.GzipFile, most: int, name: str, expected: str) -> None:
+        super().__init__()
+        self._source, self._left, self._most, self._about = source, most, most, (name, expected)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        name, expected = self._about
+        try:
+            piece = self._source.read(len(buffer))
+        except EOFError:
+            raise InputError(name, expected, "a gzip file cut short") from None
+        self._left -= len(piece)
+        if self._left < 0:
+            raise InputError(name, f"{expected} of at most {self._most} bytes, decompressed", "more")
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 def parse_idx(content: bytes, ndim: int, name: str) -> npt.NDArray[np.uint8]:
@@ -108,7 +144,9 @@ def _parse_amat_lines(content: bytes, name: str) -> npt.NDArray[np.float32]:
     lines = content.rstrip().splitlines()
     if not lines:
         raise InputError(name, expected, "nothing but white space")
-    out = np.empty((len(lines), AMAT_COLUMNS), dtype=np.float32)
+    # A line of so many numbers has as many bytes, at least: many short lines do not ask for a large table.
+    rows = min(len(lines), len(content) // (2 * AMAT_COLUMNS - 1) + 1)
+    out = np.empty((rows, AMAT_COLUMNS), dtype=np.float32)
     for number, line in enumerate(lines):
         words = line.split()
         if len(words) != AMAT_COLUMNS:

@@ -96,10 +96,13 @@ class Sandwich:
         """
         tensors, metadata = files.read_kind(path, _KIND, "a file written by Sandwich.save")
         lower, upper = (
-            Evidence.unpack(under(f"{side}/", tensors), metadata.get(side, {}), str(path))
+            Evidence.unpack(under(f"{side}/", tensors), metadata.get(side, {}), f"{os.fspath(path)}: {side}")
             for side in ("lower", "upper")
         )
-        return cls(lower, upper)
+        try:
+            return cls(lower, upper)
+        except InputError as error:
+            raise InputError(f"{os.fspath(path)}: {error.argument}", error.expected, error.received) from None
 
     def __repr__(self) -> str:
         return f"Sandwich(N={len(self)}, lower {self.lower.mean()}, upper {self.upper.mean()})"

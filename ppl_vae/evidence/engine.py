@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ppl_vae import rng
@@ -25,6 +27,7 @@ from ppl_vae.compiled.execution import executing
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
 from ppl_vae.errors import InputError
+from ppl_vae.evidence.believed import check_rows
 from ppl_vae.evidence.edges import count_edges, naming_edges
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.weights import Figures
@@ -32,6 +35,7 @@ from ppl_vae.exclusive import give_way
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
 from ppl_vae.program.rows import ready
 from ppl_vae.progress import bar
+from ppl_vae.stored import Stored
 
 State = dict[str, Tensor]
 
@@ -163,15 +167,14 @@ def drive(
     device, precision = device_of(x), precision_on(precision, device_of(x))
     keeper = None
     if checkpoint is not None:
-        # Two weights of a few data stand for the model, the guide and all their parameters.
-        probe = program.log_weights(take(x, slice(0, 8)), 2, seed=0)
         settings = {"seed": seed, "level": level, "precision": precision, "processes": ours.size}
-        identity = {**plan.identity, **settings, "data": digest(x), "program": digest(probe)}
+        identity = {**plan.identity, **settings, "data": digest(x), "program": identify(program, x)}
         keeper = Keeper(_own_file(checkpoint, resume, ours), "evidence", identity, resume)
-    done, current = (None, None) if keeper is None else _load(keeper)
-    start = 0 if done is None else len(done.log_evidence)
     mine = range(ours.rank, math.ceil(n / plan.block_size), ours.size)
-    units = sum(min(plan.block_size, n - index * plan.block_size) for index in mine) * plan.units
+    sizes = [min(plan.block_size, n - index * plan.block_size) for index in mine]
+    done, current = (None, None) if keeper is None else _load(keeper, sizes)
+    start = 0 if done is None else len(done.log_evidence)
+    units = sum(sizes) * plan.units
     samples, checked = max((samples for _, samples in plan.tiles), default=None), False
     show = bar(units, plan.name, "w", unit_scale=True)
     if not progress or ours.rank:
@@ -187,8 +190,9 @@ def drive(
             block = Block(part, index, offset)
             with naming_edges(sites):
                 work = make(block)
-                if current is not None:
-                    show.update(block.num_data * work.restore(current))
+                if current is not None and keeper is not None:
+                    with keeper.believing():
+                        show.update(block.num_data * work.restore(current))
                     current = None
                 while units := work.advance():
                     show.update(block.num_data * units)
@@ -279,13 +283,43 @@ def _save(keeper: Keeper, done: Figures | None, state: State) -> None:
     keeper.write(tensors, {"done": numbers})
 
 
-def _load(keeper: Keeper) -> tuple[Figures | None, State | None]:
-    """What was finished, and the state of the block that was not."""
+def _load(keeper: Keeper, sizes: Sequence[int]) -> tuple[Figures | None, State | None]:
+    """What was finished, and the state of the block that was not; ``sizes`` are those of all blocks, in order.
+
+    Raises:
+        InputError: naming the checkpoint, if its figures are not such as whole blocks can have.
+    """
     saved = keeper.read()
     if saved is None:
         return None, None
     tensors, state = saved
-    current = under("current/", tensors)
-    if state["done"] is None:
-        return None, current
-    return _put_together(under("done/", tensors), state["done"]), current
+    current = under("current/", tensors) or None
+    with keeper.believing():
+        if state["done"] is None:
+            return None, current
+        numbers = Stored(str(keeper.path), tensors, state["done"])
+        num_samples, ks = numbers.number("num_samples", 1), numbers.entry("curve_k", list)
+        rows = check_rows(numbers, ks, num_samples, "done/")
+        if rows not in accumulate(sizes):
+            raise numbers.wrong("done/log_evidence", "the data of whole blocks", f"{rows} data")
+        return _put_together(under("done/", tensors), state["done"]), current
+
+
+def identify(program: Program, x: Data) -> str:
+    """A digest of a program: of all its parameters and buffers, and of a few weights, which stand for its code.
+
+    Args:
+        program: the program.
+        x: data that it takes; two weights of the first eight are computed.
+    """
+    with poutine.trace(
+        param_only=True
+    ) as capture:  # parameters that are in no module, as `pyro.param` makes them
+        tensors = {"weights": program.log_weights(take(x, slice(0, 8)), 2, seed=0)}
+    for name, site in capture.trace.nodes.items():
+        if site["type"] == "param" and isinstance(site["value"], Tensor):
+            tensors[f"parameter {name}"] = site["value"]
+    for i, module in enumerate(program.modules):
+        own = (*module.named_parameters(), *module.named_buffers())
+        tensors |= {f"module {i} {name}": value for name, value in own}
+    return digest(tensors)

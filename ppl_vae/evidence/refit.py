@@ -13,10 +13,11 @@ from torch import Tensor
 from ppl_vae import rng
 from ppl_vae.checkpoint import Keeper, digest, under
 from ppl_vae.errors import check_positive_float, check_positive_int, check_seed
-from ppl_vae.evidence.engine import begin
+from ppl_vae.evidence.engine import begin, identify
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.refit import carry, carrying_program, make_offsets, path_log_weights
 from ppl_vae.progress import bar
+from ppl_vae.stored import Stored
 
 TOLERANCE = 0.01
 """Nats: a stretch of steps that gains less than this has stalled."""
@@ -139,12 +140,15 @@ def refit(
     size = min(size, n if device.type == "cuda" else _DATA)
     keeper = None
     if checkpoint is not None:
-        probe = program.log_weights(take(x, slice(0, 8)), 2, seed=0)
-        identity = {**vars(settings), "data": digest(x), "program": digest(probe)}
+        identity = {**vars(settings), "data": digest(x), "program": identify(program, x)}
         keeper = Keeper(checkpoint, "refit", identity, resume)
     saved = keeper.read() if keeper is not None else None
-    done: list[dict[str, Tensor]] = [] if saved is None else [saved[0]]
-    start = 0 if saved is None else int(saved[1]["data"])
+    done: list[dict[str, Tensor]] = []
+    start = 0
+    if keeper is not None and saved is not None:
+        with keeper.believing():
+            start = _check_saved(Stored(str(keeper.path), *saved), make_offsets(program, x), n, size)
+        done = [saved[0]]
     with bar(n, "refitting", "datum") as show, rng.forked(device):
         if not progress:
             show.disable = True
@@ -164,6 +168,22 @@ def refit(
     offsets = {name: value.to(device) for name, value in under("offset/", result).items()}
     figures = {name: value for name, value in result.items() if not name.startswith("offset/")}
     return Refit(carrying_program(program), carry(x, offsets), offsets, **figures, seed=seed)
+
+
+def _check_saved(saved: Stored, offsets: Mapping[str, Tensor], n: int, size: int) -> int:
+    """How many data are done, once everything about them is seen to fit."""
+    start: int = saved.number("data", 1, n)
+    if start % size and start != n:
+        raise saved.wrong("data", f"a multiple of {size}", start)
+    shape = (start,)
+    saved.tensor("converged", shape, torch.bool)
+    saved.tensor("steps", shape, torch.int64, low=0)
+    for name in ("gain", "gain_stderr", "density_evals", "gradient_evals"):
+        saved.tensor(name, shape, low=-math.inf if name == "gain" else 0.0, nan=name.startswith("gain"))
+    for name, value in offsets.items():
+        largest = torch.finfo(value.dtype).max
+        saved.tensor(f"offset/{name}", (start, *value.shape[1:]), value.dtype, low=-largest, high=largest)
+    return start
 
 
 def _join(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -24,8 +24,10 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
+from ppl_vae.evidence.believed import check_agreement, check_rows, check_settings
 from ppl_vae.evidence.status import BASES, FULL, STATUSES, Verdict, judge
 from ppl_vae.evidence.table import table
+from ppl_vae.stored import Stored
 
 BOUNDS = ("lower", "upper", "consistent")
 _PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
@@ -333,6 +335,7 @@ class Evidence:
         cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str = "packed"
     ) -> Evidence:
         """What was packed; raises `InputError`, naming ``source``, if anything is missing or does not fit."""
+        stored = Stored(source, tensors, settings)
         found: dict[str, Any] = {name: tensors[name] for name in _TENSORS if name in tensors}
         found |= {name: settings[name] for name in _SETTINGS if name in settings}
         needed = [field.name for field in fields(cls) if field.name not in (*_COUNTED, *_FOUND, *_SETTINGS)]
@@ -340,10 +343,19 @@ class Evidence:
         expected = "an evidence file written by Evidence.save"
         if missing:
             raise InputError(source, expected, f"one without {', '.join(missing)}")
+        check_settings(stored)
+        for name in [name for name in _TENSORS if name in tensors]:
+            stored.tensor(name, dtype=_DTYPES.get(name, torch.float64), nan=name != "log_evidence")
+        stored.only(_TENSORS)
         try:
-            return cls(**found)
+            made = cls(**found)
         except (InputError, NonFiniteError) as error:
             raise InputError(source, expected, error) from None
+        # An older file may lack counts: they are then what the constructor fills in.
+        whole = Stored(source, {name: getattr(made, name) for name in _TENSORS}, settings)
+        check_rows(whole, made.curve_k.tolist(), made.num_samples)
+        check_agreement(whole)
+        return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, atomically; `load` gives it back exactly."""

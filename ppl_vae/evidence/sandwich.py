@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl_vae.checkpoint import digest
+from ppl_vae.checkpoint import Keeper, digest
 from ppl_vae.compiled.effort import Compile
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.errors import InputError, check_one_of, check_seed, describe
 from ppl_vae.evidence.annealed import Annealing, Settings, annealed
 from ppl_vae.evidence.bounds import Sandwich
-from ppl_vae.evidence.engine import Block, Plan, begin, drive, evidence_of
+from ppl_vae.evidence.engine import Block, Plan, begin, drive, evidence_of, identify
 from ppl_vae.evidence.hmc import Transition
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.multisample import Multisample
@@ -108,11 +108,27 @@ def sandwich(
         _check_posterior(z, num_chains)
     if method == "annealed" and start == "guide":
         check_within(program, x)
-    lower_file, upper_file, kept = _files(checkpoint)
+    lower_file, upper_file, lower_done = _files(checkpoint)
+    kept = None
+    if lower_done is not None:
+        about = {
+            "arguments": [method, num_chains, num_steps, num_samples, start, seed],
+            "schedule": schedule if isinstance(schedule, str) else digest(schedule),
+            "transition": repr(transition),
+            "data": digest(x),
+            "posterior": digest(dict(z)),
+            "program": identify(program, x),
+        }
+        kept = Keeper(lower_done, "lower bound", about, resume=True)
+    saved = kept.read() if kept is not None and resume else None
     common: dict[str, Any] = {"seed": seed, "compile": compile, "precision": precision}
     common |= {"resume": resume, "progress": progress}
-    if kept is not None and resume and kept.exists():
-        lower = Evidence.load(kept)
+    if kept is not None and saved is not None:
+        lower = Evidence.unpack(*saved, str(kept))
+        if len(lower) != num_data(x) or lower.bound != "lower":
+            raise InputError(
+                str(kept), f"lower bounds of {num_data(x)} data", f"{lower.bound} of {len(lower)}"
+            )
         if lower.precision != precision_on(precision, device_of(x)):
             raise InputError("precision", f"{lower.precision!r}, as in {kept}", precision)
     elif method == "annealed":
@@ -130,7 +146,7 @@ def sandwich(
     else:
         lower = importance(program, x, num_samples, checkpoint=lower_file, **common)
     if kept is not None:
-        lower.save(kept)
+        kept.write(*lower.pack())
     certified = simulated or exact
     if method == "annealed":
         settings = Settings.of(num_chains, num_steps, start, schedule, transition)
@@ -156,7 +172,7 @@ def sandwich(
     plan = replace(plan, identity={**plan.identity, "posterior": digest(dict(z))})
     figures = drive(program, x, plan, make, checkpoint=upper_file, **common)
     if kept is not None:
-        kept.unlink(missing_ok=True)
+        kept.remove()
     upper = evidence_of(
         figures,
         method=f"reverse {method}" if certified else f"reverse {method} (heuristic)",

@@ -200,6 +200,8 @@ def fit(
                 start_from(x_train, seed=seed)
         from_main(run.state().values())
         if history_path is not None and is_main():
+            if run.epochs:
+                run.history().check_begins(history_path)
             run.history().save(history_path)  # after a kill: back to what the checkpoint knows
 
         show = bar(epochs * n, "training", "x", initial=len(run.epochs) * n, unit_scale=True)

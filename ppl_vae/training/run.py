@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,9 +17,10 @@ from ppl_vae.checkpoint import Keeper, under
 from ppl_vae.compiled.losses import BoundLoss, TrainingLoss
 from ppl_vae.distributed import GradientSum, world
 from ppl_vae.errors import InputError
-from ppl_vae.history import Epoch, History
+from ppl_vae.history import Epoch, History, epochs_from
 from ppl_vae.modes import in_mode
 from ppl_vae.program import Data, Program, num_data, take
+from ppl_vae.stored import Stored
 from ppl_vae.training.optimiser import OptimiserFactory, SharedOptim
 
 Step = Callable[[Data], Tensor]
@@ -211,16 +212,61 @@ def load(keeper: Keeper, run: Run) -> bool:
     saved = keeper.read()
     if saved is None:
         return False
-    tensors, state = saved
-    run.put(under("now/", tensors))
+    with keeper.believing():
+        _put(Stored(str(keeper.path), *saved), run)
+    return True
+
+
+_LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
+"""What optimisers of torch keep in the shape of a parameter."""
+
+
+def _put(saved: Stored, run: Run) -> None:
+    """Put what a checkpoint holds into ``run``, once all of it is seen to fit."""
+    state, tensors = saved.numbers, saved.tensors
+    epochs = epochs_from(state.get("epochs"), saved.source)
+    last = epochs[-1].step if epochs else 0
+    saved.number("step", last, last)
+    saved.number("wait", 0, len(epochs))
+    best = None if state.get("best_epoch") is None else saved.number("best_epoch", 1, len(epochs))
+    _check_best(saved, epochs, best)
+    parts = ("now/",) if best is None else ("now/", "best/")
     own = run.state()
-    run.best = {name: value.to(own[name].device) for name, value in under("best/", tensors).items()} or None
+    for part in parts:
+        for name, value in own.items():
+            largest = torch.finfo(value.dtype).max if name.startswith("param/") else math.inf
+            saved.tensor(
+                f"{part}{name}", value.shape, value.dtype, low=-largest, high=largest, nan=largest == math.inf
+            )
     leaves = list(run.parameters.values())
-    kept = under("optimiser/", tensors) | state["optimiser"]
+    kept = under("optimiser/", tensors) | saved.entry("optimiser", dict)
+    for name, value in kept.items():
+        number, _, key = name.partition("/")
+        if not number.isdecimal() or int(number) >= len(leaves) or not key:
+            raise saved.wrong(f"optimiser/{name}", "a part of the optimiser's state", "another")
+        if key in _LIKE_PARAMETERS:
+            largest = torch.finfo(torch.float64).max
+            saved.tensor(
+                f"optimiser/{name}", leaves[int(number)].shape, value.dtype, low=-largest, high=largest
+            )
+    saved.only(
+        [*(f"{part}{name}" for part in parts for name in own), *(f"optimiser/{name}" for name in kept)]
+    )
+    run.put(under("now/", tensors))
+    run.best = {name: value.to(own[name].device) for name, value in under("best/", tensors).items()} or None
     for name, value in kept.items():
         i, key = name.split("/", 1)
         leaf = leaves[int(i)]
         run.optimiser.state[leaf][key] = value.to(leaf.device) if isinstance(value, torch.Tensor) else value
-    run.step, run.wait, run.best_epoch = state["step"], state["wait"], state["best_epoch"]
-    run.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-    return True
+    run.step, run.wait, run.best_epoch = state["step"], state["wait"], best
+    run.epochs = list(epochs)
+
+
+def _check_best(saved: Stored, epochs: Sequence[Epoch], best: int | None) -> None:
+    """The best epoch is the first of those with the largest validation ELBO, where one was kept."""
+    if best is None:
+        return
+    values = [-math.inf if e.valid_elbo is None or math.isnan(e.valid_elbo) else e.valid_elbo for e in epochs]
+    first = values.index(max(values)) + 1
+    if first != best:
+        raise saved.wrong("best_epoch", f"{first}, as the validation ELBOs say", best)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from ppl_vae import files
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, describe
+from ppl_vae.stored import Stored
 
 _KIND = "ppl_vae.validation.Report"
 _ENOUGH = 100  # trusted estimates from which on their coverage says something
 _TRUSTING = 0.9
+_SHARES = ("coverage", "coverage_trusted", "silent", "trust", "caution", "reject")
+_AT_LEAST_ZERO = (
+    "bias_stderr",
+    "rmse",
+    "rmse_stderr",
+    "ratio",
+    "ratio_stderr",
+    "density",
+    "gradient",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -184,33 +196,64 @@ class Report:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a JSON file, atomically; `load` gives it back exactly."""
-        rows = [plain_row(row) for row in self.rows]
-        files.write_json(path, {"kind": _KIND, "seed": self.seed, "rows": rows})
+        content = {"kind": _KIND, "seed": self.seed, "rows": [plain_row(row) for row in self.rows]}
+        files.write_json(path, content | {"blake2b": files.digest({}, json.dumps(content))})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
         """Read what `save` wrote.
 
         Raises:
-            InputError: naming the file, if it is missing, broken, or holds anything else.
+            InputError: naming the file, if it is missing, broken, changed, or holds anything else.
         """
-        content = files.read_json(path)
+        content, source, expected = files.read_json(path), os.fspath(path), "a file written by Report.save"
         if not isinstance(content, dict) or content.get("kind") != _KIND:
-            raise InputError(str(Path(path)), "a file written by Report.save", "a file of something else")
-        try:
-            return cls(tuple(row_from(row) for row in content["rows"]), int(content["seed"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(str(Path(path)), "a file written by Report.save", error) from None
+            raise InputError(source, expected, "a file of something else")
+        known = content.pop("blake2b", None)  # earlier versions wrote none
+        if known is not None and known != files.digest({}, json.dumps(content)):
+            raise InputError(
+                source, f"{expected}, unchanged", "one that was changed (its digest does not fit)"
+            )
+        stored = Stored(source, {}, content)
+        rows, seed = stored.entry("rows", list), stored.number("seed", 0, 2**63 - 1)
+        return cls(tuple(row_from(row, f"{source}: row {i + 1}") for i, row in enumerate(rows)), seed)
 
     def __str__(self) -> str:
         return self.table()
 
 
-def row_from(content: dict[str, Any]) -> Row:
-    """The row that `plain_row` made plain."""
-    floats = {field.name for field in fields(Row) if field.type == "float"}
-    values: dict[str, Any] = {name: float(v) if name in floats else v for name, v in content.items()}
+def row_from(content: Any, source: str = "row") -> Row:
+    """The row that `plain_row` made plain; raises `InputError`, naming ``source`` and the field that does not fit."""
+    stored = Stored(source, {}, content)
+    known = {field.name: field for field in fields(Row)}
+    for name in stored.numbers:
+        if name not in known:
+            raise stored.wrong(str(name), "no such field", describe(stored.numbers[name]))
+    values: dict[str, Any] = {}
+    for name, field in known.items():
+        if name not in stored.numbers and field.default is not MISSING:
+            continue
+        value = stored.entry(name, object)
+        if field.type == "float":
+            values[name] = _finite_or_word(stored, name, value)
+        elif field.type == "int":
+            values[name] = stored.number(name, 0)
+        else:
+            values[name] = stored.flag(name) if field.type == "bool" else stored.text(name, empty=True)
+    for name in _SHARES:
+        if values.get(name, 0.0) < 0 or values.get(name, 0.0) > 1 + 1e-9:
+            raise stored.wrong(name, "a share from 0 to 1", values[name])
+    for name in _AT_LEAST_ZERO:
+        if values.get(name, 0.0) < 0:
+            raise stored.wrong(name, "a number of 0 or more", values[name])
     return Row(**values)
+
+
+def _finite_or_word(stored: Stored, name: str, value: Any) -> float:
+    """A number, or the word for one that is not finite."""
+    if value in ("nan", "inf", "-inf"):
+        return float(value)
+    return float(stored.number(name, whole=False))
 
 
 def plain_row(row: Row) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Collection, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ def validate(
     identity = {"num_data": num_data, "repetitions": repetitions, "seed": seed}
     keeper = None if checkpoint is None else Keeper(checkpoint, "validation", identity, resume)
     saved = None if keeper is None else keeper.read()
-    finished = {} if saved is None else {_key(entry): entry["row"] for entry in saved[1]["rows"]}
+    finished = {} if keeper is None or saved is None else _finished(keeper, saved[1])
     entries: list[dict[str, object]] = []
     rows: list[Row] = []
     show = bar(len(chosen_models) * len(chosen_estimators), "validation", "pair")
@@ -76,7 +76,7 @@ def validate(
             known = digest(model.log_evidence)
             for label, estimator in chosen_estimators.items():
                 content = finished.get((name, label, known))
-                row = row_from(content) if content else _row(name, model, label, estimator, repetitions, seed)
+                row = content or _row(name, model, label, estimator, repetitions, seed)
                 rows.append(row)
                 entries.append({"model": name, "estimator": label, "known": known, "row": plain_row(row)})
                 show.update()
@@ -87,8 +87,16 @@ def validate(
     return Report(tuple(rows), seed)
 
 
-def _key(entry: Mapping[str, str]) -> tuple[str, str, str]:
-    return entry["model"], entry["estimator"], entry["known"]
+def _finished(keeper: Keeper, state: Any) -> dict[tuple[str, str, str], Row]:
+    """The rows of a checkpoint, by model, estimator and the digest of the known values."""
+    with keeper.believing():
+        found = {}
+        for entry in state["rows"]:
+            row = row_from(entry["row"], str(keeper.path))
+            if (row.model, row.estimator) != (entry["model"], entry["estimator"]):
+                raise ValueError(f"a row of {row.model} and {row.estimator} under another name")
+            found[entry["model"], entry["estimator"], str(entry["known"])] = row
+        return found
 
 
 def _chosen(

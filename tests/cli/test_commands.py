@@ -124,12 +124,20 @@ def test_users_own_classes(call, own):
     parts = ["--prior", "own_parts.WidePrior", "--prior.width", "1.5", "--likelihood", "own_parts.Geometric"]
     parts += ["--posterior", "own_parts.Laplace"]
     for out in ("a", "b"):
-        assert call("train", "--view", "counts", *TINY, *parts, "--out", out).status == 0
+        result = call("train", "--view", "counts", *TINY, *parts, "--out", out)
+        assert result.status == 0
+        assert result.out.splitlines()[-1].endswith(f"ppl-vae evidence {out} --trust own_parts")
     assert (own / "a/vae.safetensors").read_bytes() == (own / "b/vae.safetensors").read_bytes()
     config = yaml.safe_load((own / "a/config.yaml").read_text())
     assert config["prior"] == {"class_path": "own_parts.WidePrior", "init_args": {"width": 1.5}}
     assert config["posterior"]["init_args"] == {"floor": 0.01}
-    result = call("evidence", "a", "--num-samples", "64", "--subset", "5")
+    line = ["evidence", "a", "--num-samples", "64", "--subset", "5"]
+    result = call(*line)  # though this very process has imported the file
+    assert result.status == 2
+    assert "--trust own_parts" in result.err
+    assert "own_parts.WidePrior" in result.err
+    assert not (own / "a/evidence").exists()
+    result = call(*line, "--trust", "own_parts")
     assert result.status == 0, result.err
     assert "N = 5 data" in result.out
 

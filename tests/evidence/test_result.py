@@ -272,7 +272,9 @@ def test_other_files_are_refused_in_words(tmp_path):
     files.write_tensors(path, tensors, metadata | {"bound": "sideways"})
     with pytest.raises(InputError, match="bound"):
         Evidence.load(path)
-    files.write_tensors(path, tensors | {"log_evidence": torch.full((20,), math.nan)}, metadata)
+    files.write_tensors(
+        path, tensors | {"log_evidence": torch.full((20,), math.nan, dtype=torch.float64)}, metadata
+    )
     with pytest.raises(InputError, match="NaN"):
         Evidence.load(path)
     content = (make().save(path), path.read_bytes())[1]
