@@ -67,15 +67,15 @@ def is_main() -> bool:
 
 
 def launched() -> bool:
-    """Whether torchrun, or something else that sets its environment variables, started this process and others with it.
+    """Whether torchrun started this process and others with it.
 
-    They tell it by WORLD_SIZE, which is then another number than 1, and by the other variables, which must be there.
+    LOCAL_RANK is there, and WORLD_SIZE is not 1: then the other variables of torchrun must be there as well.
 
     Raises:
         InputError: naming the variable that is missing, or is not what torchrun sets.
     """
     given = {name: os.environ.get(name) for name in _VARIABLES}
-    if given["WORLD_SIZE"] in (None, "1"):
+    if given["LOCAL_RANK"] is None or given["WORLD_SIZE"] in (None, "1"):
         return False
     size = _number("WORLD_SIZE", given["WORLD_SIZE"], "a number of processes, 1 or more", 1)
     rank = f"this process's number, 0 to {size - 1} (WORLD_SIZE is {size})"

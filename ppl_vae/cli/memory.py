@@ -30,6 +30,7 @@ _BLOCK = 256  # data of which an estimator keeps largest weights at the same tim
 _PIXEL = 100  # bytes of a picture's pixel: its value, and what matplotlib makes of it
 _RESULT = 40 * _DOUBLE  # bytes of a datum's results
 _POINTS = 30  # bits of a Sobol point
+_SIZES = ("hidden", "channels", "components")  # options of classes that are sizes, whosever the class is
 
 
 def available() -> int:
@@ -96,7 +97,9 @@ def check_model(settings: Mapping[str, Any], datum: int, num_data: int) -> None:
     }
     for role in ("prior", "posterior", "network", "encoder", "decoder"):
         for name, value in ((settings[role] or {}).get("init_args") or {}).items():
-            sizes = [] if "seed" in name else _numbers(value)
+            ours = settings[role]["class_path"].startswith("ppl_vae.")
+            # An integer of a user's own class may be anything, unless it is called what ours are.
+            sizes = _numbers(value) if name in _SIZES or (ours and "seed" not in name) else []
             if not sizes or (role == "network" and name == "hidden"):
                 continue
             if isinstance(value, int):
@@ -145,6 +148,9 @@ def check_estimate(settings: Mapping[str, Any], num_data: int, width: int, laten
     for name in ("num_chains", "num_particles", "num_islands"):
         if name in given:
             check(option(name), given[name], width * _CHAIN)
+    proposal = (settings.get("proposal") or {}).get("init_args") or {}
+    if isinstance(proposal.get("num_samples"), int):
+        check("--proposal.num_samples", proposal["num_samples"], width * _CHAIN)
     if settings.get("real") and "num_chains" in given:
         check("--num-chains", given["num_chains"], 2 * num_data * latents * _FLOAT)
     if "num_steps" in given:

@@ -104,7 +104,7 @@ def test_help_of_a_users_own_parser_is_no_success(call, tmp_path, monkeypatch):
 BAD = [
     *(("WORLD_SIZE", value) for value in ("-1", "0", "two", "", "1.5", "99999999999")),
     *(("RANK", value) for value in ("abc", "-1", "2", "", None)),
-    *(("LOCAL_RANK", value) for value in ("abc", "-1", "7", None)),
+    *(("LOCAL_RANK", value) for value in ("abc", "-1", "7", "")),
     *(("MASTER_PORT", value) for value in ("http", "0", "65536", "-1", "", None)),
     *(("MASTER_ADDR", value) for value in ("", " ", None, "no-such-host.invalid")),
 ]

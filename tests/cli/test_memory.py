@@ -99,6 +99,14 @@ def test_a_model_that_cannot_fit_is_refused_by_name(machine, changes, named):
     assert error.value.argument == named
 
 
+def test_an_integer_of_a_users_own_class_may_be_anything(machine):
+    own = {"class_path": "mine.Prior", "init_args": {"year": 10**12}}
+    memory.check_model(changed(prior=own), 784, 50_000)
+    own = {"class_path": "mine.Prior", "init_args": {"components": 10**12}}
+    with pytest.raises(InputError, match=r"--prior\.components"):
+        memory.check_model(changed(prior=own), 784, 50_000)
+
+
 def test_a_batch_is_no_larger_than_the_data(machine):
     memory.check_model(changed(batch_size=10**15), 64, 1000)
     with pytest.raises(InputError, match="--batch-size"):
