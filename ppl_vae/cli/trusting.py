@@ -17,7 +17,6 @@ def add_option(parser: ArgumentParser) -> None:
         "--trust",
         type=str,
         action="append",
-        default=[],
         metavar="PACKAGE",
         help="import this package (or my_file for a file my_file.py) for the classes of your own that the run's model "
         "is made of; importing runs it. May be given more than once. Classes of ppl_vae need none",
@@ -28,7 +27,7 @@ def trust(settings: Mapping[str, Any]) -> Trust:
     """What the user has said; what this process happens to have imported does not count."""
     from ppl_vae.trust import Trust
 
-    return Trust.of(settings["trust"], "--trust", imported=False, how="--trust {package}")
+    return Trust.of(settings["trust"] or (), "--trust", imported=False, how="--trust {package}")
 
 
 def needed(settings: Mapping[str, Any]) -> str:
