@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from pyro.distributions import TorchDistribution
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
@@ -10,6 +13,7 @@ from ppl_vae.modes import in_mode
 from ppl_vae.vae import VAE
 
 _CHUNK = 1000  # images a pass; part of what the seed means
+_DRAWS = 256  # whose mean stands for one that is not known
 
 
 @torch.no_grad()
@@ -28,7 +32,7 @@ def sample(vae: VAE, num_data: int, *, seed: int = 0, mean: bool = False) -> tor
             z = vae.prior().expand((min(_CHUNK, num_data - start),)).sample().to(parameter)
             rng.reseed(parameter.device, seed, "sample x", i)
             params = vae.decoder_params(z)
-            drawn.append(vae.likelihood.mean(params) if mean else vae.likelihood(params).sample())
+            drawn.append(_decode_mean(vae, z) if mean else vae.likelihood(params).sample())
     return torch.cat(drawn)
 
 
@@ -64,7 +68,7 @@ def interpolate(vae: VAE, x0: torch.Tensor, x1: torch.Tensor, *, steps: int = 9)
 
 @torch.no_grad()
 def latent_means(vae: VAE, x: torch.Tensor) -> torch.Tensor:
-    """The mean of q(z|x) for each datum, ``(N, latent_dim)``."""
+    """The mean of q(z|x) for each datum, ``(N, latent_dim)``; of a family that knows no mean, that of 256 draws."""
     vae.check_data(x)
     with in_mode([vae], training=False):
         return torch.cat([_encode_mean(vae, part) for part in x.split(_CHUNK)])
@@ -78,9 +82,20 @@ def decode_means(vae: VAE, z: torch.Tensor) -> torch.Tensor:
 
 
 def _encode_mean(vae: VAE, x: torch.Tensor) -> torch.Tensor:
-    mean: torch.Tensor = vae.encode(x).mean
-    return mean
+    return _mean(lambda: vae.encode(x).mean, lambda: vae.encode(x), x.device)
 
 
 def _decode_mean(vae: VAE, z: torch.Tensor) -> torch.Tensor:
-    return vae.likelihood.mean(vae.decoder_params(z))
+    params = vae.decoder_params(z)
+    return _mean(lambda: vae.likelihood.mean(params), lambda: vae.likelihood(params), z.device)
+
+
+def _mean(
+    known: Callable[[], torch.Tensor], distribution: Callable[[], TorchDistribution], device: torch.device
+) -> torch.Tensor:
+    """A mean, or that of draws where a distribution, such as a flow, does not know its own."""
+    try:
+        return known()
+    except (NotImplementedError, AttributeError):
+        with rng.seeded(device, 0, "means by draws"):
+            return torch.stack([distribution().sample() for _ in range(_DRAWS)]).mean(0)

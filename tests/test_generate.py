@@ -1,5 +1,6 @@
 """What a VAE generates: shapes, seeds, means, and paths that end where they should."""
 
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -165,3 +166,21 @@ def test_bad_arguments(call, argument):
         call(make())
     assert caught.value.argument == argument
     assert "\n" not in str(caught.value)
+
+
+def test_a_posterior_without_a_mean_is_shown_by_the_mean_of_its_draws():
+    class Squeezed(MeanFieldNormal):
+        def forward(self, params):
+            normal = super().forward(params)
+            return dist.TransformedDistribution(normal, [dist.transforms.AffineTransform(1.0, 0.5)])
+
+    vae = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(6), Squeezed(2), hidden=(5,))
+    x = torch.bernoulli(torch.full((9, 6), 0.5))
+    found = pv.generate.latent_means(vae, x)
+    with torch.no_grad():
+        base = vae.encode(x).base_dist
+    assert bool(
+        ((found - (1.0 + 0.5 * base.mean)).abs() < 5 * 0.5 * base.stddev / 16).all()
+    )  # 256 draws: 5 errors
+    assert pv.reconstruct(vae, x).shape == (9, 6)
+    assert torch.equal(pv.reconstruct(vae, x), pv.reconstruct(vae, x))
