@@ -1,6 +1,6 @@
 # make demo   train a VAE on real digits, estimate its log evidence, draw the pictures
 # make test   lint, types, import contracts and the fast tests
-# make test-slow, make bench, make clean
+# make test-slow, make test-exhaustive, make bench, make clean
 #
 # Each sets up its own virtual environment with pinned versions; a second call finds it ready.
 
@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint types contracts pytest test-slow bench clean
+.PHONY: demo test lint types contracts pytest test-slow test-exhaustive bench clean
 
 demo: $(READY)
 	$(BIN)/ppl-vae demo --out runs/demo
@@ -31,7 +31,11 @@ pytest: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -q
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not exhaustive" -n auto -q
+
+# Every case of tests/cases with every estimator: an hour or more.
+test-exhaustive: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m exhaustive -n auto -q
 
 # Sets up .venv-jax for the JAX contestants by itself; without it their columns say so.
 bench: $(READY)

@@ -70,6 +70,7 @@ def test_one_more(name, estimator):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("name", CASES)
 def test_every_estimator(name, estimator):
