@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import compiling, datasets, judging, methods, proposals
+from ppl_vae.cli import compiling, datasets, drawing, judging, methods, proposals
 from ppl_vae.cli.oneline import UsageError, option
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import CHECKPOINT, EVIDENCE, RESULT, evidence_folder
@@ -274,11 +274,11 @@ def _draw(evidence: Evidence, path: Path) -> None:
     from ppl_vae import plots
 
     if evidence.basis == "weights" and len(evidence.curve_k):
-        plots.save(plots.evidence_curve(evidence), path / "evidence_curve.png")
+        drawing.save(plots.evidence_curve(evidence), path / "evidence_curve.png")
     elif len(plots.ladder_rows(evidence)) > 1:
-        plots.save(plots.evidence_ladder(evidence), path / "evidence_ladder.png")
+        drawing.save(plots.evidence_ladder(evidence), path / "evidence_ladder.png")
     if evidence.basis == "weights":
-        plots.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
+        drawing.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
 
 
 def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:

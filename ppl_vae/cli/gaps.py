@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import datasets, judging, methods
+from ppl_vae.cli import datasets, drawing, judging, methods
 from ppl_vae.cli.oneline import option
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import CHECKPOINT, GAPS, GAPS_RESULT, RESULT, gaps_folder
@@ -186,4 +186,4 @@ def _report(found: Gaps, rate: Surgery, units: ActiveUnits, job: Job, text: str)
     }
     files.write_text(path / "gaps.txt", f"{text}\n")
     files.write_json(path / "summary.json", summary)
-    plots.save(plots.gap_decomposition(found), path / "gaps.png")
+    drawing.save(plots.gap_decomposition(found), path / "gaps.png")

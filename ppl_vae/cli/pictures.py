@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ppl_vae import files, generate, persistence
-from ppl_vae.cli import datasets, exits, machine, owner, trusting
+from ppl_vae.cli import datasets, drawing, exits, machine, owner, trusting
 from ppl_vae.cli.outputs import OutputFolder, check_writable
 from ppl_vae.cli.parsing import make_parser
 from ppl_vae.cli.runfolder import DATA, FIGURES, MODEL, finished_run
@@ -83,14 +83,13 @@ def _latent(vae: VAE, x: torch.Tensor, labels: torch.Tensor | None, shape: tuple
 
 
 def _try(path: Path, draw: Callable[[], Figure]) -> None:
-    from ppl_vae import plots
 
     try:
         figure = draw()
     except InputError as error:
         print(f"no {path}: {error}", file=sys.stderr)
         return
-    plots.save(figure, path)  # a file that cannot be written is an error
+    drawing.save(figure, path)  # a file that cannot be written is an error
 
 
 def paths(vae: VAE, x: torch.Tensor, pairs: int, steps: int) -> torch.Tensor:
@@ -197,13 +196,11 @@ class Output:
         """Write ``numbers`` ``(N, ...)``, or the picture that ``draw`` makes for an image shape."""
         import numpy as np
 
-        from ppl_vae import plots
-
         exits.work()  # a half-written file is to be cleared away
         values = numbers.detach().cpu().numpy()
         kind = self.path.suffix.lower()
         if kind in _PICTURES and self.image_shape is not None:  # as the constructor made sure
-            plots.save(draw(self.image_shape), self.path)
+            drawing.save(draw(self.image_shape), self.path)
         else:
             with files.atomic(self.path) as temporary, temporary.open("wb") as handle:
                 if kind == ".npy":

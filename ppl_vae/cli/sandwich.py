@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import compiling, judging, memory, methods
+from ppl_vae.cli import compiling, drawing, judging, memory, methods
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import CHECKPOINT, SANDWICH, SANDWICH_RESULT, sandwich_folder
 from ppl_vae.errors import InputError
@@ -189,5 +189,5 @@ def _report(bounds: Sandwich, job: Job) -> str:
     size = settings["num_steps"] if settings["method"] == "annealed" else settings["num_samples"]
     which = "the upper one is" if lower.certified else "they are"
     title = None if bounds.certified else f"HEURISTIC bounds from both sides: {which} not certified"
-    plots.save(plots.sandwich_curve({size: bounds}, title=title), path / "sandwich.png")
+    drawing.save(plots.sandwich_curve({size: bounds}, title=title), path / "sandwich.png")
     return text

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import exits, machine, memory
+from ppl_vae.cli import drawing, exits, machine, memory
 from ppl_vae.cli.oneline import Interrupted, UsageError, option, relabel
 from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
@@ -249,4 +249,4 @@ def _draw(report: Report, path: Path, settings: Mapping[str, Any]) -> None:
     if points:
         facts = f"N = {settings['num_data']} data, {settings['repetitions']} repetitions, seed {report.seed}"
         facts += "; exact methods left out" * any(row.basis == "computed" for row in report.rows)
-        plots.save(plots.error_against_cost(points, facts=facts), path / "error_against_cost.png")
+        drawing.save(plots.error_against_cost(points, facts=facts), path / "error_against_cost.png")

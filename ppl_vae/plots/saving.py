@@ -38,4 +38,4 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) -> None
         with rc_context(STYLE), files.atomic(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=dpi, metadata=_METADATA[kind])
     except OSError as error:
-        raise InputError(os.fspath(path), "a file that can be written", error.strerror or error) from None
+        raise InputError("path", "a file that can be written", error) from None
