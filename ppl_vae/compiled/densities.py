@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_vae.compiled.function import Bound, Function
 from ppl_vae.errors import check_one_of, check_positive_int
 from ppl_vae.program import Coordinates, Data, Program, num_data
+from ppl_vae.program.reference import folded_log_weights
 
 
 class LogWeights:
@@ -63,8 +64,12 @@ class LogWeights:
                     data = unflatten(names, tensors)
                     return [program.log_weights(data, num_samples, seed=None, check=False)]
 
+            def right(*tensors: Tensor) -> Sequence[Tensor]:
+                with torch.no_grad():
+                    return [folded_log_weights(program, unflatten(names, tensors), num_samples)]
+
             function = self._functions[names, layouts] = program_function(
-                program, ("log weights", num_samples, names, layouts), plain, level=self.level
+                program, ("log weights", num_samples, names, layouts), plain, right=right, level=self.level
             )
         return function, given
 

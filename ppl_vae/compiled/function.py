@@ -34,6 +34,7 @@ class Function:
         owner: whose graphs these are (a program); they live as long as it does.
         key: what is computed, among all that the owner's graphs compute.
         plain: the program itself, ``(*tensors) -> tensors``.
+        right: what graphs are compared with, if it is another form of the same than ``plain``.
         traced: the same in a form that can be captured, where ``plain`` has none; or, in words, why there is no such
             form.
         modules: modules that it may use; those that it calls are found.
@@ -58,6 +59,7 @@ class Function:
         plain: Callable[..., Tensors],
         *,
         traced: Callable[..., Tensors] | str | None = None,
+        right: Callable[..., Tensors] | None = None,
         modules: Iterable[nn.Module] = (),
         modeless: Iterable[nn.Module] = (),
         stores: Iterable[ParamStoreDict] = (),
@@ -70,7 +72,7 @@ class Function:
         level: str = "captured",
     ) -> None:
         self.level = check_one_of("level", level, LEVELS)
-        self.plain = plain
+        self.plain, self.right = plain, right or plain
         self.traced = (lambda *_: _refuse(traced)) if isinstance(traced, str) else traced or plain
         self.varying = None if varying is None else tuple(varying)
         self.cause = ""
@@ -219,7 +221,7 @@ class Function:
         except Exception as error:
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         with untouched(*changes, device=device):
-            plain = self.plain(*given)
+            plain = self.right(*given)
         slack = 1.0 if lowering.current() == lowering.FULL else ROUNDED
         return disagreement(ours, plain, entry.precision, slack)
 

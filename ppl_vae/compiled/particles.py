@@ -11,11 +11,14 @@ from collections.abc import Callable
 from copy import copy
 from typing import Any
 
+import torch
 from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from ppl_vae.program import Data, Program
-from ppl_vae.program.tracing import PLAIN
+from ppl_vae import rng
+from ppl_vae.program import Data, Program, device_of
+from ppl_vae.program.plain import ROLES
+from ppl_vae.program.tracing import PLAIN, run
 
 _SUMS = (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO)
 
@@ -32,12 +35,20 @@ def suited(objective: ELBO, program: Program, x: Data) -> ELBO:
     if not _is_vectorised(objective) or not any(layout.folded for layout in layouts):
         return objective
     other = copy(objective)
-    if type(objective) in (RenyiELBO, *_SUMS) and not program.has_other_plates(x):
+    if type(objective) in (RenyiELBO, *_SUMS) and not _has_other_plates(program, x):
         other.__class__ = _FoldedRenyi if isinstance(objective, RenyiELBO) else _folded_class(type(objective))
         other.max_plate_nesting = 1
     else:
         other.vectorize_particles, other.max_plate_nesting = False, 1
     return other
+
+
+def _has_other_plates(program: Program, x: Data) -> bool:
+    """Whether a site lies in a plate beside that of the data."""
+    with program._evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "plates"):
+        runs = [run(program.callable(role), x, 1, PLAIN) for role in ROLES]
+    stacks = [site["cond_indep_stack"] for found in runs for site in found.sites.values()]
+    return any(len(stack) > 1 or any(frame.dim != -1 for frame in stack) for stack in stacks)
 
 
 def unfolded_class(objective: ELBO) -> type[ELBO]:

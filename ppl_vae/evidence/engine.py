@@ -39,7 +39,7 @@ from ppl_vae.stored import Stored
 
 State = dict[str, Tensor]
 
-_FEW = 5  # data that a program is looked at with before a run
+_FEW = 32  # data that a program is looked at with before a run
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ def drive(
     done, current = (None, None) if keeper is None else _load(keeper, sizes)
     start = 0 if done is None else len(done.log_evidence)
     units = sum(sizes) * plan.units
-    samples, checked = max((samples for _, samples in plan.tiles), default=None), False
+    # A graph is compared at its own number of samples; without one, the first block is.
+    samples = max((samples for _, samples in plan.tiles), default=None) if level == "plain" else None
     show = bar(units, plan.name, "w", unit_scale=True)
     if not progress or ours.rank:
         show.disable = True
@@ -184,9 +185,10 @@ def drive(
         for index in mine[math.ceil(start / plan.block_size) :]:
             offset = index * plan.block_size
             part = take(x, slice(offset, min(offset + plan.block_size, n)))
-            # Its own number of samples once: what code does with shapes does not depend on which block it is.
-            sites = program.check(part, offset=offset, num_samples=None if checked else samples)
-            checked = True
+            sites = program.check_more(part, offset=offset)
+            if samples is not None:  # once: what code does with shapes does not depend on which block it is
+                program.check(part, offset=offset, num_samples=samples)
+                samples = None
             block = Block(part, index, offset)
             with naming_edges(sites):
                 work = make(block)

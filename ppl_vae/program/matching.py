@@ -21,13 +21,13 @@ from ppl_vae.program.masks import counted, expanded, is_masked
 from ppl_vae.program.regions import uncovered, words
 from ppl_vae.program.rounding import has_edges, impossible, on_edge
 from ppl_vae.program.sites import family, is_delta
-from ppl_vae.program.supports import support_of
+from ppl_vae.program.supports import is_real, support_of
 from ppl_vae.program.tracing import Run
 
 if TYPE_CHECKING:
     from ppl_vae.program.program import Program
 
-_PAIRS = 1024  # draws times data of one check
+_PAIRS, _FEW_PAIRS = 1024, 128  # draws times data of one check; where everything may be any real number
 _FEWEST, _MOST = 2, 256  # draws a datum
 _SEEN = (
     8  # draws in a part that a guide leaves out, all without likelihood, from which on it may leave it out
@@ -36,7 +36,13 @@ _CHANGED = 1e-4  # share of a log density by which it may differ from itself thr
 
 
 def check_covers(
-    program: Program, x: Data, guide: Mapping[str, Any], model: Mapping[str, Any], offset: int
+    program: Program,
+    x: Data,
+    guide: Mapping[str, Any],
+    model: Mapping[str, Any],
+    offset: int,
+    *,
+    seen: bool = False,
 ) -> None:
     """Refuse, by name, a guide that has no density in a part of the model's support.
 
@@ -50,14 +56,18 @@ def check_covers(
         guide: the guide's sites, at draws of the guide.
         model: the model's sites, at the same draws.
         offset: the index of the first datum in the user's data, for messages.
+        seen: whether draws have been looked at for other data of the kind: declared supports are then enough.
     """
     if any(is_delta(site) for site in guide.values()):
         return  # values are computed from auxiliary sites: the guide can score no others
     latent = [name for name in guide if name in model]
     lacking = {name: _lacking(model[name], guide[name]) for name in latent}
     suspects = [name for name, lacks in lacking.items() if lacks is not None and bool(lacks.any())]
-    n = num_data(x)
-    draws = _MOST if suspects else max(_FEWEST, min(_MOST, _PAIRS // n))
+    if seen and not suspects:
+        return
+    real = all(is_real(support_of(sites[name]["fn"])) for sites in (guide, model) for name in latent)
+    pairs = _FEW_PAIRS if real else _PAIRS
+    draws = _MOST if suspects else max(_FEWEST, min(_MOST, pairs // num_data(x)))
     found = _missed(program, x, draws, latent)
     for name in latent:
         # The joint supports may agree although the conditional ones, of moving bounds, differ: draws must tell then.
@@ -69,10 +79,10 @@ def check_covers(
         if bad is not None and bool(bad.any()):
             datum = int(bad.any(0).nonzero()[0])
             expected = f"density wherever the model has it ({words(model[name]['fn'])})"
-            seen = (
+            shown = (
                 f"none at {int(bad[:, datum].sum())} of {draws} draws of the prior for datum {offset + datum}"
             )
-            raise ProgramError(f"guide site {name!r}", expected, f"{family(guide[name]['fn'])}: {seen}")
+            raise ProgramError(f"guide site {name!r}", expected, f"{family(guide[name]['fn'])}: {shown}")
 
 
 def check_masked(program: Program, x: Data, model: Mapping[str, Any], offset: int) -> None:

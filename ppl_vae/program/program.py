@@ -31,11 +31,11 @@ from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents
 from ppl_vae.program.matching import check_covers, check_masked
 from ppl_vae.program.modules import Networks
 from ppl_vae.program.parameters import OwnParameters, leaves_of
-from ppl_vae.program.plain import ROLES, Layouts, simulated
+from ppl_vae.program.plain import Layouts, simulated
 from ppl_vae.program.pyro_state import unvalidated
-from ppl_vae.program.reference import Folding, examine
+from ppl_vae.program.reference import Folding, examine, examine_more
 from ppl_vae.program.sites import GIVEN, Sites, is_auxiliary, refuse_nan
-from ppl_vae.program.tracing import PLAIN, Run, run
+from ppl_vae.program.tracing import Run, run
 
 
 class Program:
@@ -304,19 +304,29 @@ class Program:
             self._tell(folding)
         return found.sites
 
+    def check_more(self, x: Data, *, offset: int = 0) -> Sites:
+        """`check`, for data of which others of the same kind and number have been checked before in the same run.
+
+        What depends on the data themselves is looked at: that they lie where they may, that nothing is NaN, that the
+        guide holds the model's support. How the pair is to be run is known.
+
+        Arguments and errors are those of `check`.
+        """
+        if kind_of(x) not in self._layouts:
+            return self.check(x, offset=offset)
+        if self.check_data is not None:
+            self.check_data(x)
+        with self._evaluating(), torch.no_grad():
+            sites, pair = examine_more(self, x, offset)
+            check_covers(self, x, pair.guide.sites, pair.model.sites, offset, seen=True)
+        return sites
+
     def layouts(self, x: Data) -> Layouts:
         """How runs of the two halves lie for data like ``x``; `check` finds it out where it is not known."""
         kind = kind_of(x)
         if kind not in self._layouts:
             self.check(x)
         return self._layouts[kind]
-
-    def has_other_plates(self, x: Data) -> bool:
-        """Whether a site lies in a plate beside that of the data, for data like ``x``."""
-        with self._evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "plates"):
-            runs = [run(self.callable(role), x, 1, PLAIN) for role in ROLES]
-        stacks = [site["cond_indep_stack"] for found in runs for site in found.sites.values()]
-        return any(len(stack) > 1 or any(frame.dim != -1 for frame in stack) for stack in stacks)
 
     def callable(self, role: str) -> Callable[..., Any]:
         """The user's "model" or "guide", as it is."""

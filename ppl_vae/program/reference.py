@@ -38,8 +38,9 @@ from ppl_vae.program.plain import (
     run_pair,
 )
 from ppl_vae.program.rounding import has_edges
-from ppl_vae.program.sites import Site, Sites, family
-from ppl_vae.program.tracing import VECTORISED, Layout, Run, run
+from ppl_vae.program.sites import Site, Sites, bounds, family
+from ppl_vae.program.supports import support_of
+from ppl_vae.program.tracing import PLAIN, VECTORISED, Layout, Run, run
 
 if TYPE_CHECKING:
     from ppl_vae.program.program import Program
@@ -99,7 +100,7 @@ def examine(program: Program, x: Data, offset: int, num_samples: int | None) -> 
     refuse_nans(pairs, offset)
     check_auxiliary(program, x, first.guide)
     meant = Meant(program, x, plain, pairs)
-    sites = meant.sites()
+    sites = sites_of(first)
     layouts, folded = [], []
     for role in ROLES:
         why = meant.against_samples(role, S)
@@ -112,6 +113,57 @@ def examine(program: Program, x: Data, offset: int, num_samples: int | None) -> 
             folded.append(Folding(role, why))
     meant.refuse_dependent(offset)
     return Examined(sites, Layouts(*layouts), first, folded)
+
+
+def examine_more(program: Program, x: Data, offset: int) -> tuple[Sites, Pair]:
+    """Look at more data of a kind that `examine` has seen: at what depends on the data themselves.
+
+    Args:
+        program: as in `examine`.
+        x: the data.
+        offset: the index of their first datum in the user's data.
+
+    Raises:
+        As `Program.check`.
+    """
+    pairs = [run_pair(program, x, 0, offset)]
+    supports = [support_of(site["fn"]) for site in pairs[0].model.sites.values() if site["is_observed"]]
+    if any(support is not None and bounds(support) for support in supports):
+        pairs.append(run_pair(program, x, 1, offset))  # a support that moves with a latent shows in two
+    check_data(pairs, offset)
+    refuse_nans(pairs, offset)
+    return sites_of(pairs[0]), pairs[0]
+
+
+def sites_of(pair: Pair) -> Sites:
+    """What the sites of a pair's model are."""
+    model, latent = pair.model, pair.guide.sites
+    described = {
+        name: Site(
+            model.value(name).shape[2:],
+            site["value"].dtype,
+            family(site["fn"]),
+            any(has_edges(sites[name]["fn"]) for sites in (model.sites, latent) if name in sites),
+        )
+        for name, site in model.sites.items()
+    }
+    return Sites(
+        latent={name: site for name, site in described.items() if name in latent},
+        observed={name: site for name, site in described.items() if name not in latent},
+    )
+
+
+def folded_log_weights(program: Program, x: Data, num_samples: int) -> Tensor:
+    """`Program.log_weights` with the model run folded, ``(S, N)``: what a run with a sample axis is compared with.
+
+    The draws are the guide's, from torch's global generator as it stands, and the same as those of `log_weights`.
+    """
+    with program._evaluating():
+        layout = program.layouts(x).model
+        guide = program.run("guide", x, num_samples)
+        plain = layout if layout.folded else PLAIN
+        model = run(program.callable("model"), x, num_samples, plain, Replayed(guide.latents()))
+        return model.total(outside=guide.sites) - guide.total()
 
 
 class Meant:
@@ -166,23 +218,6 @@ class Meant:
     def _plain(self, role: str) -> Layout:
         layout: Layout = getattr(self.plain, role)
         return layout
-
-    def sites(self) -> Sites:
-        """What the sites of the model are."""
-        model, latent = self.runs["model"], self.runs["guide"].sites
-        described = {
-            name: Site(
-                model.value(name).shape[2:],
-                site["value"].dtype,
-                family(site["fn"]),
-                any(has_edges(sites[name]["fn"]) for sites in (model.sites, latent) if name in sites),
-            )
-            for name, site in model.sites.items()
-        }
-        return Sites(
-            latent={name: site for name, site in described.items() if name in latent},
-            observed={name: site for name, site in described.items() if name not in latent},
-        )
 
     def against_samples(self, role: str, num_samples: int) -> str:
         """Why a half of the pair must not be run with a sample axis; empty if it may."""
@@ -249,13 +284,13 @@ class Meant:
         n = self.num_data
         if n == 1:
             return  # alone in any case
-        for i in (0, n - 1):
+        for s, i in ((0, n - 1), (1, 0)):
             index = torch.full((_ALONE,), i, device=device_of(self.x))
             x = take(self.x, index)
             for role in ROLES:
                 if role == "guide" and not self.scores:
                     continue  # weights of draws from a guide that mixes data are unbiased all the same
-                z = {name: value[:1, index] for name, value in self._values(role).items()}
+                z = {name: value[s : s + 1, index] for name, value in self._values(role).items()}
                 try:
                     found = self._run(role, x, z, 1, self._plain(role))
                 except Exception as error:
@@ -264,7 +299,7 @@ class Meant:
                         f"{type(error).__name__} for {_ALONE} data in the place of {n}{where_raised(error)}: "
                     )
                     raise ProgramError(role, expected, received + first_line(error)) from error
-                right = {name: value[:1, index] for name, value in self.log_probs[role].items()}
+                right = {name: value[s : s + 1, index] for name, value in self.log_probs[role].items()}
                 difference = self._difference(role, found, right, slack=SLACK)
                 if difference:
                     self._refuse(role, difference, "without the other data", f"datum {offset + i}")
