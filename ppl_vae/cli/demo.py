@@ -107,12 +107,15 @@ def in_words(evidence: Evidence) -> str:
         verdict = (
             "The estimate yes, its error with care: the tails of most digits' weights come close to too heavy"
         )
+    limit = f"{mean.limit} " if mean.limit else ""
+    error = "an error that is not known" if mean.limit else f"± {mean.mc_stderr:.2g}"
+    gap_error = "error unknown" if gap.limit else f"± {gap.mc_stderr:.1g}"
     return (
-        f"What is log p(x)? {mean.value:.2f} nats a digit, averaged over {len(evidence)} test digits; "
-        f"± {mean.mc_stderr:.2g} from the {evidence.num_samples} samples, "
+        f"What is log p(x)? {limit}{mean.value:.2f} nats a digit, averaged over {len(evidence)} test digits; "
+        f"{error} from the {evidence.num_samples} samples, "
         f"± {mean.data_stderr:.2g} from which digits were tested.\n"
-        f"How far below is the ELBO? {gap.value:.2f} nats (± {gap.mc_stderr:.1g}): that is how much of log p(x) the "
+        f"How far below is the ELBO? {limit}{gap.value:.2f} nats ({gap_error}): that is how much of log p(x) the "
         "ELBO alone would hide.\n"
         f"Can it be trusted? {verdict}: trust {trusted:.0%}, caution {share['caution']:.0%}, "
-        f"reject {refused:.0%} (k-hat and effective sample size, digit by digit)."
+        f"reject {refused:.0%} (what the tail of the weights may hide, digit by digit)."
     )

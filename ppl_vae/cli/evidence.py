@@ -262,8 +262,7 @@ def _report(evidence: Evidence, job: Job) -> None:
     }
     line = f"base measure: {measure}"
     if bits is not None:
-        errors = f"± {bits.mc_stderr:.2g} (Monte Carlo) ± {bits.data_stderr:.2g} (data)"
-        line += f"; bits a dimension: {bits.value:.4f} {errors}"
+        line += f"; bits a dimension: {bits}"
     files.write_text(path / "evidence.txt", f"{evidence}\n{line}\n")
     files.write_json(path / "summary.json", summary)
     _draw(evidence, path)
@@ -294,5 +293,5 @@ def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:
         return bits
     levels = dataset.details.get("levels")
     if dataset.view == "dequantised" and isinstance(levels, int):
-        return Mean(bits.value + math.log2(levels), bits.mc_stderr, bits.data_stderr)
+        return Mean(bits.value + math.log2(levels), bits.mc_stderr, bits.data_stderr, bits.limit)
     return None

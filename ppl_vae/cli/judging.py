@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,7 +243,8 @@ def check_finished(path: Path, job: Job, number: int, seed: int | None) -> None:
 
 def numbers(mean: Mean) -> dict[str, float | None]:
     """A mean and its errors for JSON, which has no NaN and no infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in asdict(mean).items()}
+    values = {"value": mean.value, "mc_stderr": mean.mc_stderr, "data_stderr": mean.data_stderr}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def cost(evidence: Evidence) -> dict[str, float]:

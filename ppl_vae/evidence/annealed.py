@@ -21,11 +21,12 @@ from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_o
 from ppl_vae.evidence.hmc import HMC, Chains, Transition
 from ppl_vae.evidence.increments import Increments
 from ppl_vae.evidence.probe import DRAWS, FEW, check_prior_draws, probed
+from ppl_vae.evidence.rehearsal import rehearsed_chains
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import numbers_in_pass
 from ppl_vae.evidence.tuning import PILOT_CHAINS, Tuning, num_pilot_moves, tune
 from ppl_vae.evidence.weights import Accumulator, Figures
-from ppl_vae.program import Data, Program, Sites, device_of, num_data
+from ppl_vae.program import Data, Latents, Program, Sites, device_of, num_data
 
 _LITTLE = 0.1  # share of a run below which the pilot's own kind of pass is not worth a compilation
 
@@ -318,7 +319,27 @@ class Annealing:
         )
         # A probe that costs more than what it looks after would be out of proportion.
         most = 0 if self.reverse else min(self.settings.prior_draws, max(FEW, densities + 2 * gradients))
-        return probed(figures, self.program, self.block, self.seed, most)
+        figures = probed(figures, self.program, self.block, self.seed, most)
+        if self.reverse:
+            return figures
+        differentiable = self.settings.transition.needs_gradient
+        return rehearsed_chains(figures, self.program, self.block, self.seed, self._run_for, differentiable)
+
+    def _again(self, block: Block) -> Annealing:
+        """The same chains for other data, with random numbers of their own."""
+        seed = rng.derive(self.seed, "rehearsal chains", block.index)
+        return Annealing(self.program, block, self.settings, seed)
+
+    def _run_for(self, block: Block, z: Latents) -> tuple[Tensor, Tensor, float, float]:
+        """What `rehearsed_chains` asks for."""
+        again = self._again(block)
+        while again.advance():
+            pass
+        if again.chains is None:
+            raise AssertionError("chains of no step")
+        exact = again.bridge.at(again.bridge.coordinates.to_vector(z), gradient=False)
+        densities, gradients = again._cost(self.settings.num_chains)
+        return again.chains.point.log_ratio().cpu(), exact.log_ratio()[0].cpu(), densities + 1.0, gradients
 
     def _note(self, increment: Tensor) -> None:
         """Take in what an increment tells of how far apart runs are to be expected."""

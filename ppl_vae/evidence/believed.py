@@ -49,7 +49,9 @@ def check_rows(stored: Stored, curve_k: Sequence[int], num_samples: int, prefix:
         stored.tensor(f"{prefix}{name}", (N,), low=0, high=most, nan=True)
     for name in ("density_evals", "gradient_evals"):
         stored.tensor(f"{prefix}{name}", (N,), low=0, high=torch.finfo(torch.float64).max)
-    stored.tensor(f"{prefix}missed", (N,), torch.bool)
+    for name in ("missed", "unvisited"):
+        stored.tensor(f"{prefix}{name}", (N,), torch.bool)
+    stored.tensor(f"{prefix}hidden", (N,), low=0, nan=True)
     stored.tensor(f"{prefix}on_edge", (N,), low=0, high=1)
     J = len(curve_k)
     stored.tensor(f"{prefix}curve_bound", (N, J), nan=True)

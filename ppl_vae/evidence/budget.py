@@ -14,6 +14,7 @@ from ppl_vae.checkpoint import under
 from ppl_vae.errors import NonFiniteError, check_positive_float, check_positive_int, check_seed
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.proposals import Bound, Guide, Proposal
+from ppl_vae.evidence.rehearsal import rehearsed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
@@ -25,7 +26,7 @@ FEWEST = 1024
 SAFETY = 2.0
 """More than the pilot's variance asks for by this factor: most pilots put it too low, where tails are heavy by much."""
 
-_READ = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
+_READ = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat", "hidden")
 _UNITS = 1000  # what the progress bar counts: how much there is to do is known after the pilot only
 _PILOT_UNITS = 200
 
@@ -167,7 +168,7 @@ class _Budgeted:
         n = self.block.num_data
         drawn = (self.counts + self.settings.pilot).double()
         empty = drawn.new_zeros(n, 0)
-        return Figures(
+        figures = Figures(
             **dict(zip(_READ, self.found, strict=True)),
             num_samples=int(self.counts.max()),
             curve_k=(),
@@ -178,7 +179,10 @@ class _Budgeted:
             gradient_evals=self.spent[1],
             missed=torch.zeros(n, dtype=torch.bool),
             expected_ess=drawn.new_full((n,), math.nan),
+            unvisited=torch.zeros(n, dtype=torch.bool),
         )
+        settings = self.settings
+        return rehearsed(figures, settings.program, self.block, settings.seed, settings.proposal)
 
     def _next(self) -> bool:
         """Put down what the group came to and go on to the next; False if there is none."""

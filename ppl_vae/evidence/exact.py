@@ -129,6 +129,8 @@ def computed_figures(log_evidence: Tensor, error: Tensor, density_evals: Tensor 
         gradient_evals=torch.zeros_like(log_evidence),
         missed=torch.zeros_like(log_evidence, dtype=torch.bool),
         expected_ess=nothing,
+        hidden=nothing,
+        unvisited=torch.zeros_like(log_evidence, dtype=torch.bool),
     )
 
 

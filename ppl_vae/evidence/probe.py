@@ -70,12 +70,13 @@ def probed(figures: Figures, program: Program, block: Block, seed: int, most: in
             break
     return replace(
         figures,
-        missed=_clearly_above(found, figures.log_evidence, figures.stderr),
+        missed=clearly_above(found, figures.log_evidence, figures.stderr),
         density_evals=figures.density_evals + sums.count,
     )
 
 
-def _clearly_above(prior: Figures, log_evidence: Tensor, stderr: Tensor) -> Tensor:
+def clearly_above(prior: Figures, log_evidence: Tensor, stderr: Tensor) -> Tensor:
+    """``(N,)`` bool: where independent estimates of p(x) are clearly above others; see `probed`."""
     ratio = (prior.log_evidence - log_evidence).exp()
     own = stderr.nan_to_num(nan=1.0)
     return ratio - 1 > CLEARLY * ((ratio * prior.stderr) ** 2 + own**2).sqrt()

@@ -15,6 +15,7 @@ from ppl_vae.checkpoint import under
 from ppl_vae.errors import InputError, check_positive_int, check_seed
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.outskirts import DRAWS, excess_outside
+from ppl_vae.evidence.rehearsal import rehearsed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
@@ -150,17 +151,20 @@ class _Scrambling:
         x, index = self.block.x, self.block.index
         unseen = excess_outside(self.program, x, self.dim, S, log_evidence, self.seed, index).log1p()
         stderr = torch.where(figures.stderr < unseen, unseen, figures.stderr)
-        return replace(
+        figures = replace(
             figures,
             stderr=stderr,
             elbo=whole.elbo,
             elbo_stderr=torch.where(spread.isfinite(), spread, math.nan),
-            khat=whole.khat,  # of all weights: their tail decides whether the spread of a few runs means anything
+            # Of all weights: their tail decides whether the spread of a few runs means anything.
+            khat=whole.khat,
+            hidden=whole.hidden,
             curve_k=(),
             curve_bound=empty,
             curve_stderr=empty,
             density_evals=whole.density_evals + DRAWS,
         )
+        return rehearsed(figures, self.program, self.block, self.seed, num_samples=S)
 
     def _uniforms(self, r: int, start: int, stop: int) -> Tensor:
         """Points of scrambling ``r``, shifted for each datum: ``(stop - start, N, D)``, float64, never 0 or 1."""

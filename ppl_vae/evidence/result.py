@@ -25,7 +25,16 @@ from ppl_vae.errors import (
     describe,
 )
 from ppl_vae.evidence.believed import check_agreement, check_rows, check_settings
-from ppl_vae.evidence.status import BASES, FULL, STATUSES, Verdict, judge
+from ppl_vae.evidence.mean import Mean as Mean  # this is where it is imported from
+from ppl_vae.evidence.status import (
+    BASES,
+    FULL,
+    STATUSES,
+    Verdict,
+    degrees_of_freedom,
+    judge,
+    student_quantile,
+)
 from ppl_vae.evidence.table import table
 from ppl_vae.stored import Stored
 
@@ -33,40 +42,13 @@ BOUNDS = ("lower", "upper", "consistent")
 _PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
 _COUNTED = ("draws", "density_evals", "gradient_evals")
 _PER_DATUM_AND_K = ("curve_bound", "curve_stderr")
-_FOUND = ("missed", "expected_ess", "on_edge")
+_FOUND = ("missed", "expected_ess", "on_edge", "hidden", "unvisited")
 _TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED, *_FOUND)
-_DTYPES = {"curve_k": torch.int64, "draws": torch.int64, "missed": torch.bool}
+_DTYPES = {"curve_k": torch.int64, "draws": torch.int64, "missed": torch.bool, "unvisited": torch.bool}
 _ROWS = tuple(name for name in _TENSORS if name != "curve_k")
 _NEEDED = ("num_samples", "method", "bound", "seed")
 _SETTINGS = (*_NEEDED, "basis", "certified", "details", "precision")
 _KIND = "ppl_vae.Evidence"
-
-
-@dataclass(frozen=True)
-class Mean:
-    """An average over data, with its two errors kept apart.
-
-    Attributes:
-        value: the mean over the N data.
-        mc_stderr: sqrt(sum_n stderr_n**2) / N, from the finite number of samples a datum: it falls with S.
-        data_stderr: sd over data / sqrt(N), from which data were drawn: it falls with N only. It holds the
-            Monte Carlo part as well, since the spread is that of the estimates. NaN for N = 1.
-    """
-
-    value: float
-    mc_stderr: float
-    data_stderr: float
-
-    @classmethod
-    def of(cls, values: Tensor, stderr: Tensor) -> Mean:
-        """The average of values ``(N,)`` that are known to standard errors ``(N,)``."""
-        N = len(values)
-        error = math.sqrt(float((stderr**2).sum())) / N if N else math.nan
-        spread = float(values.std()) / math.sqrt(N) if N > 1 else math.nan
-        return cls(float(values.mean()), error, spread)
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ± {self.mc_stderr:.2g} (Monte Carlo) ± {self.data_stderr:.2g} (data)"
 
 
 @dataclass(frozen=True)
@@ -136,6 +118,10 @@ class Evidence:
             `ppl_vae.evidence.increments`), by which their verdict goes; NaN where there are no steps.
         on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support (see
             `ppl_vae.evidence.edges`); 0 where nobody looked.
+        hidden: ``(N,)`` what the tail of the weights may still hide, as a share of p(x) (see
+            `ppl_vae.evidence.psis.hidden_share`); NaN where there are no weights to tell.
+        unvisited: ``(N,)`` bool, where exact posterior samples of data that the model makes lie where neither draws nor
+            chains go (see `ppl_vae.evidence.rehearsal`); False where nobody looked.
         basis: what the errors and the verdict rest on: "weights" (independent importance weights, judged by k-hat),
             "runs" (chains, islands or scramblings: few, each an estimate of its own, judged by their spread), or
             "computed" (nothing was drawn).
@@ -163,12 +149,14 @@ class Evidence:
     curve_k: Tensor
     curve_bound: Tensor
     curve_stderr: Tensor
-    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these six in
+    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these eight in
     density_evals: Tensor = None  # type: ignore[assignment]
     gradient_evals: Tensor = None  # type: ignore[assignment]
     missed: Tensor = None  # type: ignore[assignment]
     expected_ess: Tensor = None  # type: ignore[assignment]
     on_edge: Tensor = None  # type: ignore[assignment]
+    hidden: Tensor = None  # type: ignore[assignment]
+    unvisited: Tensor = None  # type: ignore[assignment]
     basis: str = "weights"
     certified: bool = True
     details: str = ""
@@ -204,7 +192,7 @@ class Evidence:
         """What a count is when it is not given."""
         if name == "draws":
             return torch.full_like(self.log_evidence, self.num_samples, dtype=torch.int64)
-        if name == "expected_ess":
+        if name in ("expected_ess", "hidden"):
             return torch.full_like(self.log_evidence, torch.nan)
         zeros = torch.zeros_like(self.log_evidence)
         return zeros + self.draws if name == "density_evals" else zeros
@@ -235,6 +223,8 @@ class Evidence:
             self.stderr,
             self.missed,
             self.expected_ess,
+            self.hidden,
+            self.unvisited,
             self.on_edge,
         )
         if self.certified:
@@ -265,6 +255,10 @@ class Evidence:
                 elbo_stderr**2), which is too large rather than too small: w and log w rise together, so the
                 errors of the two terms are positively correlated and partly cancel.
 
+        Returns:
+            the average. Where the estimates of most data are rejected (`mostly_rejected`), its Monte Carlo error is
+            NaN, and its ``limit`` says on which side the truth is. An ELBO is never judged.
+
         Raises:
             InputError: if ``of`` is another name.
         """
@@ -274,32 +268,44 @@ class Evidence:
             "elbo": self.elbo_stderr,
             "gap": (self.stderr**2 + self.elbo_stderr**2).sqrt(),
         }[of]
-        return Mean.of(getattr(self, of), stderr)
+        mean = Mean.of(getattr(self, of), stderr)
+        if of == "elbo" or not self.mostly_rejected:
+            return mean
+        limit = {"lower": "at least", "upper": "at most"}.get(self.bound if self.certified else "", "about")
+        return replace(mean, mc_stderr=math.nan, limit=limit)
+
+    @property
+    def mostly_rejected(self) -> bool:
+        """Whether the estimates of more than half of the data are rejected, so that their mean has no known error."""
+        return self.status_fractions()["reject"] > 0.5
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Per-datum confidence intervals of log p(x), ``(N,)`` and ``(N,)``, in nats.
 
-        ``log_evidence ± q stderr``, with q the quantile of the normal distribution where the error rests on many
-        weights, and of Student's where it rests on R runs. Its degrees of freedom are R - 1 for runs that hardly
-        differ, and fewer where they do: 2 / (2 / (R - 1) + kappa / R), which is what their sample variance is worth
-        (Satterthwaite 1946), kappa being the excess kurtosis of lognormal weights of the effective sample size seen.
-        They cover log p(x) with about that probability where `status` is "trust", and nowhere else. A computed
-        value's interval is its error bound, whatever the level.
+        The lower end is ``log_evidence - q stderr``, with q a quantile of Student's distribution. Its degrees of
+        freedom are, for many weights, a quarter of the effective sample size. For R runs they are R - 1 where the runs
+        hardly differ, and fewer where they do: 2 / (2 / (R - 1) + kappa / R), which is what their sample variance is
+        worth (Satterthwaite 1946), kappa being the excess kurtosis of lognormal weights of the effective sample size
+        seen. The upper end is ``log_evidence + q stderr``, and for many weights log(1 + c hidden) above that: what
+        their tail may still hide, with c = 1 at the level 0.95 and in proportion to normal quantiles at others.
+
+        They cover log p(x) with about that probability where `status` is "trust" or "caution", and nowhere else. A
+        computed value's interval is its error bound, whatever the level.
 
         Raises:
             InputError: if ``level`` is not between 0 and 1.
         """
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
             raise InputError("level", "a number between 0 and 1", describe(level))
-        width = self.stderr
-        if self.basis == "weights":
-            width = width * float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
-        elif self.basis == "runs":
-            from scipy import special  # here, since it takes as long as all of ppl_vae to import
-
-            freedom = degrees_of_freedom(self.draws, self.ess).numpy()
-            width = width * torch.from_numpy(np.asarray(special.stdtrit(freedom, (1 + level) / 2)))
-        return self.log_evidence - width, self.log_evidence + width
+        width, above = self.stderr, torch.zeros_like(self.stderr)
+        if self.basis != "computed":
+            freedom = degrees_of_freedom(self.draws, self.ess, self.basis)
+            width = width * student_quantile(level, freedom)
+            if self.basis == "weights":
+                quantiles = torch.special.ndtri(torch.tensor([(1 + level) / 2, 0.975], dtype=torch.float64))
+                scale = float(quantiles[0] / quantiles[1])
+                above = (scale * self.hidden).log1p().nan_to_num(nan=0.0, posinf=math.inf)
+        return self.log_evidence - width, self.log_evidence + width + above
 
     @property
     def cost(self) -> Cost:
@@ -319,7 +325,8 @@ class Evidence:
         """
         unit = check_positive_int("dims", dims) * math.log(2)
         nats = self.mean()
-        return Mean(-nats.value / unit, nats.mc_stderr / unit, nats.data_stderr / unit)
+        limit = {"at least": "at most", "at most": "at least"}.get(nats.limit, nats.limit)
+        return Mean(-nats.value / unit, nats.mc_stderr / unit, nats.data_stderr / unit, limit)
 
     def curve(self) -> Curve:
         """The IWAE-K bound for each K, averaged over data."""
@@ -381,20 +388,6 @@ class Evidence:
 
     def __str__(self) -> str:
         return table(self)
-
-
-def degrees_of_freedom(runs: Tensor, ess: Tensor) -> Tensor:
-    """What the sample variance of lognormal weights is worth, see `Evidence.interval`: ``(N,)``, 1 to R - 1.
-
-    Args:
-        runs: ``(N,)`` R.
-        ess: ``(N,)`` the effective sample sizes, out of R.
-    """
-    # exp(sigma^2) of lognormal weights is 1 + their relative variance.
-    ratio = (runs / ess).nan_to_num(nan=1.0).clamp(1.0, 1e3)
-    kurtosis = ratio**4 + 2 * ratio**3 + 3 * ratio**2 - 6
-    simple = (runs - 1).clamp(min=1)
-    return (2 / (2 / simple + kurtosis / runs)).clamp(min=1.0)
 
 
 def concatenate(parts: Sequence[Evidence]) -> Evidence:

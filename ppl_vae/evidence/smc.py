@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ppl_vae import rng
 from ppl_vae.compiled.effort import Compile
 from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
@@ -154,6 +155,10 @@ class _Particles(Annealing):
         sums = Accumulator(n, self.num_islands, self.device)
         sums.add(runs)
         return self._completed(sums.finish(offset=self.block.offset))
+
+    def _again(self, block: Block) -> Annealing:
+        seed = rng.derive(self.seed, "rehearsal chains", block.index)
+        return _Particles(self.program, block, self.settings, seed, self.num_islands, self.ess_threshold)
 
     def _note(self, increment: Tensor) -> None:
         """Nothing: what is expected of islands is told by the weights that they had when they were resampled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,19 +13,20 @@ from ppl_vae.evidence.psis import khat_threshold, tail_size
 INFINITE_VARIANCE = 0.5
 """k from which on the weights have no variance (moments of order 1 / k and above do not exist)."""
 
-ENOUGH_ESS = 100.0
-"""The effective sample size below which the delta method's standard error is not relied on."""
+HIDDEN, LOST_IN_TAIL = 0.05, 0.3
+"""What the tail of the weights may still hide, as a share of p(x): from the first on an estimate is given with caution,
+from the second on it is rejected.
 
-ENOUGH_BESIDE_TAIL = 50.0
-"""The effective sample size that has to be left once the tail is discounted.
-
-By 1 - 2 k, k being k-hat and its standard error: what is left of the second moment of the largest weights, of which the
-samples have seen the smaller part, as k goes to 1/2. Weights whose tail has not been seen yet look even, and hold too
-little: that is where an effective sample size is too large.
+Of estimates of exact models with less than the first, 95 % intervals cover 95 %; those between the two cover as much,
+since what may be hidden is a part of the interval, and are wide.
 """
 
-HEAVY_FOR_RUNS = 0.25
-"""The k-hat of all weights above which the spread of a few runs of them is rough."""
+ENOUGH_ESS = 25.0
+"""The effective sample size below which the delta method's standard error is not relied on."""
+
+_ESS_OF_A_FREEDOM = 4.0
+"""The effective sample size that is worth one degree of freedom: weights are skewed, their variance is known less well
+than that of normal numbers."""
 
 STATUSES = ("trust", "caution", "reject")
 
@@ -44,6 +46,12 @@ they ended is asked for 0.6 only then, for modes that the steps know nothing of.
 
 ON_EDGE = 0.005
 """The share of draws on an edge of their support from which on an estimate is not trusted: two of 256."""
+RESOLVED, SURELY = 0.2, 0.95
+"""Nats, and a level: a few runs are trusted if an interval at this level may be expected to reach no further than this.
+
+Few runs tell little of their own tail, so a wide interval of them is not what a wide interval of many weights is. As
+for `AGREEING`, it is asked of what the steps let expect, where there are steps.
+"""
 
 UNRESOLVED, LOST = 0.1, 1.0
 """Nats: numerical errors from which on a computed value is given with caution, and rejected."""
@@ -63,8 +71,17 @@ class Verdict(Enum):
     MISSED_MASS = (
         "reject",
         (
-            "draws of the prior find more mass than the estimate holds, so a part of the posterior is missed: "
+            "draws of the prior, or a search for modes, find more mass than the estimate holds, so a part of the "
+            "posterior is missed: "
             "use chains that start from the prior, a Defensive proposal, or a better guide"
+        ),
+    )
+    UNVISITED = (
+        "reject",
+        (
+            "exact posterior samples of data that the model makes lie where the draws or chains for those data do not "
+            "go, so a part of the posterior may be missed here, too, by an unknown amount: "
+            "use a guide that covers it; sandwich measures the gap on simulated data"
         ),
     )
     NO_DENSITY = (
@@ -85,30 +102,29 @@ class Verdict(Enum):
     HEAVY_TAIL = (
         "reject",
         (
-            "the weights' tail is too heavy for this many samples (k-hat above the threshold), so the "
-            "estimate and its standard error are not to be believed: "
+            "the weights' tail may hide more than 30 % of p(x), so the estimate is too low by an unknown amount and "
+            "its standard error is not to be believed: "
             "use a better guide, annealed importance sampling, or far more samples"
         ),
     )
     NO_TAIL_FIT = (
         "caution",
         (
-            "no tail could be fitted to the largest weights (20 samples or fewer, or nearly all of them "
-            "tied), so the estimate is unchecked: draw more samples"
+            "no tail could be fitted to the largest weights (20 samples or fewer), so the estimate is unchecked: "
+            "draw more samples"
         ),
     )
-    NO_VARIANCE = (
+    TAIL = (
         "caution",
         (
-            "the weights have a mean but perhaps no variance (k-hat and its standard error reach 0.5), so the "
-            "standard error may be too small: draw more samples, or use a better guide"
+            "the weights' tail may hide from 5 to 30 % of p(x), so the error may be larger than its standard error "
+            "says, up to about the upper end of the interval: draw more samples, or use a better guide"
         ),
     )
     FEW_EFFECTIVE = (
         "caution",
         (
-            "the effective sample size is below 100, or below 50 without the weights' tail, so the standard error is "
-            "rough: "
+            "the effective sample size is below 25, so the error may be larger than its standard error says: "
             "draw more samples, or use a better guide or annealed importance sampling"
         ),
     )
@@ -121,11 +137,17 @@ class Verdict(Enum):
     )
     SPREAD = (
         "caution",
-        "the runs spread too widely for so few of them, so the standard error is rough: use more steps or more runs",
+        (
+            "the runs spread too widely for so few of them, so the error may be larger than its standard error says: "
+            "use more steps or more runs"
+        ),
     )
     TAILED = (
         "caution",
-        "the weights' tail is heavy for so few runs, so the spread of the runs is rough: use more samples or more runs",
+        (
+            "the weights' tail may hide more than the spread of so few runs shows, so the error may be larger than its "
+            "standard error says: use more samples or more runs"
+        ),
     )
     UNKNOWN = ("reject", "the numerical error is above 1 nat: use more nodes, or another rule")
     ROUGH = ("caution", "the numerical error is above 0.1 nat: use more nodes, or another rule")
@@ -141,7 +163,7 @@ class Verdict(Enum):
             "not show here: use full precision, or see with precision_error that it does not matter"
         ),
     )
-    GOOD = ("trust", "the weights have a light tail and enough of them count")
+    GOOD = ("trust", "the weights' tail hides little and enough of them count")
     AGREE = ("trust", "the runs agree")
     COMPUTED = ("trust", "nothing was drawn: the error is the numerical one")
 
@@ -159,6 +181,8 @@ def judge(
     stderr: Tensor | None = None,
     missed: Tensor | None = None,
     expected_ess: Tensor | None = None,
+    hidden: Tensor | None = None,
+    unvisited: Tensor | None = None,
     on_edge: Tensor | None = None,
 ) -> list[Verdict]:
     """The verdict on each datum.
@@ -174,6 +198,10 @@ def judge(
         missed: ``(N,)`` bool, where draws of the prior found more than the estimate holds.
         expected_ess: ``(N,)`` the effective sample sizes that the steps of a few runs let expect; NaN where there are
             none.
+        hidden: ``(N,)`` what the tail of the weights may hide, as a share of p(x). Where it is NaN, as in files that
+            were written without it, k-hat tells instead: heavy above its threshold, and to be looked at where, with
+            its standard error, it reaches 0.5.
+        unvisited: ``(N,)`` bool, where exact posterior samples of simulated data lie where no draw or chain goes.
         on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support.
     """
     number = torch.as_tensor(draws).expand(log_evidence.shape)
@@ -185,19 +213,29 @@ def judge(
     share = ess / number
     expected = torch.full_like(share, torch.nan) if expected_ess is None else expected_ess / number
     apart = torch.where(expected.isnan(), share < AGREEING, (expected < AGREEING) | (share < APART))
-    room = 1 - 2 * (khat + _khat_error(khat, number)).clamp(min=0)
+    wide = torch.zeros_like(khat, dtype=torch.bool)
+    if basis == "runs" and stderr is not None:
+        let_expect = ((1 / expected - 1).clamp(min=0) / number).sqrt()
+        let_expect = torch.where(expected.isnan(), stderr, let_expect)
+        wide = ~(student_quantile(SURELY, (number - 1.0).clamp(min=1.0)) * let_expect <= RESOLVED)
     error = torch.zeros_like(khat) if stderr is None else stderr
     found = torch.zeros_like(always) if missed is None else missed
     rounded = torch.zeros_like(always) if on_edge is None else on_edge > ON_EDGE
+    elsewhere = torch.zeros_like(always) if unvisited is None else unvisited
+    share_hidden = torch.full_like(khat, torch.nan) if hidden is None else hidden
+    told = ~share_hidden.isnan()
+    much = torch.where(told, share_hidden > LOST_IN_TAIL, heavy)
+    some = torch.where(told, share_hidden > HIDDEN, khat + _khat_error(khat, number) >= INFINITE_VARIANCE)
     rules = {
         "weights": {
             Verdict.MISSED_MASS: found,
             Verdict.NO_DENSITY: empty,
-            Verdict.HEAVY_TAIL: heavy,
+            Verdict.HEAVY_TAIL: much,
             Verdict.ROUNDED_EDGE: rounded,
-            Verdict.NO_TAIL_FIT: khat.isnan(),
-            Verdict.NO_VARIANCE: room <= 0,
-            Verdict.FEW_EFFECTIVE: ~((ess >= ENOUGH_ESS) & (ess * room >= ENOUGH_BESIDE_TAIL)),
+            Verdict.UNVISITED: elsewhere,
+            Verdict.NO_TAIL_FIT: ~told & khat.isnan(),
+            Verdict.TAIL: some,
+            Verdict.FEW_EFFECTIVE: ~(ess >= ENOUGH_ESS),
             Verdict.GOOD: always,
         },
         "runs": {
@@ -205,10 +243,11 @@ def judge(
             Verdict.NO_DENSITY: empty,
             Verdict.ONE_RUN: number < 2,
             Verdict.DISAGREE: ~(share >= DISAGREEING) | (ess < 2),
-            Verdict.HEAVY_TAIL: heavy & (khat > INFINITE_VARIANCE),
+            Verdict.HEAVY_TAIL: torch.where(told, much, heavy & (khat > INFINITE_VARIANCE)),
             Verdict.ROUNDED_EDGE: rounded,
-            Verdict.SPREAD: apart,
-            Verdict.TAILED: khat > HEAVY_FOR_RUNS,
+            Verdict.UNVISITED: elsewhere,
+            Verdict.SPREAD: apart | wide,
+            Verdict.TAILED: some & ~khat.isnan(),
             Verdict.AGREE: always,
         },
         "computed": {
@@ -222,6 +261,30 @@ def judge(
     first = (torch.stack(list(rules.values())).cumsum(dim=0) == 0).sum(dim=0)
     verdicts = list(rules)
     return [verdicts[index] for index in first.tolist()]
+
+
+def degrees_of_freedom(draws: Tensor, ess: Tensor, basis: str) -> Tensor:
+    """What the sample variance of weights is worth, see `Evidence.interval`: ``(N,)``, at least 1.
+
+    Args:
+        draws: ``(N,)`` S, or the number of runs.
+        ess: ``(N,)`` the effective sample sizes, out of S.
+        basis: "weights" or "runs".
+    """
+    if basis == "weights":
+        return (ess / _ESS_OF_A_FREEDOM).nan_to_num(nan=1.0).clamp(min=1.0)
+    # exp(sigma^2) of lognormal weights is 1 + their relative variance.
+    ratio = (draws / ess).nan_to_num(nan=1.0).clamp(1.0, 1e3)
+    kurtosis = ratio**4 + 2 * ratio**3 + 3 * ratio**2 - 6
+    simple = (draws - 1).clamp(min=1)
+    return (2 / (2 / simple + kurtosis / draws)).clamp(min=1.0)
+
+
+def student_quantile(level: float, freedom: Tensor) -> Tensor:
+    """Half the width of a two-sided interval in standard errors, for ``(N,)`` degrees of freedom."""
+    from scipy import special  # here, since it takes as long as all of ppl_vae to import
+
+    return torch.from_numpy(np.asarray(special.stdtrit(freedom.cpu().numpy(), (1 + level) / 2)))
 
 
 def _khat_error(khat: Tensor, draws: Tensor) -> Tensor:

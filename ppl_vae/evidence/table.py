@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ppl_vae.evidence.psis import khat_threshold
@@ -29,6 +30,16 @@ def _median(values: Tensor) -> float:
     """The median of what is not NaN (torch would give the lower of the middle two)."""
     numbers = values[~values.isnan()]
     return float(np.median(numbers.numpy())) if len(numbers) else math.nan
+
+
+def _hidden(e: Evidence) -> str:
+    """What the tails may hide beyond the errors, over the data that are not rejected."""
+    kept = e.hidden[torch.from_numpy(e.status != "reject")]
+    kept = kept[kept.isfinite()]
+    if not len(kept):
+        return "may hide an unknown amount"
+    mean, most = float(kept.log1p().mean()), float(kept.log1p().max())
+    return f"may hide up to {mean:.2g} nats beyond the errors on average, max {most:.2g}"
 
 
 def direction(e: Evidence) -> str:
@@ -61,6 +72,8 @@ def table(e: Evidence) -> str:
         # Of a few runs k-hat is that of all weights behind them, and the bar is the number of runs'.
         threshold = khat_threshold(int(e.draws.min()))
         rows.append(("k-hat", f"median {_median(e.khat):.2f}, max {worst:.2f}, threshold {threshold:.2f}"))
+    if e.basis == "weights" and not e.hidden.isnan().all():
+        rows.append(("tail", _hidden(e)))
     if e.details:
         rows.append(("run", e.details))
     cost = e.cost

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import InputError, NonFiniteError, check_positive_int, describe
-from ppl_vae.evidence.psis import khat, tail_size
+from ppl_vae.evidence.psis import diagnose, tail_size
 from ppl_vae.evidence.status import FULL
 
 _BLOCK_LEVEL = 10
@@ -55,6 +55,9 @@ class Figures:
         gradient_evals: evaluations of log p(x, z) with its gradient a datum: none here.
         missed: ``(N,)`` bool, see `ppl_vae.evidence.probe`; False here.
         expected_ess: ``(N,)``, see `ppl_vae.evidence.increments`; NaN here.
+        hidden: ``(N,)`` what the tail of the weights may still hide, as a share of p(x): see
+            `ppl_vae.evidence.psis.hidden_share`.
+        unvisited: ``(N,)`` bool, see `ppl_vae.evidence.rehearsal`; False here.
         on_edge: ``(N,)``, see `ppl_vae.evidence.edges`; filled in when a block is done.
         precision: of the matrix products that the weights came from; "full" here.
     """
@@ -74,6 +77,8 @@ class Figures:
     gradient_evals: Tensor
     missed: Tensor
     expected_ess: Tensor
+    hidden: Tensor
+    unvisited: Tensor
     on_edge: Tensor | None = None
     precision: str = FULL
 
@@ -293,13 +298,14 @@ class Accumulator:
             bounds[-1], errors[-1] = log_evidence, stderr
         width = min(tail_size(S) + 1, S)
         tail = self._tail[: self._tail_fill].topk(width, dim=0).values.T
+        k, hidden = diagnose(tail, S, log_evidence + math.log(S))
         return Figures(
             log_evidence=log_evidence.cpu(),
             stderr=stderr.cpu(),
             elbo=elbo.cpu(),
             elbo_stderr=elbo_stderr.cpu(),
             ess=ess.cpu(),
-            khat=khat(tail, S).cpu(),
+            khat=k.cpu(),
             num_samples=S,
             curve_k=tuple(ks),
             curve_bound=torch.stack(bounds, dim=1).cpu(),
@@ -309,6 +315,8 @@ class Accumulator:
             gradient_evals=torch.zeros(self.num_data, dtype=torch.float64),
             missed=torch.zeros(self.num_data, dtype=torch.bool),
             expected_ess=torch.full((self.num_data,), math.nan, dtype=torch.float64),
+            hidden=hidden.cpu(),
+            unvisited=torch.zeros(self.num_data, dtype=torch.bool),
         )
 
 

@@ -41,7 +41,8 @@ def evidence_curve(
     """From the ELBO (K = 1) through the IWAE-K bounds to the log evidence (K = S): means over data, in nats.
 
     Bands are 2 Monte Carlo standard errors on either side; they say nothing of how the result would differ for
-    other data. Numbers after ± are one standard error.
+    other data. Numbers after ± are one standard error. Where most of the data are rejected, the log evidence is not
+    known: the curve has no bands, no line stands for the log evidence, and the words say "at least".
 
     Args:
         evidence: one result, whose ELBO, log evidence and gap are marked; or results by label, to compare
@@ -163,7 +164,9 @@ def gap_and_khat(evidence: Evidence, *, title: str | None = None) -> Figure:
         INFINITE_VARIANCE, color=style.BLACK, linestyle=":", label=f"{INFINITE_VARIANCE}: no variance above"
     )
     if threshold > low:
-        right.axvline(threshold, color=style.BLACK, linestyle="--", label=f"{threshold:.2f}: reject above")
+        right.axvline(
+            threshold, color=style.BLACK, linestyle="--", label=f"{threshold:.2f}: heavy tail above"
+        )
     right.set_title("\n".join(_khat_lines(khat, threshold)), fontsize=style.SMALL)
     right.set_xlabel("k-hat (no unit)")
     right.set_ylabel("number of data")
@@ -208,17 +211,24 @@ def _exact_value(argument: str, exact: object, N: int) -> float:
 
 
 def _draw_curve(axes: Axes, result: Evidence, colour: str, marker: str, label: str | None) -> list[float]:
-    """The curve and the level of the log evidence, with their bands; returns the heights to be seen."""
+    """The curve and the level of the log evidence, with their bands; returns the heights to be seen.
+
+    If most of the data are rejected, neither a level nor bands are drawn: the errors are not known.
+    """
     curve, mean = result.curve(), result.mean()
     k, bound = curve.k.numpy(), curve.bound.numpy()
     error = 2 * curve.stderr.numpy()
     good = np.isfinite(bound)
     k, bound, error = k[good], bound[good], np.where(np.isfinite(error[good]), error[good], 0.0)
+    if mean.limit:
+        error = np.zeros_like(error)
     axes.fill_between(k, bound - error, bound + error, color=colour, alpha=0.3, linewidth=0)
     name = label if label is not None else "IWAE-K bound"
+    name = f"{name} (errors unknown)" if mean.limit and label is None else name
     axes.plot(k, bound, marker=marker, color=colour, zorder=3, label=name)
     level = 2 * mean.mc_stderr if math.isfinite(mean.mc_stderr) else 0.0
-    if math.isfinite(mean.value):
+    # Where most estimates are rejected the log evidence is not known: no line may say that it is.
+    if math.isfinite(mean.value) and not mean.limit:
         axes.axhspan(mean.value - level, mean.value + level, color=colour, alpha=0.15, linewidth=0)
         name = "_" if label is not None else "log evidence"
         axes.axhline(mean.value, color=colour, linestyle="--", linewidth=1.1, label=name)

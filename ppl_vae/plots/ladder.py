@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,7 +33,7 @@ _ENLARGE = 4.0  # from which enlargement on a second panel is worth its room
 _LEAST = 1e-3  # nats: the smallest span drawn
 _HEADINGS = (
     (0.0, "mean ± s.e.\n(nats)", "left"),
-    (0.7, "data\nrejected", "right"),
+    (0.74, "caution,\nrejected", "right"),
     (1.0, "passes\na datum", "right"),
 )
 
@@ -51,6 +51,7 @@ class Rung:
         num_data: N, if it is known.
         seed: the seed, if there is one.
         computed: whether nothing was drawn, so that the error is the numerical one.
+        caution: the fraction of the data whose estimate is given with caution; NaN if that is not judged.
 
     Raises:
         InputError: if ``mean`` is no `Mean` or ``bound`` another name.
@@ -64,6 +65,7 @@ class Rung:
     num_data: int | None = None
     seed: int | None = None
     computed: bool = False
+    caution: float = math.nan
 
     def __post_init__(self) -> None:
         if not isinstance(self.mean, Mean):
@@ -82,6 +84,7 @@ class Rung:
             len(evidence),
             None if evidence.basis == "computed" else evidence.seed,
             evidence.basis == "computed",
+            evidence.status_fractions()["caution"],
         )
 
     @property
@@ -143,6 +146,8 @@ def ladder_rows(
         j = known.index(number)
         spread = float(evidence.curve_bound[:, j].std()) if len(evidence) > 1 else math.nan
         mean = Mean(float(curve.bound[j]), float(curve.stderr[j]), spread / math.sqrt(len(evidence)))
+        if evidence.mostly_rejected and number > 1:  # the same weights, whose errors are not known
+            mean = replace(mean, mc_stderr=math.nan, limit="at least")
         rows[f"IWAE-{number}"] = Rung(mean, "lower", **cost)
     unit = {"weights": f", S = {evidence.num_samples}", "runs": f", {evidence.num_samples} runs"}
     rows[label or evidence.method + unit.get(evidence.basis, "")] = Rung.of(evidence)
@@ -157,8 +162,9 @@ def evidence_ladder(
 
     A marker points to where log p(x) lies: to the right for a lower bound, to the left for an upper one. A circle is
     an estimate that is no bound, a diamond a computed value; a hollow marker is a heuristic, which its row says, too.
-    Bars are 2 Monte Carlo standard errors on either side. If most of the rows agree far better than the rest, a second
-    panel enlarges them.
+    A row of which most data are rejected has no bar: it says "at least" (or "at most"), error unknown. Bars are 2
+    Monte Carlo standard errors on either side. If most of the rows agree far better than the rest, a second panel
+    enlarges them.
 
     Args:
         results: by label: an `Evidence`; a `Sandwich`, which makes two rows; a `Mean`, which is taken for no bound;
@@ -182,7 +188,7 @@ def evidence_ladder(
     tallest = max(len(a) + len(b) for a, b in zip(lines, lines[1:] + lines[:1], strict=True))
     pitch = max(0.33, 0.06 + 0.085 * tallest)  # inches from row to row
     figure = style.new_figure(11.0 if window else 8.6, 2.2 + pitch * len(rungs))
-    ratios = [3.3, 3.0, 3.0] if window else [4.0, 3.0]
+    ratios = [3.2, 2.9, 3.3] if window else [3.8, 3.4]
     *panels, table = figure.subplots(1, len(ratios), sharey=True, gridspec_kw={"width_ratios": ratios})
     views = [style.limits(seen, 0.06, 0.06, least=_LEAST), window]
     for axes, view in zip(panels, views, strict=False):
@@ -328,22 +334,32 @@ def _draw(
 
 
 def _tabulate(axes: Axes, rungs: Mapping[str, Rung]) -> None:
-    """Beside each row: the number, the share of the data that is rejected, the cost."""
+    """Beside each row: the number, the shares of the data with caution and rejected, the cost."""
     axes.axis("off")
     for x, words, side in _HEADINGS:
         place: Any = {"transform": axes.transAxes, "ha": side, "va": "bottom", "fontsize": style.SMALL}
         axes.text(x, 1.01, words, **place)
     for y, rung in enumerate(rungs.values()):
-        rejected = "–" if math.isnan(rung.rejected) else f"{rung.rejected:.0%}"
-        if 0 < rung.rejected < 0.005:
-            rejected = "< 1%"
+        judged = f"{_share(rung.caution)}, {_share(rung.rejected)}"
+        judged = (
+            "–"
+            if math.isnan(rung.rejected)
+            else _share(rung.rejected)
+            if math.isnan(rung.caution)
+            else judged
+        )
         passes = "–" if math.isnan(rung.passes) else f"{rung.passes:,.0f}"
         value = style.with_error(rung.mean).replace("(error unknown)", "± unknown")
-        cells = (value.replace("(error below 0.0001)", "± < 0.0001"), rejected, passes)
+        value = value.replace(" ± unknown", ",\nerror unknown") if rung.mean.limit else value
+        cells = (value.replace("(error below 0.0001)", "± < 0.0001"), judged, passes)
         for (x, _, side), words in zip(_HEADINGS, cells, strict=True):
-            weight = "bold" if words == rejected and rung.rejected > 0 else "normal"
+            weight = "bold" if words == judged and rung.rejected > 0 else "normal"
             place = {"transform": axes.get_yaxis_transform(), "ha": side, "va": "center"}
             axes.text(x, y, words, fontsize=style.SMALL, fontweight=weight, **place)
+
+
+def _share(part: float) -> str:
+    return "< 1%" if 0 < part < 0.005 else f"{part:.0%}"
 
 
 def _legend(rungs: Mapping[str, Rung], answer: float | None) -> tuple[list[Any], list[str]]:

@@ -106,8 +106,13 @@ def number(value: float, decimals: int = 3) -> str:
 
 
 def with_error(mean: Mean) -> str:
-    """The mean and its Monte Carlo standard error, to two digits of the error."""
+    """The mean and its Monte Carlo standard error, to two digits of the error.
+
+    Of a mean of which only a limit is known (most estimates are rejected): "at least" that, error unknown.
+    """
     error = mean.mc_stderr
+    if mean.limit:
+        return f"{mean.limit} {number(mean.value)} (error unknown)"
     if not math.isfinite(error) or not math.isfinite(mean.value):
         return f"{number(mean.value)} (error unknown)"
     if error < 1e-4:

@@ -1,7 +1,8 @@
 """Estimators tried on models whose log evidence is known: do they find it, and do they know when they have not?"""
 
 from ppl_vae.validation.estimators import ESTIMATORS, Estimator
-from ppl_vae.validation.models import MODELS, Builder, ExactModel
+from ppl_vae.validation.exact_model import Builder, ExactModel
+from ppl_vae.validation.models import MODELS
 from ppl_vae.validation.report import Report, Row
 from ppl_vae.validation.run import validate
 

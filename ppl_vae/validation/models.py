@@ -8,72 +8,40 @@ the exact posterior where it has the posterior's form.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from numpy.random import Generator
 from scipy import special, stats
 from torch import Tensor
 
-from ppl_vae.errors import InputError, describe
-from ppl_vae.program import Data, Program, num_data
-
-
-@dataclass(frozen=True, eq=False)
-class ExactModel:
-    """A program, data, and their log evidences.
-
-    Attributes:
-        name: what it is called in reports.
-        program: model and guide.
-        x: the data ``(N, ...)``.
-        log_evidence: ``(N,)`` log p(x) of each, in nats, float64.
-        note: what it is, in words.
-        bad_guide: whether the guide is so bad that importance sampling from it is to be rejected, not believed.
-        error: how far ``log_evidence`` may be off, in nats.
-
-    Raises:
-        InputError: if there are not as many log evidences as data.
-    """
-
-    name: str
-    program: Program
-    x: Data
-    log_evidence: Tensor
-    note: str = ""
-    bad_guide: bool = False
-    error: float = 1e-9
-
-    def __post_init__(self) -> None:
-        if self.log_evidence.shape != (num_data(self.x),):
-            expected = f"a tensor of shape ({num_data(self.x)},)"
-            raise InputError("log_evidence", expected, describe(self.log_evidence))
-
-    def __len__(self) -> int:
-        return num_data(self.x)
-
-
-Builder = Callable[..., ExactModel]
-"""``(num_data=..., seed=...) -> ExactModel``."""
-
-
-def _tensor(values: object) -> Tensor:
-    return torch.as_tensor(np.asarray(values), dtype=torch.float64)
-
-
-def _rng(name: str, seed: int) -> Generator:
-    return np.random.default_rng([seed, *name.encode()])
+from ppl_vae.program import Program
+from ppl_vae.validation.exact_model import Builder, ExactModel
+from ppl_vae.validation.exact_model import generator as _rng
+from ppl_vae.validation.exact_model import tensor as _tensor
+from ppl_vae.validation.tails import (
+    lognormal_guide,
+    nested_spike,
+    one_mode,
+    phase_transition,
+    rare_tail,
+    student_t,
+)
 
 
 def linear_gaussian(
-    latent: int, dim: int, *, num_data: int = 20, seed: int = 0, widen: float = 1.2, shift: float = 0.2
+    latent: int,
+    dim: int,
+    *,
+    num_data: int = 20,
+    seed: int = 0,
+    widen: float = 1.2,
+    shift: float = 0.2,
+    name: str | None = None,
 ) -> ExactModel:
     """x = W z + b + N(0, 0.49 I), z ~ N(0, I): log N(x; b, W W^T + 0.49 I). The guide has the right correlations."""
-    name = f"linear-gaussian-{latent}"
+    name = f"linear-gaussian-{latent}" if name is None else name
     rng, noise = _rng(name, seed), 0.7
     W, b = rng.normal(size=(dim, latent)) / math.sqrt(latent), rng.normal(size=dim)
     x = rng.normal(size=(num_data, latent)) @ W.T + b + noise * rng.normal(size=(num_data, dim))
@@ -299,6 +267,16 @@ def _decoder_2(num_data: int = 20, seed: int = 0) -> ExactModel:
     return decoder(2, num_data=num_data, seed=seed)
 
 
+def _narrow_guide(num_data: int = 20, seed: int = 0) -> ExactModel:
+    """Weights with a variance, no third moment and little tail."""
+    return linear_gaussian(2, 5, num_data=num_data, seed=seed, widen=0.75, shift=0.0, name="narrow-guide")
+
+
+def _narrower_guide(num_data: int = 20, seed: int = 0) -> ExactModel:
+    """A tenth of the posterior is next to never drawn."""
+    return linear_gaussian(2, 5, num_data=num_data, seed=seed, widen=0.5, shift=0.0, name="narrower-guide")
+
+
 MODELS: dict[str, Builder] = {
     "linear-gaussian-2": _linear_2,
     "linear-gaussian-10": _linear_10,
@@ -310,5 +288,14 @@ MODELS: dict[str, Builder] = {
     "hierarchy": hierarchy,
     "two-modes": two_modes,
     "mixture": mixture,
+    # Tails that matter, and tails that do not.
+    "gamma-lognormal": lognormal_guide,
+    "student-t": student_t,
+    "narrow-guide": _narrow_guide,
+    "narrower-guide": _narrower_guide,
+    "one-mode": one_mode,
+    "rare-tail": rare_tail,
+    "phase-transition": phase_transition,
+    "nested-spike": nested_spike,
 }
 """The models of `validate`, by name: ``MODELS[name](num_data=..., seed=...)``."""

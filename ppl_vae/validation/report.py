@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
@@ -27,6 +27,11 @@ _AT_LEAST_ZERO = (
     "gradient",
     "seconds",
 )
+RIGHT = 0.02
+"""Nats: an estimate this close to log Z is right, and is to be trusted."""
+
+GROSS = 0.2
+"""Nats: no estimate that is further off than this is to be trusted where a guide is bad."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,9 @@ class Row:
         coverage: the share of nominal 95 % intervals that hold log Z.
         coverage_trusted: the same among estimates of status "trust"; NaN if there are none.
         silent: the share of all estimates that are trusted and yet outside their own 99.99 % interval.
+        gross: the share of all estimates that are trusted and yet wrong by more than 0.2 nat.
+        right: the share of all estimates that are within 0.02 nat of log Z.
+        timid: the share of all estimates that are, and are not trusted.
         trust, caution, reject: the shares of the verdicts.
         density: evaluations of log p(x, z) a datum.
         gradient: evaluations of its gradient a datum.
@@ -74,6 +82,9 @@ class Row:
     coverage: float = math.nan
     coverage_trusted: float = math.nan
     silent: float = math.nan
+    gross: float = math.nan
+    right: float = math.nan
+    timid: float = math.nan
     trust: float = math.nan
     caution: float = math.nan
     reject: float = math.nan
@@ -90,6 +101,16 @@ class Row:
     def passes(self) -> float:
         """Passes through the decoder a datum: 1 for a density, 2 for a gradient."""
         return self.density + 2 * self.gradient
+
+    @property
+    def power(self) -> float:
+        """The share of the right estimates that is trusted; NaN if none is right."""
+        return 1 - self.timid / self.right if self.right > 0 else math.nan
+
+    @property
+    def estimates(self) -> int:
+        """How many estimates the shares are of."""
+        return self.num_data * self.repetitions
 
     @property
     def unbiased(self) -> bool | None:
@@ -110,15 +131,19 @@ class Row:
             found.append(
                 f"{where}: mean Z-hat / Z is {self.ratio:.4f} ± {self.ratio_stderr:.4f}, not 1, and is trusted"
             )
-        number = self.trust * self.num_data * self.repetitions
+        number = self.trust * self.estimates
         # Below 90 %, and by more than chance would do to one honest pair out of 30,000.
         if number >= _ENOUGH and self.coverage_trusted < 0.95 - max(
             0.05, 4 * math.sqrt(0.95 * 0.05 / number)
         ):
             found.append(f"{where}: trusted 95 % intervals cover {self.coverage_trusted:.1%}")
         # One in 10,000 is what an honest interval leaves out: a single one may be chance.
-        if self.silent > 0.001 and self.silent * self.num_data * self.repetitions > 1.5:
+        if self.silent > 0.001 and self.silent * self.estimates > 1.5:
             found.append(f"{where}: {self.silent:.1%} of the estimates are trusted and far off")
+        if self.bad_guide and self.gross > 0:
+            found.append(
+                f"{where}: {self.gross:.1%} of the estimates are trusted and wrong by more than {GROSS} nat"
+            )
         return tuple(found)
 
 
@@ -130,7 +155,8 @@ _COLUMNS = (
     ("covers", "95 % covers"),
     ("trusted", "of trusted"),
     ("verdicts", "trust/caution/reject"),
-    ("silent", "silent"),
+    ("silent", "trusted, wrong"),
+    ("power", "right, trusted"),
     ("passes", "passes"),
     ("seconds", "seconds"),
 )
@@ -174,7 +200,7 @@ class Report:
             widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
             lines += ["  " + _aligned(row, widths) for row in cells]
             lines += [f"  {', '.join(names)}: n/a, {reason}" for reason, names in _reasons(rows).items()]
-        return "\n".join([*lines[1:], "", *self._verdict()])
+        return "\n".join([*lines[1:], "", *self.totals, *self._verdict()])
 
     def markdown(self) -> str:
         """The same as Markdown tables."""
@@ -188,7 +214,30 @@ class Report:
                 cells = _cells(row) if row.applies else [row.estimator, f"n/a: {row.reason}"]
                 cells += [""] * (len(_COLUMNS) - len(cells))
                 lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        return "\n".join([*lines[1:], "", *(f"* {line}" for line in self._verdict())]) + "\n"
+        return "\n".join([*lines[1:], "", *(f"* {line}" for line in (*self.totals, *self._verdict()))]) + "\n"
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """The two errors of the verdict over all rows whose estimates were drawn, in words; empty if there are none."""
+        rows = [row for row in self.rows if row.applies and row.basis != "computed"]
+
+        def total(share: Callable[[Row], float]) -> float:
+            return sum(share(row) * row.estimates for row in rows)
+
+        number, trusted = float(sum(row.estimates for row in rows)), total(lambda row: row.trust)
+        right, timid = total(lambda row: row.right), total(lambda row: row.timid)
+        if not number or not trusted or not right:
+            return ()
+        silent, gross = total(lambda row: row.silent), total(lambda row: row.gross)
+        covered = total(lambda row: row.coverage_trusted * row.trust if row.trust else 0.0)
+        return (
+            f"of {right:,.0f} drawn estimates within {RIGHT} nat of log Z, {1 - timid / right:.1%} are trusted",
+            (
+                f"of {number:,.0f} drawn estimates, {trusted:,.0f} are trusted: of these {silent / trusted:.2%} are "
+                f"outside their own 99.99 % intervals, {covered / trusted:.1%} inside their 95 % intervals, and "
+                f"{gross:,.0f} wrong by more than {GROSS} nat"
+            ),
+        )
 
     def _verdict(self) -> Sequence[str]:
         ran = sum(row.applies for row in self.rows)
@@ -292,6 +341,7 @@ def _cells(row: Row) -> list[str]:
         trusted,
         f"{row.trust:.0%}/{row.caution:.0%}/{row.reject:.0%}",
         f"{row.silent:.1%}",
+        "" if math.isnan(row.power) else f"{row.power:.0%} of {row.right:.0%}",
         f"{row.passes:,.0f}",
         f"{row.seconds:.2f}",
     ]

@@ -17,8 +17,9 @@ from ppl_vae.errors import InputError, NonFiniteError, check_positive_int, check
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.progress import bar
 from ppl_vae.validation.estimators import ESTIMATORS, Estimator
-from ppl_vae.validation.models import MODELS, Builder, ExactModel
-from ppl_vae.validation.report import Report, Row, plain_row, row_from
+from ppl_vae.validation.exact_model import Builder, ExactModel
+from ppl_vae.validation.models import MODELS
+from ppl_vae.validation.report import GROSS, RIGHT, Report, Row, plain_row, row_from
 
 T = TypeVar("T")
 
@@ -144,6 +145,7 @@ def summarise(name: str, model: ExactModel, label: str, results: list[Evidence],
     trusted = torch.stack([torch.from_numpy(result.status == "trust") for result in results])
     covered = _inside(results, exact, 0.95, model.error)
     lost = ~_inside(results, exact, 0.9999, model.error)
+    right = error.abs() <= RIGHT
     shares = [result.status_fractions() for result in results]
     ratio = ratio_stderr = math.nan
     if first.bound == "lower" and first.certified and first.basis != "computed":
@@ -167,6 +169,9 @@ def summarise(name: str, model: ExactModel, label: str, results: list[Evidence],
         coverage=float(covered.double().mean()),
         coverage_trusted=float(covered[trusted].double().mean()),
         silent=float((trusted & lost).double().mean()),
+        gross=float((trusted & (error.abs() > GROSS)).double().mean()),
+        right=float(right.double().mean()),
+        timid=float((right & ~trusted).double().mean()),
         trust=sum(share["trust"] for share in shares) / R,
         caution=sum(share["caution"] for share in shares) / R,
         reject=sum(share["reject"] for share in shares) / R,

@@ -14,6 +14,7 @@ from ppl_vae import InputError, Program, ProgramError
 from ppl_vae.evidence import Defensive, Guide, Refitted, StudentT, Widened, importance
 from ppl_vae.evidence.proposals.unconstrained import PILOT_DRAWS, Space
 from ppl_vae.evidence.psis import khat_threshold
+from ppl_vae.evidence.rehearsal import densities
 from ppl_vae.program.mixture import mix_prior
 from ppl_vae.program.moments import guide_moments, is_unconstrained
 
@@ -93,8 +94,8 @@ def test_a_mixed_draw_is_from_the_prior_in_all_its_latents():
 def test_the_defensive_mixture_rescues_a_guide_that_is_too_narrow():
     """A guide 0.3 times as wide as the posterior: most data are rejected, and low by 0.2 nat on average.
 
-    With a share of the prior nearly all of 400 data are trusted, and 95 % intervals cover: 91..98 % leaves out one
-    seed in 2,000 at 400 data.
+    With a share of the prior nearly all of 400 data are trusted, and 95 % intervals, which hold what the tail may hide,
+    cover 95 to 96 %: 91..99 % leaves out one seed in 2,000 at 400 data.
     """
     exact = models.normal_normal(models.draw_normal_normal(400), widen=0.3)
     plain = importance(exact.program, exact.x, 2000, seed=1)
@@ -114,8 +115,10 @@ def test_the_defensive_mixture_rescues_a_guide_that_is_too_narrow():
     assert (e.khat > threshold).double().mean() < 0.03
     assert e.khat.median() < 0
     assert trusted.double().mean() > 0.9
-    assert missed < 0.6
-    assert 0.91 <= covered <= 0.98
+    normal = (plain.log_evidence - exact.log_evidence).abs() < 1.96 * plain.stderr
+    assert normal.double().mean() < 0.6  # the interval of the standard error alone
+    assert missed > 0.8  # with what the tail may hide; and the data are rejected
+    assert 0.91 <= covered <= 0.99
 
 
 # ---- in unconstrained coordinates ----------------------------------------------------------------------------
@@ -246,10 +249,11 @@ def test_costs_are_counted():
         return importance(exact.program, exact.x, 100, proposal=proposal).cost
 
     normal, gamma = models.normal_normal([1.0, 2.0], widen=1.2), models.gamma_poisson(3)
-    assert cost(Guide(), normal).density == cost(Defensive(), normal).density == 100
-    assert cost(Widened(), normal).density == cost(StudentT(), normal).density == 100
-    assert cost(Widened(), gamma).density == PILOT_DRAWS + 300
-    assert cost(StudentT(), gamma).density == PILOT_DRAWS + 100
+    two, three = densities(2, 100) / 2, densities(3, 100) / 3
+    assert cost(Guide(), normal).density == cost(Defensive(), normal).density == 100 + two
+    assert cost(Widened(), normal).density == cost(StudentT(), normal).density == 100 + two
+    assert math.isclose(cost(Widened(), gamma).density, PILOT_DRAWS + 300 + three)
+    assert math.isclose(cost(StudentT(), gamma).density, PILOT_DRAWS + 100 + three)
     refitted = cost(Refitted(4, max_steps=100), normal)
     assert refitted.gradient == 400
     assert refitted.density > 100
@@ -296,10 +300,11 @@ def test_a_users_own_proposal():
     exact = models.normal_normal([1.7, -0.4])
     e = importance(exact.program, exact.x, 20_000, proposal=Laplace(0.9))
     assert ((e.log_evidence - exact.log_evidence).abs() < 4 * e.stderr).all()
-    assert e.density_evals.tolist() == [40_007.0] * 2
+    assert e.density_evals.tolist() == [40_007.0 + densities(2, 20_000) / 2] * 2
     assert e.gradient_evals.tolist() == [1.0, 2.0]
     assert e.details == "proposal Laplace(scale=0.9)"
     to_target = importance(exact.program, exact.x, 200, proposal=Laplace(0.9), target_stderr=0.03)
-    assert (to_target.density_evals == 2 * (200 + to_target.draws) + 14).all()
+    rehearsed = densities(2, to_target.num_samples) / 2
+    assert (to_target.density_evals == 2 * (200 + to_target.draws) + 14 + rehearsed).all()
     with pytest.raises(InputError, match="proposal"):
         importance(exact.program, exact.x, 20, proposal=LaplaceBound(exact.program, exact.x, 1.0))

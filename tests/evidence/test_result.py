@@ -27,18 +27,21 @@ def make(N=20, S=1000, **changes):
     return Evidence(**(values | changes))
 
 
-def judged(log_evidence=-90.0, khat=0.2, ess=500.0, S=1000, basis="weights", expected_ess=math.nan):
+JUDGED = {
+    "log_evidence": -90.0,
+    "stderr": 0.01,
+    "khat": 0.2,
+    "hidden": 0.01,
+    "ess": 500.0,
+    "expected_ess": math.nan,
+}
+
+
+def judged(S=1000, basis="weights", missed=False, unvisited=False, **changes):
     e = make(N=1, S=30, basis=basis)
-    one = {
-        name: torch.tensor([value], dtype=torch.float64)
-        for name, value in (
-            ("log_evidence", log_evidence),
-            ("khat", khat),
-            ("ess", ess),
-            ("expected_ess", expected_ess),
-        )
-    }
-    return dataclasses.replace(e, num_samples=S, draws=None, density_evals=None, **one)
+    one = {name: torch.tensor([v], dtype=torch.float64) for name, v in (JUDGED | changes).items()}
+    found = {"missed": torch.tensor([missed]), "unvisited": torch.tensor([unvisited])}
+    return dataclasses.replace(e, num_samples=S, draws=None, density_evals=None, **one, **found)
 
 
 def same(a, b):
@@ -93,34 +96,42 @@ def test_no_evidence_is_nan():
     ("changes", "verdict"),
     [
         ({}, Verdict.GOOD),
-        ({"khat": -math.inf}, Verdict.GOOD),
-        ({"log_evidence": -math.inf, "khat": math.nan, "ess": 0.0}, Verdict.NO_DENSITY),
-        ({"khat": 0.67}, Verdict.HEAVY_TAIL),
-        ({"khat": math.inf, "ess": 1.0}, Verdict.HEAVY_TAIL),
-        ({"khat": 0.67, "S": 10_000}, Verdict.NO_VARIANCE),
-        ({"khat": 0.71, "S": 10**6}, Verdict.HEAVY_TAIL),
-        ({"khat": 0.66}, Verdict.NO_VARIANCE),
-        ({"khat": 0.51, "S": 100}, Verdict.HEAVY_TAIL),
-        ({"khat": 0.5}, Verdict.NO_VARIANCE),
-        # the standard error of k-hat is (1 + k) / sqrt(95) here, so 0.36 + 0.14 is 0.5
-        ({"khat": 0.37, "ess": 1000.0}, Verdict.NO_VARIANCE),
-        ({"khat": 0.35, "ess": 1000.0}, Verdict.FEW_EFFECTIVE),
-        ({"khat": 0.33, "ess": 1000.0}, Verdict.GOOD),
-        ({"khat": 0.33, "ess": 600.0}, Verdict.FEW_EFFECTIVE),
-        ({"khat": 0.45, "ess": 40_000.0, "S": 100_000}, Verdict.GOOD),
-        ({"khat": math.nan}, Verdict.NO_TAIL_FIT),
-        ({"ess": 99.9}, Verdict.FEW_EFFECTIVE),
+        # k-hat says how many moments there are; what the tail may hide decides.
+        ({"khat": 3.0, "hidden": 0.049}, Verdict.GOOD),
+        ({"hidden": 0.051}, Verdict.TAIL),
+        ({"hidden": 0.301}, Verdict.HEAVY_TAIL),
+        ({"khat": math.inf, "hidden": math.inf, "ess": 1.0}, Verdict.HEAVY_TAIL),
+        ({"hidden": 0.0, "unvisited": True}, Verdict.UNVISITED),
+        ({"hidden": 0.0, "missed": True, "unvisited": True}, Verdict.MISSED_MASS),
+        ({"log_evidence": -math.inf, "khat": math.nan, "ess": 0.0, "hidden": math.inf}, Verdict.NO_DENSITY),
+        ({"ess": 24.9}, Verdict.FEW_EFFECTIVE),
+        ({"ess": 25.0}, Verdict.GOOD),
         ({"ess": math.nan}, Verdict.FEW_EFFECTIVE),
-        ({"ess": 100.0, "khat": -0.5}, Verdict.GOOD),
-        ({"ess": 140.0}, Verdict.FEW_EFFECTIVE),
+        # Without it, as in older files, k-hat decides.
+        ({"hidden": math.nan, "khat": -math.inf}, Verdict.GOOD),
+        ({"hidden": math.nan, "khat": 0.67}, Verdict.HEAVY_TAIL),
+        ({"hidden": math.nan, "khat": 0.67, "S": 10_000}, Verdict.TAIL),
+        ({"hidden": math.nan, "khat": 0.51, "S": 100}, Verdict.HEAVY_TAIL),
+        # the standard error of k-hat is (1 + k) / sqrt(95) here, so 0.36 + 0.14 is 0.5
+        ({"hidden": math.nan, "khat": 0.37}, Verdict.TAIL),
+        ({"hidden": math.nan, "khat": 0.35}, Verdict.GOOD),
+        ({"hidden": math.nan, "khat": math.nan}, Verdict.NO_TAIL_FIT),
         ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 12.9}, Verdict.AGREE),
         ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 12.7}, Verdict.SPREAD),
-        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 10.0, "expected_ess": 13.0}, Verdict.AGREE),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 10.0, "expected_ess": 14.5}, Verdict.AGREE),
         ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 15.0, "expected_ess": 12.5}, Verdict.SPREAD),
         ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 9.0, "expected_ess": 15.0}, Verdict.SPREAD),
         ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 3.0, "expected_ess": 15.0}, Verdict.DISAGREE),
-        ({"basis": "runs", "S": 16, "khat": 0.24, "ess": 15.0}, Verdict.AGREE),
-        ({"basis": "runs", "S": 16, "khat": 0.26, "ess": 15.0}, Verdict.TAILED),
+        ({"basis": "runs", "S": 16, "khat": 0.6, "hidden": 0.04, "ess": 15.0}, Verdict.AGREE),
+        ({"basis": "runs", "S": 16, "khat": 0.6, "hidden": 0.06, "ess": 15.0}, Verdict.TAILED),
+        ({"basis": "runs", "S": 16, "khat": 0.6, "hidden": 0.31, "ess": 15.0}, Verdict.HEAVY_TAIL),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "hidden": math.nan, "ess": 15.0}, Verdict.AGREE),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 15.9, "unvisited": True}, Verdict.UNVISITED),
+        # Student's quantile of 95 % and 15 degrees of freedom is 2.131; 0.2 / 2.131 is sqrt((1 / 0.876 - 1) / 16)
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 16.0, "stderr": 0.093}, Verdict.AGREE),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 16.0, "stderr": 0.095}, Verdict.SPREAD),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 14.0, "expected_ess": 14.2}, Verdict.AGREE),
+        ({"basis": "runs", "S": 16, "khat": math.nan, "ess": 14.0, "expected_ess": 13.8}, Verdict.SPREAD),
     ],
 )
 def test_verdicts(changes, verdict):

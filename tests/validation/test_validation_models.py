@@ -20,7 +20,19 @@ SMALL = (
     "gamma-poisson",
     "hierarchy",
     "two-modes",
+    "gamma-lognormal",
+    "one-mode",
+    "rare-tail",
 )
+BAD = {
+    "linear-gaussian-50",
+    "two-modes",
+    "narrower-guide",
+    "one-mode",
+    "rare-tail",
+    "phase-transition",
+    "nested-spike",
+}
 PERFECT = {
     "linear-gaussian-2": lambda: built.linear_gaussian(2, 5, num_data=4, widen=1.0, shift=0.0),
     "linear-gaussian-10": lambda: built.linear_gaussian(10, 30, num_data=4, widen=1.0, shift=0.0),
@@ -33,7 +45,7 @@ PERFECT = {
 
 def test_there_are_enough_of_them():
     assert len(MODELS) >= 8
-    assert sum(make(num_data=2).bad_guide for make in MODELS.values()) == 2
+    assert {name for name, make in MODELS.items() if make(num_data=2).bad_guide} == BAD
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -80,26 +92,38 @@ def test_the_guide_can_be_made_perfect(name):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_bad_guides_are_rejected(seed):
-    """60 data of each: k-hat misses about one in 250 of the two modes, and the seeds are fixed."""
-    for name, share in (("two-modes", 0.97), ("linear-gaussian-50", 0.95)):
+    """60 data of each, at fixed seeds; of the phase transitions and the missed mode no weight tells anything."""
+    for name in ("two-modes", "linear-gaussian-50", "one-mode", "phase-transition", "nested-spike"):
         model = MODELS[name](num_data=60, seed=seed)
         evidence = pv.evidence.importance(model.program, model.x, 1000, seed=seed)
         fractions = evidence.status_fractions()
-        assert fractions["reject"] >= share, fractions
+        assert fractions["reject"] >= 0.95, fractions
         assert fractions["trust"] == 0
         assert (evidence.log_evidence - model.log_evidence).mean() < -math.log(2) / 2
 
 
-@pytest.mark.parametrize("name", [n for n in MODELS if n not in ("two-modes", "linear-gaussian-50")])
+def test_a_phase_transition_has_the_share_that_it_says():
+    """The spike's part of p(x), by its own closed form: the hill alone, of which the guide is exact, is the rest."""
+    for dim in (5, 10):
+        model = built.phase_transition(dim, num_data=6, share=0.8, widen=1.0)
+        hill = pv.evidence.importance(model.program, model.x, 64, seed=0)
+        part = (hill.log_evidence - model.log_evidence).exp()
+        assert (part - 0.2).abs().max() < 0.05
+    with pytest.raises(pv.InputError, match="dim"):
+        built.phase_transition(1)
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if n not in BAD])
 def test_the_other_guides_are_wrong_and_good_enough(name):
     model = MODELS[name](num_data=20)
     evidence = pv.evidence.importance(model.program, model.x, 1000, seed=0)
-    assert evidence.status_fractions()["trust"] >= 0.5  # 0.6 on decoder-2, whose tails are heavy
-    assert evidence.gap.mean() > 0.005
-    # 4.5 standard errors: fails for 1 of 7,000 seeds a model, were they normal.
+    assert evidence.status_fractions()["trust"] >= 0.5  # the narrow guide's tails are on the border
+    assert evidence.gap.mean() > 0.002
+    # Of 20 data each interval fails for 1 of 7,000 seeds.
     trusted = torch.from_numpy(evidence.status == "trust")
-    scores = ((evidence.log_evidence - model.log_evidence) / evidence.stderr)[trusted]
-    assert scores.abs().max() < 4.5
+    low, high = evidence.interval(1 - 1 / 7000)
+    inside = (low - model.error <= model.log_evidence) & (model.log_evidence <= high + model.error)
+    assert inside[trusted].all()
 
 
 def test_a_model_needs_a_log_evidence_for_each_datum():

@@ -1,0 +1,42 @@
+"""An average over data: its value, its two errors, and whether they are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mean:
+    """An average over data, with its two errors kept apart.
+
+    Attributes:
+        value: the mean over the N data.
+        mc_stderr: sqrt(sum_n stderr_n**2) / N, from the finite number of samples a datum: it falls with S. NaN where
+            it is not known, since the estimates of most data are rejected.
+        data_stderr: sd over data / sqrt(N), from which data were drawn: it falls with N only. It holds the
+            Monte Carlo part as well, since the spread is that of the estimates. NaN for N = 1.
+        limit: "at least" or "at most" where most estimates are rejected and it is known on which side of the value
+            the truth is; "about" where it is not; empty elsewhere.
+    """
+
+    value: float
+    mc_stderr: float
+    data_stderr: float
+    limit: str = ""
+
+    @classmethod
+    def of(cls, values: Tensor, stderr: Tensor) -> Mean:
+        """The average of values ``(N,)`` that are known to standard errors ``(N,)``."""
+        N = len(values)
+        error = math.sqrt(float((stderr**2).sum())) / N if N else math.nan
+        spread = float(values.std()) / math.sqrt(N) if N > 1 else math.nan
+        return cls(float(values.mean()), error, spread)
+
+    def __str__(self) -> str:
+        data = f"± {self.data_stderr:.2g} (data)"
+        if self.limit:
+            return f"{self.limit} {self.value:.4f}, error unknown {data}"
+        return f"{self.value:.4f} ± {self.mc_stderr:.2g} (Monte Carlo) {data}"
