@@ -11,11 +11,11 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae import InputError, Program, ProgramError
 from ppl_vae.program import take
-from ppl_vae.program.refit import carry, carrying_program, make_offsets, path_log_weights, refitted_program
+from ppl_vae.program.refit import carry, carrying_program, make_offsets, path_log_weights
 
 N, S, D = 5, 4, 3
 X = torch.randn(N, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-FLOW = transforms.affine_autoregressive(D).double()
+FLOW = transforms.affine_autoregressive(D).double().double()  # or it could not invert what it did not draw
 
 
 def positive(x):
@@ -93,28 +93,24 @@ def test_offsets_of_zero_are_the_guide_and_others_its_family(name):
     offsets = make_offsets(program, X)
     assert all(len(v) == N and not v.any() for v in offsets.values())
     plain = program.log_weights(X, S)
-    torch.testing.assert_close(refitted_program(program, offsets).log_weights(X, S), plain)
     torch.testing.assert_close(carrying_program(program).log_weights(carry(X, offsets), S), plain)
 
     moved = random_offsets(offsets)
-    refitted = refitted_program(program, moved)
-    sites = refitted.check(X)
+    refitted, x = carrying_program(program), carry(X, moved)
+    sites = refitted.check(x)
     assert sites == program.check(X)
-    away = refitted.log_weights(X, S)
+    away = refitted.log_weights(x, S)
     assert not torch.isclose(away, plain).any()
     # ... whose density is the one that its own draws have.
-    z = refitted.sample_guide(X, S, seed=3)
-    weights = program.log_joint(z, X) - refitted.log_guide(z, X)
-    torch.testing.assert_close(
-        carrying_program(program).log_guide(z, carry(X, moved)), refitted.log_guide(z, X)
-    )
+    z = refitted.sample_guide(x, S, seed=3)
+    weights = program.log_joint(z, X) - refitted.log_guide(z, x)
     assert weights.isfinite().all()
 
     leaves = {k: v.clone().requires_grad_() for k, v in moved.items()}
     torch.manual_seed(0)
     path = path_log_weights(program, X, leaves, S)
     torch.manual_seed(0)
-    torch.testing.assert_close(path, refitted.log_weights(X, S, seed=None))
+    torch.testing.assert_close(path, refitted.log_weights(x, S, seed=None))
     assert all(g.isfinite().all() for g in torch.autograd.grad(path.sum(), list(leaves.values())))
 
 
@@ -164,7 +160,7 @@ def test_the_offsets_reach_any_member_of_the_family():
     offsets = {"z.loc": (loc - X) / deviation, "z.scale_tril": lower + diagonal}
     z = torch.randn(S, N, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = torch.distributions.MultivariateNormal(loc, scale_tril=scale).log_prob(z)
-    torch.testing.assert_close(refitted_program(program, offsets).log_guide({"z": z}, X), expected)
+    torch.testing.assert_close(carrying_program(program).log_guide({"z": z}, carry(X, offsets)), expected)
 
 
 def test_the_gradient_along_the_path_is_that_of_the_elbo():
@@ -275,10 +271,8 @@ def test_data_that_carry_offsets_can_be_cut_into_blocks():
 def test_offsets_of_other_data_are_refused():
     program = pair(FAMILIES["Normal"])
     offsets = make_offsets(program, X)
-    with pytest.raises(InputError, match="x: expected the 5 data"):
-        refitted_program(program, offsets).log_weights(X[:2], S)
     with pytest.raises(InputError, match=r"offsets: expected one for z\.scale"):
-        refitted_program(program, {"z.loc": offsets["z.loc"]}).log_weights(X, S)
+        carrying_program(program).log_weights(carry(X, {"z.loc": offsets["z.loc"]}), S)
     with pytest.raises(InputError, match="data with offsets"):
         carrying_program(program).log_weights(X, S)
     vae = models.linear_vae(2, 5, 4)

@@ -241,10 +241,12 @@ def check_finished(path: Path, job: Job, number: int, seed: int | None) -> None:
             raise InputError(str(path), f"a result of this command: {name} {ours}", there)
 
 
-def numbers(mean: Mean) -> dict[str, float | None]:
-    """A mean and its errors for JSON, which has no NaN and no infinity."""
+def numbers(mean: Mean) -> dict[str, Any]:
+    """A mean, its errors, and in which direction it is a limit; for JSON, which has no NaN and no infinity."""
     values = {"value": mean.value, "mc_stderr": mean.mc_stderr, "data_stderr": mean.data_stderr}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()} | {
+        "limit": mean.limit
+    }
 
 
 def cost(evidence: Evidence) -> dict[str, float]:

@@ -101,10 +101,11 @@ def rehearse(program: Program, block: Block, seed: int, num_samples: int) -> Reh
             z, x = program.simulate(take(block.x, rows), seed=rng.derive(seed, "rehearsal", block.index))
             rows = _chosen(x, block.x).to(device)
             z, x = {name: value[:, rows] for name, value in z.items()}, take(x, rows)
-            log_weight = (program.log_joint(z, x) - program.log_guide(z, x))[0].cpu()
             sums = Accumulator(len(rows), number, device)
             draws = rng.derive(seed, "rehearsal draws", block.index)
-            sums.add(program.log_weights(x, number, seed=draws, check=False))
+            with program.laid_like(x, block.x):
+                log_weight = (program.log_joint(z, x) - program.log_guide(z, x))[0].cpu()
+                sums.add(program.log_weights(x, number, seed=draws, check=False))
             figures = sums.finish()
     except Exception:
         # An estimate must not fail because of what looks after it, whatever the user's model raises.

@@ -15,7 +15,11 @@ ROUNDED = 50.0
 
 
 def disagreement(
-    ours: Sequence[Tensor], plain: Sequence[Tensor], precision: torch.dtype, slack: float = 1.0
+    ours: Sequence[Tensor],
+    plain: Sequence[Tensor],
+    precision: torch.dtype,
+    slack: float = 1.0,
+    least: float = 0.0,
 ) -> str | None:
     """How ``ours`` differs from ``plain`` beyond round-off, in words; None where it does not.
 
@@ -28,6 +32,7 @@ def disagreement(
         plain: as many, of the same shapes.
         precision: the lowest precision that went into them.
         slack: what t is multiplied by.
+        least: a size that numbers have been on the way, if they may have cancelled to smaller ones.
     """
     tolerance = TOLERANCE.get(precision, 2e-2) * slack
     sizes = [_largest(value) for value in plain]
@@ -41,7 +46,7 @@ def disagreement(
         if not bool(same.all()):
             return f"output {i} is not finite in other places"
         worst = _largest(torch.where(finite, a - b, 0.0))
-        limit = tolerance * max(size, floor)
+        limit = tolerance * max(size, floor, least)
         if worst > limit:
             return f"output {i} differs by {worst:.3g} where {limit:.3g} is round-off"
     return None

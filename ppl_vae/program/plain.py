@@ -14,8 +14,8 @@ from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.program.agreement import disagreement
 from ppl_vae.program.blame import where_raised
-from ppl_vae.program.data import Data, device_of, num_data
-from ppl_vae.program.handlers import Given, Unobserved
+from ppl_vae.program.data import Data, device_of, num_data, write_back
+from ppl_vae.program.handlers import OBSERVED, Given, Unobserved
 from ppl_vae.program.sites import (
     bounds,
     check_match,
@@ -251,6 +251,29 @@ def simulated(model: Callable[..., Any], x: Data) -> Run:
         expected = "a distribution that can be drawn from, to simulate data"
         received = f"{type(error).__name__}{where_raised(error)}: {first_line(error)}"
         raise ProgramError(f"model site {handler.last!r}", expected, received) from error
+
+
+def taken_apart(found: Run, named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The latents of a `simulated` run, ``(1, N, *event)`` each, and the data with what it drew in the observed places.
+
+    Args:
+        found: the run.
+        named: the data that it was given, by name.
+    """
+    drawn = {name: value.clone() for name, value in named.items()}
+    z = {}
+    for name, site in found.sites.items():
+        if OBSERVED not in site["infer"]:
+            z[name] = found.value(name)
+        elif not write_back(site["infer"][OBSERVED], site["value"], named, drawn):
+            if name not in named:
+                raise ProgramError(
+                    f"observed site {name!r}",
+                    "obs= to be the data themselves, a slice of them, or an entry of the same name",
+                    "a value computed from them",
+                )
+            drawn[name] = site["value"].to(drawn[name].dtype).reshape(drawn[name].shape)
+    return z, drawn
 
 
 def first_line(error: BaseException) -> str:

@@ -25,13 +25,13 @@ from ppl_vae.errors import (
     describe,
 )
 from ppl_vae.exclusive import exclusive, give_way, shielded
-from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data, write_back
+from ppl_vae.program.data import Data, Latents, device_of, kind_of, num_data
 from ppl_vae.program.filled import Filled
-from ppl_vae.program.handlers import OBSERVED, Given, Replayed, ScaledLatents
+from ppl_vae.program.handlers import Given, Replayed, ScaledLatents
 from ppl_vae.program.matching import check_covers, check_masked
 from ppl_vae.program.modules import Networks
 from ppl_vae.program.parameters import OwnParameters, leaves_of
-from ppl_vae.program.plain import Layouts, simulated
+from ppl_vae.program.plain import Layouts, simulated, taken_apart
 from ppl_vae.program.pyro_state import unvalidated
 from ppl_vae.program.reference import Folding, examine, examine_more
 from ppl_vae.program.sites import GIVEN, Sites, is_auxiliary, refuse_nan
@@ -254,19 +254,7 @@ class Program:
             stack.enter_context(self._evaluating())
             stack.enter_context(torch.no_grad())
             found = simulated(self._model, argument)
-        drawn = {name: value.clone() for name, value in named.items()}
-        z = {}
-        for name, site in found.sites.items():
-            if OBSERVED not in site["infer"]:
-                z[name] = found.value(name)
-            elif not write_back(site["infer"][OBSERVED], site["value"], named, drawn):
-                if name not in named:
-                    raise ProgramError(
-                        f"observed site {name!r}",
-                        "obs= to be the data themselves, a slice of them, or an entry of the same name",
-                        "a value computed from them",
-                    )
-                drawn[name] = site["value"].to(drawn[name].dtype).reshape(drawn[name].shape)
+        z, drawn = taken_apart(found, named)
         return z, drawn[""] if isinstance(x, torch.Tensor) else drawn
 
     def check(self, x: Data, *, offset: int = 0, num_samples: int | None = None) -> Sites:
@@ -327,6 +315,18 @@ class Program:
         if kind not in self._layouts:
             self.check(x)
         return self._layouts[kind]
+
+    @contextmanager
+    def laid_like(self, x: Data, like: Data) -> Iterator[None]:
+        """Run the pair on ``x`` as on ``like``, data that differ in number alone, without looking at it anew."""
+        kind, layouts = kind_of(x), self.layouts(like)
+        before = self._layouts.get(kind)
+        self._layouts[kind] = layouts if before is None else before
+        try:
+            yield
+        finally:
+            if before is None:
+                del self._layouts[kind]
 
     def callable(self, role: str) -> Callable[..., Any]:
         """The user's "model" or "guide", as it is."""

@@ -291,16 +291,18 @@ class Meant:
                 if role == "guide" and not self.scores:
                     continue  # weights of draws from a guide that mixes data are unbiased all the same
                 z = {name: value[s : s + 1, index] for name, value in self._values(role).items()}
+                right = {name: value[s : s + 1, index] for name, value in self.log_probs[role].items()}
                 try:
                     found = self._run(role, x, z, 1, self._plain(role))
+                    difference = self._difference(role, found, right, slack=SLACK)
                 except Exception as error:
+                    if not is_common(error):
+                        raise
                     expected = f"a {role} that takes however many data it is given"
                     received = (
                         f"{type(error).__name__} for {_ALONE} data in the place of {n}{where_raised(error)}: "
                     )
                     raise ProgramError(role, expected, received + first_line(error)) from error
-                right = {name: value[s : s + 1, index] for name, value in self.log_probs[role].items()}
-                difference = self._difference(role, found, right, slack=SLACK)
                 if difference:
                     self._refuse(role, difference, "without the other data", f"datum {offset + i}")
 
@@ -353,7 +355,7 @@ class Meant:
             found = self._draw(num_samples, layout)
             results.append([found.total(), *found.latents().values()])
         for ours, right in zip(*results, strict=True):
-            if ours.shape != right.shape or disagreement([ours], [right], self.precision):
+            if ours.shape != right.shape or disagreement([ours], [right], self.precision, least=1.0):
                 return "its draws, or their densities, are others there"
         return ""
 
@@ -365,7 +367,9 @@ class Meant:
             log_prob = found.log_prob(name, self._outside(role))
             if log_prob.shape != right.shape:
                 return f"site {name!r} has a log density of shape {tuple(log_prob.shape)} there"
-            if disagreement([log_prob], [right], self.precision, slack):
+            # A log density is a sum of as many terms of order 1 as its site has numbers.
+            terms = 1.0 + self.runs[role].sites[name]["value"].numel() / self.num_data
+            if disagreement([log_prob], [right], self.precision, slack, terms):
                 gap = float((log_prob - right).abs().nan_to_num(0.0).max())
                 return f"site {name!r} has another log density there, by up to {gap:.3g} nats"
         return ""

@@ -53,23 +53,6 @@ def make_offsets(program: Program, x: Data) -> dict[str, Tensor]:
     return found.offsets
 
 
-def refitted_program(program: Program, offsets: Offsets) -> Program:
-    """``program`` with its guide moved by ``offsets``, for exactly the N data that they are for, in their order.
-
-    See `carrying_program` for one that can be cut into blocks.
-    """
-    expected = num_data(offsets, "offsets")
-
-    def split(x: Data) -> tuple[Data, Offsets]:
-        if num_data(x) != expected:
-            raise InputError(
-                "x", f"the {expected} data that the guide was refitted to", f"{num_data(x)} data"
-            )
-        return x, offsets
-
-    return _moved(program, split)
-
-
 def carry(x: Data, offsets: Offsets) -> dict[str, Tensor]:
     """Data that bring their offsets along, for `carrying_program`: any block of them is complete."""
     entries = {"": x} if isinstance(x, Tensor) else dict(x)

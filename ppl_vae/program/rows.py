@@ -78,7 +78,7 @@ def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
         received = f"{type(error).__name__}{where_raised(error)}: {first_line(error)}"
         raise ProgramError("guide", expected, received) from error
     for site, right in pair.log_probs["guide"].items():
-        if disagreement([cut.log_prob(site, {})], [right[:, few]], torch.float32, SLACK):
+        if disagreement([cut.log_prob(site, {})], [right[:, few]], torch.float32, SLACK, 1.0):
             expected = f"parameters of which row n is that of datum n alone (found with {n} rows: {', '.join(names)})"
             raise ProgramError(f"guide site {site!r}", expected, "another density without the other data")
     return rowed, carried

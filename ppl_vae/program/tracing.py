@@ -220,11 +220,12 @@ def scored(site: Any, guide_sites: Mapping[str, Any]) -> Tensor:
     """`site_log_prob`; a distribution that can score nothing but its own draws is refused by the site's name."""
     try:
         return site_log_prob(site, guide_sites)
-    except (KeyError, NotImplementedError) as error:
+    except (KeyError, NotImplementedError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
         raise ProgramError(
             f"site {site['name']!r}",
             "a distribution that can score any value (importance sampling from the guide needs only its own draws)",
-            f"a {family(site['fn'])} that cannot: {type(error).__name__}, as of a flow without inverse",
+            f"a {family(site['fn'])} that cannot, as a flow without inverse: {type(error).__name__}: {first}",
         ) from error
 
 

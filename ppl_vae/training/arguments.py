@@ -83,7 +83,7 @@ def checked(optimiser: Any) -> OptimiserFactory:
     def make(parameters: list[torch.Tensor], lr: float) -> torch.optim.Optimizer:
         try:
             made = optimiser(parameters, lr)
-        except TypeError as error:  # another signature
+        except (TypeError, ValueError, AttributeError, AssertionError) as error:  # another signature
             raise InputError("optimiser", _OPTIMISER, f"one that raised {error}") from error
         if isinstance(made, pyro.optim.PyroOptim) or not isinstance(made, torch.optim.Optimizer):
             raise InputError("optimiser", _OPTIMISER, f"one that returned {describe(made)}")

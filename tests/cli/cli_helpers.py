@@ -1,6 +1,7 @@
 """What the tests of the command line share."""
 
 import hashlib
+import math
 from pathlib import Path
 
 TINY = ["--latent-dim", "2", "--hidden", "8", "--epochs", "2", "--batch-size", "500", "--threads", "1"]
@@ -170,3 +171,11 @@ def interrupted_then_resumed(call, line, out, monkeypatch, kinds=("evidence", "v
         stops += 1
         assert stops < 50, "it does not get on"
         resume = ["--resume"]
+
+
+def as_json(mean):
+    """A mean as the summaries have it: null where there is no number."""
+    lost = {
+        name for name, value in vars(mean).items() if isinstance(value, float) and not math.isfinite(value)
+    }
+    return {name: None if name in lost else value for name, value in vars(mean).items()}

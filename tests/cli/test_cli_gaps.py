@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from cli_helpers import interrupted_then_resumed, snapshot
+from cli_helpers import as_json, interrupted_then_resumed, snapshot
 
 import ppl_vae as pv
 from ppl_vae.analysis import Gaps, active_units, gaps, surgery
@@ -38,8 +38,8 @@ def test_gaps(call, trained, tmp_path, method):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["method"] == method
     for part in ("gap", "approximation", "amortisation", "elbo", "refitted_elbo"):
-        assert summary[part] == vars(expected.mean(part))
-    assert summary["surgery"]["rate"] == vars(tables[1].mean("rate"))
+        assert summary[part] == as_json(expected.mean(part))
+    assert summary["surgery"]["rate"] == as_json(tables[1].mean("rate"))
     assert summary["surgery"]["information"]["data_stderr"] is None
     assert summary["active_units"]["count"] == tables[2].count
     assert summary["test_set"]["subset"] == 4

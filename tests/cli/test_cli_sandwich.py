@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from cli_helpers import TINY, interrupted_then_resumed, snapshot
+from cli_helpers import TINY, as_json, interrupted_then_resumed, snapshot
 
 import ppl_vae as pv
 from ppl_vae import rng
@@ -37,7 +37,7 @@ def check_files(out, bounds, text):
         ("upper", bounds.upper.mean()),
         ("gap", bounds.mean_gap()),
     ):
-        assert summary[name] == vars(mean)
+        assert summary[name] == as_json(mean)
     return summary
 
 

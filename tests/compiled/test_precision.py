@@ -24,8 +24,9 @@ from ppl_vae.evidence import Evidence, PrecisionError, engine, precision_error
 from ppl_vae.evidence.bridge import Bridge
 from ppl_vae.evidence.proposals import StudentT
 from ppl_vae.evidence.status import Verdict
+from ppl_vae.program.handlers import Replayed
 from ppl_vae.program.lowering import BY_HAND, FULL, InFloat64, lowering, products
-from ppl_vae.program.sites import sample_sites, site_log_prob
+from ppl_vae.program.sites import site_log_prob
 
 S = 40
 ESTIMATORS = {
@@ -156,9 +157,9 @@ def test_densities_and_draws_are_in_float32(precision):
         model, x = vae(likelihood, posterior=pv.posteriors.MultivariateNormal)
         program = model.program
         with lowering(precision), torch.no_grad(), program._evaluating():
-            traces = program._traces(x, S)
-            for trace in traces:
-                for site in sample_sites(trace).values():
+            drawn = program.run("guide", x, S)
+            for run in (drawn, program.run("model", x, S, Replayed(drawn.latents()))):
+                for site in run.sites.values():
                     assert site["value"].dtype == torch.float32
                     assert site_log_prob(site, {}).dtype == torch.float32
                     for value in numbers_of(site["fn"]):

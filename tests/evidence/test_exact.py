@@ -342,15 +342,15 @@ def test_an_enumeration_that_was_stopped_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "MAX_SHARE", 1e9)
     program, _ = several()
     x = torch.randn(70, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    left, original = [10**9], program.log_joint
+    left, original = [10**9], pv.Program.log_joint
 
-    def stops(z, x):
+    def stops(program, z, x):
         left[0] -= 1
         if not left[0]:
             raise KeyboardInterrupt
-        return original(z, x)
+        return original(program, z, x)
 
-    monkeypatch.setattr(program, "log_joint", stops)
+    monkeypatch.setattr(pv.Program, "log_joint", stops)
     whole = enumerate_latents(program, x)
     calls, left[0] = 10**9 - left[0], 20
     with pytest.raises(KeyboardInterrupt):

@@ -135,6 +135,8 @@ def test_resumes_to_the_same_bits_wherever_it_was_cut_off(name, tmp_path):
     model = Model()
     program = Program(model, guide)
     whole = run(program, x, 300, seed=3)
+    model.calls = 0
+    run(program, x, 300, seed=3)  # the second time, less has to be found out
     calls = model.calls
     cut = 0
     for share in (0.2, 0.45, 0.7, 0.95):
@@ -145,7 +147,7 @@ def test_resumes_to_the_same_bits_wherever_it_was_cut_off(name, tmp_path):
         cut += path.exists()
         identical(run(program, x, 300, seed=3, checkpoint=path, resume=True), whole)
         assert not path.exists()
-    assert cut >= 3
+    assert cut >= 2  # the program is looked at first, and data that it makes are looked at last
 
 
 @pytest.mark.usefixtures("_small_tiles")
@@ -167,7 +169,9 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     estimators = [(importance, chosen) for chosen in settings]
     estimators += [(jackknife, {}), (jackknife, {"order": 2}), (psis, {})]
     for index, (estimator, chosen) in enumerate(estimators):
-        model.calls, model.limit = 0, 12
+        model.calls = 0
+        estimator(program, x, 300, **chosen)
+        model.calls, model.limit = 0, int(0.7 * model.calls)
         with pytest.raises(KeyboardInterrupt):
             estimator(program, x, 300, checkpoint=path, **chosen)
         model.limit = math.inf
