@@ -15,7 +15,9 @@ from ppl_vae.program.refit import carry, carrying_program, make_offsets, path_lo
 
 N, S, D = 5, 4, 3
 X = torch.randn(N, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-FLOW = transforms.affine_autoregressive(D).double().double()  # or it could not invert what it did not draw
+FLOW = transforms.affine_coupling(
+    D, hidden_dims=[4]
+).double()  # the inverse of an autoregressive one is in float32
 
 
 def positive(x):

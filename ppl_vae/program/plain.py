@@ -147,7 +147,7 @@ def _data_plates(program: Program, role: str, x: Data, found: Run) -> frozenset[
 
 def is_common(error: Exception) -> bool:
     """Whether an error is one of Python's, torch's or Pyro's, and not of a class of the user's own."""
-    return type(error).__module__.partition(".")[0] in ("builtins", "torch", "pyro", "numpy")
+    return type(error).__module__.partition(".")[0] in ("builtins", "torch", "pyro", "numpy", "ppl_vae")
 
 
 def check_data(pairs: Sequence[Pair], offset: int) -> None:

@@ -268,16 +268,29 @@ class Meant:
         copies = f"{self.num_samples * self.num_data} data in the place of {self.num_data}"
         expected = f"a {role} that takes however many data it is given (or, one draw for each, a sample axis)"
         try:
+            if role == "guide" and self.scores:
+                self.scores = self._scores_copies()
             if role == "guide" and not self.scores:
                 self._draw(self.num_samples, self.plain.guide).total()
                 return
             found = self._run(role, self.x, self._values(role), self.num_samples, self._plain(role))
+            difference = self._difference(role, found, self.log_probs[role], slack=SLACK)
         except Exception as error:
+            if not is_common(error):
+                raise
             received = f"{type(error).__name__} for {copies}{where_raised(error)}: {first_line(error)}"
             raise ProgramError(role, expected, received) from error
-        difference = self._difference(role, found, self.log_probs[role], slack=SLACK)
         if difference:
             self._refuse(role, difference, f"among {copies}", "the first of them")
+
+    def _scores_copies(self) -> bool:
+        """Whether the guide can score values that it did not draw for copies of the data, too."""
+        found = self._run("guide", self.x, self.drawn, self.num_samples, self.plain.guide)
+        try:
+            found.total()
+        except ProgramError:
+            return False
+        return True
 
     def refuse_dependent(self, offset: int) -> None:
         """Refuse the pair if the density of a datum is another where the other data are copies of it."""
