@@ -21,7 +21,7 @@ from ppl_vae.evidence import budget, quasi
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.probe import check_prior_draws, probed
 from ppl_vae.evidence.proposals import Bound, Guide, Proposal, check_proposal
-from ppl_vae.evidence.rehearsal import rehearsed
+from ppl_vae.evidence.rehearsal import Shared, rehearsed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
@@ -155,12 +155,14 @@ def weigh(
     effort = tiles.effort(sites.numbers_per_datum)
     plan = Plan(name, tiles.data, num_samples, identity, effort, [(tiles.data, tiles.samples)])
 
+    shared = Shared(program, x, seed, num_samples)
+
     def make(block: Block) -> _Sampling:
         bound = proposal.bind(program, block.x, seed, block.index)
 
         def looked_after(figures: Figures) -> Figures:
             figures = probed(figures, program, block, seed, prior_draws)
-            return rehearsed(figures, program, block, seed, proposal)
+            return rehearsed(figures, program, block, seed, proposal, shared=shared)
 
         return _Sampling(bound, block, tiles, sums, seed, chunk_size, looked_after)
 

@@ -24,7 +24,7 @@ from ppl_vae.evidence.proposals import Guide, Proposal
 from ppl_vae.evidence.search import searched
 from ppl_vae.evidence.status import HIDDEN, LOST_IN_TAIL
 from ppl_vae.evidence.weights import Accumulator, Figures
-from ppl_vae.program import Data, Latents, Program, device_of, take
+from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
 
 NUM_DATA = 32
 """Simulated data for each block of data."""
@@ -80,6 +80,28 @@ class Rehearsal:
         return self.beyond(bar) & (self.sums.hidden <= HIDDEN)
 
 
+class Shared:
+    """One rehearsal for all blocks of a run, made when the first of them asks for it: a function of the run alone.
+
+    Args:
+        program: the program.
+        x: all of the data.
+        seed: the user's.
+        num_samples: S.
+    """
+
+    def __init__(self, program: Program, x: Data, seed: int, num_samples: int) -> None:
+        self.num_data = num_data(x)
+        self._make = lambda: rehearse(program, Block(x, 0, 0), seed, num_samples)
+        self._found: list[Rehearsal | None] = []
+
+    def __call__(self) -> Rehearsal | None:
+        """The rehearsal; None as in `rehearse`."""
+        if not self._found:
+            self._found.append(self._make())
+        return self._found[0]
+
+
 def rehearse(program: Program, block: Block, seed: int, num_samples: int) -> Rehearsal | None:
     """Simulate data like those of a block, and weigh draws of the guide and the exact samples for them.
 
@@ -130,14 +152,13 @@ def _chosen(simulated: Data, real: Data) -> Tensor:
     all numbers of a datum, each in units of its spread over the simulated data. In many dimensions data with small
     numbers are near to all others: that is why half of the data are not chosen by distance.
     """
-    made, given = _numbers(simulated), _numbers(real)
+    half = NUM_DATA // 2
+    # Of few real data, some repeatedly.
+    wanted = torch.arange(NUM_DATA - half, device=device_of(real)) * num_data(real) // (NUM_DATA - half)
+    made, given = _numbers(simulated), _numbers(take(real, wanted))
     spread = made.std(0)
     spread = torch.where(spread > 0, spread, 1.0)
-    half = NUM_DATA // 2
-    wanted = (
-        torch.arange(NUM_DATA - half) * len(given) // (NUM_DATA - half)
-    )  # of few real data, some repeatedly
-    distance = torch.cdist((given / spread)[wanted], made / spread)
+    distance = torch.cdist(given / spread, made / spread)
     chosen = list(range(half))
     for row in distance:
         row[chosen] = math.inf
@@ -159,6 +180,7 @@ def rehearsed(
     seed: int,
     proposal: Proposal | None = None,
     num_samples: int | None = None,
+    shared: Shared | None = None,
 ) -> Figures:
     """Figures of independent weights with ``unvisited`` filled in, and what that took in their cost.
 
@@ -179,15 +201,18 @@ def rehearsed(
         seed: the user's.
         proposal: where the draws came from; None for the guide.
         num_samples: S, if it is not that of the figures.
+        shared: a rehearsal for all blocks of the run; without one, the block has its own.
     """
     S = figures.num_samples if num_samples is None else num_samples
     if bool((figures.hidden > LOST_IN_TAIL).all()):
         return figures  # rejected in any case
-    found = rehearse(program, block, seed, S)
+    found = rehearse(program, block, seed, S) if shared is None else shared()
     if found is None:
         return searched(figures, program, block, seed)
     silent = found.silent(S)
     spent = found.density_evals
+    if shared is not None:
+        spent *= block.num_data / shared.num_data
     if proposal is not None and not isinstance(proposal, Guide) and int(silent.sum()) >= OUT_OF_REACH:
         rows = silent.nonzero()[:, 0]
         x = take(found.x, rows.to(device_of(found.x)))
