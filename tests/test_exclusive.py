@@ -310,8 +310,8 @@ def interrupt(job, after, presses, chance):
     [
         (30, 1),
         (10, 3),
-        pytest.param(500, 1, marks=pytest.mark.slow),
-        pytest.param(200, 3, marks=pytest.mark.slow),
+        pytest.param(500, 1, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+        pytest.param(200, 3, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
     ],
 )
 def test_after_ctrl_c_everything_works_as_before(times, presses):

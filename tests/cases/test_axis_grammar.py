@@ -93,6 +93,7 @@ def test_decoders_have_the_density_of_plain_pyro(problem):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @SLOW
 @given(_problems())
 def test_many_decoders_have_the_density_of_plain_pyro(problem):
@@ -103,6 +104,7 @@ _SINGLE = [(axes, statement, left) for axes, found in STATEMENTS.items() for sta
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("S", [1, 2, 3, 4])
 @pytest.mark.parametrize(("axes", "statement", "left"), _SINGLE)
 def test_each_statement(axes, statement, left, S):
