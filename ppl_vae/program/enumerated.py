@@ -55,7 +55,7 @@ def with_enumerated(program: Program, x: Data) -> Program | None:
         with _Kept() as kept:
             program.callable("guide")(x)
         with (
-            poutine.block(hide_fn=lambda msg: msg["type"] == "sample" and msg["name"] not in names),
+            poutine.block(hide_fn=others),
             _Again(kept.values),
         ):
             program.callable("model")(x)
@@ -76,7 +76,7 @@ class _Kept(Messenger):
 
 
 class _Again(Messenger):
-    """Gives latents these values."""
+    """Gives latents these values; unlike Pyro's replay, also where they were given to the run that they come from."""
 
     def __init__(self, values: dict[str, Tensor]) -> None:
         super().__init__()

@@ -46,9 +46,7 @@ if TYPE_CHECKING:
     from ppl_vae.program.program import Program
 
 _ALONE = 3  # how many times a datum is repeated where it is looked at alone
-_WIDE = (
-    2**21
-)  # numbers in a run, up to which a run with a sample axis is compared at its own number of samples
+_WIDE = 2**21  # numbers in a run, up to which it is compared at its own number of samples
 
 
 class Folding(NamedTuple):

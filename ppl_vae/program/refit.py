@@ -65,7 +65,17 @@ def carrying_program(program: Program) -> Program:
     It is a Program as any other, so every estimator takes it, in blocks, with checkpoints. The parameters stay
     those of ``program``.
     """
-    return _moved(program, _split)
+
+    def model(x: Data) -> Any:
+        return program.callable("model")(_split(x)[0])
+
+    def guide(x: Data) -> Any:
+        plain, offsets = _split(x)
+        with _Moving(offsets):
+            return program.callable("guide")(plain)
+
+    checked = program.check_data
+    return program.derived(model, guide, None if checked is None else lambda x: checked(_split(x)[0]))
 
 
 def path_log_weights(program: Program, x: Data, offsets: Offsets, num_samples: int) -> Tensor:
@@ -104,19 +114,6 @@ def _split(x: Data) -> tuple[Data, Offsets]:
     offsets = {k.removeprefix(_PREFIX): v for k, v in x.items() if k.startswith(_PREFIX)}
     rest = {k: v for k, v in x.items() if not k.startswith(_PREFIX)}
     return rest.get("", rest), offsets
-
-
-def _moved(program: Program, split: Callable[[Data], tuple[Data, Offsets]]) -> Program:
-    def model(x: Data) -> Any:
-        return program._model(split(x)[0])
-
-    def guide(x: Data) -> Any:
-        plain, offsets = split(x)
-        with _Moving(offsets):
-            return program._guide(plain)
-
-    checked = program.check_data
-    return program.derived(model, guide, None if checked is None else lambda x: checked(split(x)[0]))
 
 
 class _Moving(Messenger):
