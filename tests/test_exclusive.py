@@ -290,18 +290,33 @@ def interrupt(job, after, presses, chance):
             time.sleep(0.0005)
         time.sleep(0.0005)
 
-    timer, acted, late = threading.Timer(after, send), False, []
-    try:
+    timer, acted, late = threading.Timer(after, send), [], []
+
+    def quiet():
+        signal.signal(signal.SIGINT, lambda *_: late.append(1))  # the others are not for the code below
+
+    def run():
         timer.start()
         job()
         waited()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, lambda *_: late.append(1))  # the others are not for the code below
-        acted = True
-    signal.signal(signal.SIGINT, lambda *_: late.append(1))
+        quiet()
+
+    def caught(action):
+        def act():
+            try:
+                action()
+            except KeyboardInterrupt:  # while this is handled another one may come: the next level catches it
+                acted.append(1)
+                quiet()
+
+        return act
+
+    for _ in range(presses):
+        run = caught(run)
+    run()
     waited()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return acted or bool(late)
+    return bool(acted or late)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a second press, in a __del__

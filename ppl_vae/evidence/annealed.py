@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
 
 import torch
 from torch import Generator, Tensor
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import under
-from ppl_vae.compiled.densities import STARTS
-from ppl_vae.compiled.effort import Compile, Effort
+from ppl_vae.compiled.effort import Compile
 from ppl_vae.compiled.precision import FULL
-from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
-from ppl_vae.evidence import tempering
+from ppl_vae.errors import check_seed
 from ppl_vae.evidence.bridge import Bridge, Point
-from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
-from ppl_vae.evidence.hmc import HMC, Chains, Transition
+from ppl_vae.evidence.engine import Block, State, begin, drive, evidence_of
+from ppl_vae.evidence.hmc import Chains, Transition
 from ppl_vae.evidence.increments import Increments
-from ppl_vae.evidence.probe import DRAWS, FEW, check_prior_draws, probed
-from ppl_vae.evidence.rehearsal import rehearsed_chains
+from ppl_vae.evidence.probe import DRAWS, FEW, probed
+from ppl_vae.evidence.rehearsal import Shared, rehearsed_chains
 from ppl_vae.evidence.result import Evidence
-from ppl_vae.evidence.tiles import numbers_in_pass
-from ppl_vae.evidence.tuning import PILOT_CHAINS, Tuning, num_pilot_moves, tune
+from ppl_vae.evidence.settings import Settings
+from ppl_vae.evidence.tuning import PILOT_CHAINS, Pilot, Tuning, tune
 from ppl_vae.evidence.weights import Accumulator, Figures
-from ppl_vae.program import Data, Latents, Program, Sites, device_of, num_data
-
-_LITTLE = 0.1  # share of a run below which the pilot's own kind of pass is not worth a compilation
+from ppl_vae.program import Data, Program, device_of
 
 
 def annealed(
@@ -100,11 +97,13 @@ def annealed(
     program, x, sites = begin(program, x)
     settings = Settings.of(num_chains, num_steps, start, schedule, transition, prior_draws)
     check_seed(seed)
+    plan = settings.plan("annealed importance sampling", x, sites)
+    shared = Shared(program, x, seed, num_chains, plan.block_size)
     figures = drive(
         program,
         x,
-        settings.plan("annealed importance sampling", x, sites),
-        lambda block: Annealing(program, block, settings, seed),
+        plan,
+        lambda block: Annealing(program, block, settings, seed, shared),
         seed=seed,
         compile=compile,
         precision=precision,
@@ -117,86 +116,6 @@ def annealed(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Settings:
-    """How chains go along the bridge: what forward and reverse chains must share.
-
-    Attributes:
-        num_chains: S.
-        num_steps: T.
-        start: "guide" or "prior".
-        schedule: ``(T + 1,)``, or None where the pilot places it.
-        transition: the kernel.
-        name: the schedule's name.
-        prior_draws: draws of the prior that look for what chains from the guide miss.
-    """
-
-    num_chains: int
-    num_steps: int
-    start: str
-    schedule: Tensor | None
-    transition: Transition
-    name: str
-    prior_draws: int = 0
-
-    @classmethod
-    def of(
-        cls,
-        num_chains: int,
-        num_steps: int,
-        start: str,
-        schedule: str | Tensor,
-        transition: Transition | None,
-        prior_draws: int = 0,
-    ) -> Settings:
-        """Settings from a user's arguments; raises `InputError` for what does not fit."""
-        check_positive_int("num_chains", num_chains)
-        check_one_of("start", start, STARTS)
-        beta = tempering.resolve(schedule, num_steps)
-        transition = HMC() if transition is None else transition
-        for part in ("start", "move", "target_accept", "gradients"):
-            if isinstance(transition, type) or not hasattr(transition, part):
-                expected = "a Transition such as HMC() or RandomWalk()"
-                raise InputError("transition", expected, describe(transition))
-        name = schedule if isinstance(schedule, str) else "given"
-        probes = check_prior_draws(prior_draws) if start == "guide" else 0
-        return cls(num_chains, num_steps, start, beta, transition, name, probes)
-
-    def plan(self, title: str, x: Data, sites: Sites) -> Plan:
-        """How a run is cut up: all chains of some data together, about a million numbers a pass."""
-        n = num_data(x)
-        pairs = min(max(numbers_in_pass(device_of(x)) // max(sites.numbers_per_datum, 1), 64), 2**15)
-        size = min(n, max(1, pairs // self.num_chains))
-        moves = self.num_steps * (self.transition.densities + 3 * self.transition.gradients)
-        passes = self.num_steps * (self.transition.densities + self.transition.gradients) * -(-n // size)
-        effort = Effort(n * self.num_chains * moves, passes, sites.numbers_per_datum)
-        shapes = [(size, self.num_chains)]
-        pilot = num_pilot_moves(self.num_steps) * PILOT_CHAINS
-        if pilot > _LITTLE * (pilot + self.num_steps * self.num_chains):
-            shapes.append((size, PILOT_CHAINS))
-        return Plan(title, size, self.num_steps, self.identity(title), effort, shapes)
-
-    def identity(self, title: str) -> dict[str, Any]:
-        """What tells one run from another."""
-        beta = None if self.schedule is None else self.schedule.tolist()
-        return {
-            "estimator": title,
-            "num_chains": self.num_chains,
-            "num_steps": self.num_steps,
-            "start": self.start,
-            "schedule": beta,
-            "transition": repr(self.transition),
-            "prior_draws": self.prior_draws,
-        }
-
-    def words(self) -> str:
-        """The settings in words, for tables and plots."""
-        return (
-            f"{self.num_chains} chains of {self.num_steps} steps from the {self.start}, "
-            f"{self.name} schedule, {self.transition}"
-        )
-
-
 class Annealing:
     """The chains of one block, forwards from f_0, or backwards from samples of the posterior.
 
@@ -205,6 +124,7 @@ class Annealing:
         block: the data.
         settings: how chains go.
         seed: the user's.
+        shared: the rehearsal of the run; None without one.
         posterior: ``(S or 1, N, D)`` samples of the posterior in unconstrained coordinates: the chains run backwards
             from them, and the figures are those of an upper bound.
         thinning: moves that leave the posterior invariant, between a posterior sample and the start of a chain: they
@@ -217,11 +137,12 @@ class Annealing:
         block: Block,
         settings: Settings,
         seed: int,
+        shared: Shared | None = None,
         posterior: Tensor | None = None,
         thinning: int = 0,
     ) -> None:
         self.program, self.block, self.settings, self.seed = program, block, settings, seed
-        self.posterior, self.thinning = posterior, thinning
+        self.shared, self.posterior, self.thinning = shared, posterior, thinning
         self.device = device_of(block.x)
         self.bridge = Bridge(program, block.x, settings.start)
         self.reverse = posterior is not None
@@ -238,7 +159,7 @@ class Annealing:
         if self.done == T:
             return 0
         if self.chains is None or self.tuning is None:
-            self.tuning = self._tune()
+            self.tuning = self.pilot(self.settings.num_steps).tuning
             self.chains = self._start(self.tuning)
             ratio = self.chains.point.log_ratio()
             self.first = ratio
@@ -308,7 +229,7 @@ class Annealing:
         """Figures of weights with the guide's ELBO, what the chains cost, and what the prior knows of them."""
         n = self.block.num_data
         elbo, elbo_stderr = self._elbo()
-        densities, gradients = self._cost(self.settings.num_chains)
+        densities, gradients = self.cost()
         figures = replace(
             figures,
             elbo=elbo,
@@ -320,26 +241,43 @@ class Annealing:
         # A probe that costs more than what it looks after would be out of proportion.
         most = 0 if self.reverse else min(self.settings.prior_draws, max(FEW, densities + 2 * gradients))
         figures = probed(figures, self.program, self.block, self.seed, most)
-        if self.reverse:
+        if self.reverse or self.shared is None:
             return figures
-        differentiable = self.settings.transition.needs_gradient
-        return rehearsed_chains(figures, self.program, self.block, self.seed, self._run_for, differentiable)
+        return rehearsed_chains(figures, self, self.shared)
 
-    def _again(self, block: Block) -> Annealing:
-        """The same chains for other data, with random numbers of their own."""
-        seed = rng.derive(self.seed, "rehearsal chains", block.index)
-        return Annealing(self.program, block, self.settings, seed)
+    @property
+    def differentiable(self) -> bool:
+        """Whether the chains ask for gradients."""
+        return self.settings.transition.needs_gradient
 
-    def _run_for(self, block: Block, z: Latents) -> tuple[Tensor, Tensor, float, float]:
-        """What `rehearsed_chains` asks for."""
-        again = self._again(block)
-        while again.advance():
+    @property
+    def num_chains(self) -> int:
+        """Chains of each datum."""
+        return self.settings.num_chains
+
+    def ends(self) -> Tensor:
+        """See `rehearsal.Chains`."""
+        while self.advance():
             pass
-        if again.chains is None:
+        if self.chains is None:
             raise AssertionError("chains of no step")
-        exact = again.bridge.at(again.bridge.coordinates.to_vector(z), gradient=False)
-        densities, gradients = again._cost(self.settings.num_chains)
-        return again.chains.point.log_ratio().cpu(), exact.log_ratio()[0].cpu(), densities + 1.0, gradients
+        return self.chains.point.log_ratio()
+
+    def pilot_ends(self, num_steps: int) -> Iterator[tuple[Tensor, int, int]]:
+        """See `rehearsal.Chains`."""
+        tuning, chains = self.pilot(num_steps)
+        densities, gradients, transition = tuning.densities, tuning.gradients, self.settings.transition
+        one = torch.ones_like(tuning.beta[-1])
+        for index in count():
+            yield chains.point.log_ratio(), densities, gradients
+            generator = self._generator("annealed pilot, longer", 1000, index)
+            chains, _ = transition.move(chains, self.bridge, one, tuning.step(one), generator)
+            densities += PILOT_CHAINS * transition.densities
+            gradients += PILOT_CHAINS * transition.gradients
+
+    def again(self, block: Block) -> Annealing:
+        """The same chains for other data, with random numbers of their own."""
+        return Annealing(self.program, block, self.settings, rng.derive(self.seed, "rehearsal chains"))
 
     def _note(self, increment: Tensor) -> None:
         """Take in what an increment tells of how far apart runs are to be expected."""
@@ -356,7 +294,9 @@ class Annealing:
             return nothing, nothing
         return self.first.mean(0).cpu(), (self.first.std(0) / S**0.5).cpu() if S > 1 else nothing
 
-    def _cost(self, num_chains: int) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
+        """Evaluations of log p(x, z), and of its gradient, that the chains of a datum and their pilot take."""
+        num_chains = self.settings.num_chains
         if self.tuning is None:
             raise AssertionError("figures were asked for before any work was done")
         transition = self.settings.transition
@@ -374,13 +314,14 @@ class Annealing:
             raise AssertionError("chains were weighted before the pilot")
         return self.tuning.beta[t + 1] - self.tuning.beta[t]
 
-    def _tune(self) -> Tuning:
+    def pilot(self, num_steps: int) -> Pilot:
+        """The pilot of so many steps, with the same random numbers whenever it is run."""
         settings = self.settings
         return tune(
             self.bridge,
             settings.transition,
             settings.schedule,
-            settings.num_steps,
+            num_steps,
             lambda index: self._generator("annealed pilot", 1000, index),
             lambda index: rng.reseed(
                 self.device, self.seed, "annealed pilot draws", self.block.index * 2 + index

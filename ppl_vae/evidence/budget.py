@@ -14,7 +14,7 @@ from ppl_vae.checkpoint import under
 from ppl_vae.errors import NonFiniteError, check_positive_float, check_positive_int, check_seed
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.proposals import Bound, Guide, Proposal
-from ppl_vae.evidence.rehearsal import rehearsed
+from ppl_vae.evidence.rehearsal import Shared, rehearsed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
@@ -73,7 +73,9 @@ def budgeted(
     check_seed(seed)
     program, x, sites = begin(program, x)
     tiles = Tiles.plan(num_data(x), pilot_samples, sites.numbers_per_datum, device_of(x))
-    settings = Settings(program, proposal, pilot_samples, target, most, sites.numbers_per_datum, seed)
+    width = sites.numbers_per_datum
+    shared = Shared(program, x, seed, pilot_samples, tiles.data)
+    settings = Settings(program, proposal, pilot_samples, target, most, width, seed, shared)
     identity = {
         "target_stderr": target,
         "max_num_samples": most,
@@ -101,6 +103,7 @@ class Settings:
         most: samples that any datum gets.
         width: numbers for each sample of a datum.
         seed: the user's.
+        shared: the rehearsal of the run.
     """
 
     program: Program
@@ -110,6 +113,7 @@ class Settings:
     most: int
     width: int
     seed: int
+    shared: Shared
 
     def allocate(self, pilot: Figures) -> Tensor:
         """``(N,)`` int64 samples for each datum, from what the pilot found; the most where it found no weight."""
@@ -182,7 +186,9 @@ class _Budgeted:
             unvisited=torch.zeros(n, dtype=torch.bool),
         )
         settings = self.settings
-        return rehearsed(figures, settings.program, self.block, settings.seed, settings.proposal)
+        return rehearsed(
+            figures, settings.program, self.block, settings.seed, settings.shared, settings.proposal
+        )
 
     def _next(self) -> bool:
         """Put down what the group came to and go on to the next; False if there is none."""

@@ -155,14 +155,14 @@ def weigh(
     effort = tiles.effort(sites.numbers_per_datum)
     plan = Plan(name, tiles.data, num_samples, identity, effort, [(tiles.data, tiles.samples)])
 
-    shared = Shared(program, x, seed, num_samples)
+    shared = Shared(program, x, seed, num_samples, tiles.data)
 
     def make(block: Block) -> _Sampling:
         bound = proposal.bind(program, block.x, seed, block.index)
 
         def looked_after(figures: Figures) -> Figures:
             figures = probed(figures, program, block, seed, prior_draws)
-            return rehearsed(figures, program, block, seed, proposal, shared=shared)
+            return rehearsed(figures, program, block, seed, shared, proposal)
 
         return _Sampling(bound, block, tiles, sums, seed, chunk_size, looked_after)
 

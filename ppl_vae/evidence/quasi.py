@@ -15,7 +15,7 @@ from ppl_vae.checkpoint import under
 from ppl_vae.errors import InputError, check_positive_int, check_seed
 from ppl_vae.evidence.engine import Block, Plan, State, begin, drive, evidence_of
 from ppl_vae.evidence.outskirts import DRAWS, excess_outside
-from ppl_vae.evidence.rehearsal import rehearsed
+from ppl_vae.evidence.rehearsal import Shared, rehearsed
 from ppl_vae.evidence.result import Evidence
 from ppl_vae.evidence.tiles import Tiles
 from ppl_vae.evidence.weights import Accumulator, Figures
@@ -76,9 +76,10 @@ def scrambled(
     tiles = Tiles.plan(num_data(x), points, sites.numbers_per_datum + D, device_of(x))
     identity = {"draws": "sobol", "points": points, "num_scrambles": num_scrambles}
     plan = Plan("quasi-Monte Carlo", tiles.data, points * num_scrambles, identity)
+    shared = Shared(program, x, seed, points * num_scrambles, tiles.data)
 
     def make(block: Block) -> _Scrambling:
-        return _Scrambling(program, block, tiles, D, num_scrambles, seed)
+        return _Scrambling(program, block, tiles, D, num_scrambles, seed, shared)
 
     figures = drive(program, x, plan, make, seed=seed, **run)
     details = f"{num_scrambles} scramblings of {points} Sobol points"
@@ -105,9 +106,17 @@ class _Scrambling:
     """One block: scrambling after scrambling, each cut into tiles."""
 
     def __init__(
-        self, program: Program, block: Block, tiles: Tiles, dim: int, num_scrambles: int, seed: int
+        self,
+        program: Program,
+        block: Block,
+        tiles: Tiles,
+        dim: int,
+        num_scrambles: int,
+        seed: int,
+        shared: Shared,
     ) -> None:
         self.program, self.block, self.dim, self.seed = program, block, dim, seed
+        self.shared = shared
         self.device = device_of(block.x)
         self.points, self.R = tiles.num_samples, num_scrambles
         self.tile = 2 ** (tiles.samples.bit_length() - 1)
@@ -164,7 +173,7 @@ class _Scrambling:
             curve_stderr=empty,
             density_evals=whole.density_evals + DRAWS,
         )
-        return rehearsed(figures, self.program, self.block, self.seed, num_samples=S)
+        return rehearsed(figures, self.program, self.block, self.seed, self.shared, num_samples=S)
 
     def _uniforms(self, r: int, start: int, stop: int) -> Tensor:
         """Points of scrambling ``r``, shifted for each datum: ``(stop - start, N, D)``, float64, never 0 or 1."""

@@ -12,16 +12,19 @@ model and its estimator on such data. It says nothing of data that the model har
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ppl_vae import rng
+from ppl_vae.evidence.bridge import Bridge
 from ppl_vae.evidence.engine import Block
 from ppl_vae.evidence.proposals import Guide, Proposal
-from ppl_vae.evidence.search import searched
+from ppl_vae.evidence.search import FEW_STARTS, MOST_STARTS, searched
 from ppl_vae.evidence.status import HIDDEN, LOST_IN_TAIL
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
@@ -45,7 +48,12 @@ OUT_OF_REACH = 2
 """Simulated data out of reach from which on the verdict is that a part of the posterior may be missed."""
 
 _RUN_AGAIN = 8  # simulated data that an estimator with chains is run for, at most
+_SHORT, _MOVES = (
+    40,
+    20,
+)  # steps of the pilot that goes first, the shortest there is, and moves that follow it at most
 _APART, _ROOM = 3.0, 3.0  # standard deviations of the chains' ends, and nats
+_COPIES = 32  # data in a block up to which suspects are repeated to fill one: a compiled pass of that shape is there
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +88,21 @@ class Rehearsal:
         return self.beyond(bar) & (self.sums.hidden <= HIDDEN)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What chains made of a rehearsal.
+
+    Attributes:
+        unvisited: whether they leave out a part of the posterior.
+        density_evals: evaluations of log p(x, z) spent.
+        gradient_evals: evaluations with a gradient.
+    """
+
+    unvisited: bool
+    density_evals: float
+    gradient_evals: float
+
+
 class Shared:
     """One rehearsal for all blocks of a run, made when the first of them asks for it: a function of the run alone.
 
@@ -87,19 +110,31 @@ class Shared:
         program: the program.
         x: all of the data.
         seed: the user's.
-        num_samples: S.
+        num_samples: S, or the number of chains.
+        block_size: data in a block of the run.
     """
 
-    def __init__(self, program: Program, x: Data, seed: int, num_samples: int) -> None:
-        self.num_data = num_data(x)
+    def __init__(self, program: Program, x: Data, seed: int, num_samples: int, block_size: int) -> None:
+        self.num_data, self.block_size = num_data(x), block_size
         self._make = lambda: rehearse(program, Block(x, 0, 0), seed, num_samples)
         self._found: list[Rehearsal | None] = []
+        self._outcome: Outcome | None = None
 
     def __call__(self) -> Rehearsal | None:
         """The rehearsal; None as in `rehearse`."""
         if not self._found:
             self._found.append(self._make())
         return self._found[0]
+
+    def outcome(self, found: Rehearsal, chains: Chains) -> Outcome:
+        """What the chains of a run make of its rehearsal."""
+        if self._outcome is None:
+            try:
+                self._outcome = _visited(found, chains, self.block_size)
+            except Exception:
+                # An estimate must not fail because of what looks after it, whatever the user's model raises.
+                self._outcome = Outcome(False, found.density_evals, 0.0)
+        return self._outcome
 
 
 def rehearse(program: Program, block: Block, seed: int, num_samples: int) -> Rehearsal | None:
@@ -178,9 +213,9 @@ def rehearsed(
     program: Program,
     block: Block,
     seed: int,
+    shared: Shared,
     proposal: Proposal | None = None,
     num_samples: int | None = None,
-    shared: Shared | None = None,
 ) -> Figures:
     """Figures of independent weights with ``unvisited`` filled in, and what that took in their cost.
 
@@ -199,20 +234,18 @@ def rehearsed(
         program: the program.
         block: the data.
         seed: the user's.
+        shared: the rehearsal of the run.
         proposal: where the draws came from; None for the guide.
         num_samples: S, if it is not that of the figures.
-        shared: a rehearsal for all blocks of the run; without one, the block has its own.
     """
     S = figures.num_samples if num_samples is None else num_samples
     if bool((figures.hidden > LOST_IN_TAIL).all()):
         return figures  # rejected in any case
-    found = rehearse(program, block, seed, S) if shared is None else shared()
+    found = shared()
     if found is None:
         return searched(figures, program, block, seed)
     silent = found.silent(S)
-    spent = found.density_evals
-    if shared is not None:
-        spent *= block.num_data / shared.num_data
+    spent = found.density_evals * block.num_data / shared.num_data
     if proposal is not None and not isinstance(proposal, Guide) and int(silent.sum()) >= OUT_OF_REACH:
         rows = silent.nonzero()[:, 0]
         x = take(found.x, rows.to(device_of(found.x)))
@@ -225,56 +258,97 @@ def rehearsed(
         error = (theirs.stderr**2 + found.sums.stderr[rows] ** 2).sqrt().nan_to_num(nan=math.inf)
         silent[rows] = theirs.log_evidence - found.sums.log_evidence[rows] <= _APART * error + 0.1
         spent += len(rows) * MANY * bound.per_draw + float(torch.as_tensor(bound.density_evals).sum())
-    return marked(figures, silent, spent)
+    return marked(figures, int(silent.sum()) >= OUT_OF_REACH, spent)
 
 
-def marked(figures: Figures, out_of_reach: Tensor, density: float, gradient: float = 0.0) -> Figures:
-    """Figures with all data marked if enough simulated data are out of reach, and with the cost shared out."""
+def marked(figures: Figures, unvisited: bool, density: float, gradient: float = 0.0) -> Figures:
+    """Figures of a block with the verdict, and with what it took shared out over the data."""
     n = len(figures.log_evidence)
-    verdict = int(out_of_reach.sum()) >= OUT_OF_REACH
     return replace(
         figures,
-        unvisited=torch.full((n,), verdict),
+        unvisited=torch.full((n,), unvisited),
         density_evals=figures.density_evals + density / n,
         gradient_evals=figures.gradient_evals + gradient / n,
     )
 
 
-def rehearsed_chains(
-    figures: Figures,
-    program: Program,
-    block: Block,
-    seed: int,
-    run: Callable[[Block, Latents], tuple[Tensor, Tensor, float, float]],
-    gradients: bool = True,
-) -> Figures:
+class Chains(Protocol):
+    """The chains of an estimator for one block, as `rehearsed_chains` uses them."""
+
+    block: Block
+    bridge: Bridge
+    program: Program
+    seed: int
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the model has gradients in its latents."""
+
+    @property
+    def num_chains(self) -> int:
+        """Chains of each datum."""
+
+    def again(self, block: Block) -> Chains:
+        """The same estimator for other data."""
+
+    def ends(self) -> Tensor:
+        """log p(x, u) - log f_0(u) where the chains end, ``(S, N)``; runs them."""
+
+    def cost(self) -> tuple[int, int]:
+        """Evaluations of log p(x, z), and of its gradient, that they take for a datum."""
+
+    def pilot_ends(self, num_steps: int) -> Iterator[tuple[Tensor, int, int]]:
+        """`ends` and `cost` of a pilot of so many steps, and then of as many moves at p(x, z) as are asked for."""
+
+
+def rehearsed_chains(figures: Figures, chains: Chains, shared: Shared) -> Figures:
     """The same for chains, from the guide or from the prior; and a search for modes, which costs little beside them.
 
     Where exact samples of simulated data outweigh the draws of the guide, whatever these tell, the chains are run for
     some of these data, 8 at most, and must come to where the samples are: a datum is out of reach if
     log p(x', z) - log f_0(z) of its exact sample is above that of all ends of chains by more than 3 of their standard
-    deviations and 3 nats, f_0 being what the chains start from.
+    deviations and 3 nats, f_0 being what the chains start from. A short pilot goes first: data where one of its chains
+    comes as high as the exact sample are in reach, and the chains themselves are run for what is left.
 
     Args:
         figures: of one block.
-        program: the program.
-        block: the data.
-        seed: the user's.
-        run: runs the chains for a block of simulated data; returns that log ratio at their ends ``(S, M)`` and at the
-            exact samples ``(M,)``, and the densities and gradients that it took for each datum.
-        gradients: whether the model is differentiable in its latents, as a search for modes needs.
+        chains: of the block.
+        shared: the rehearsal of the run.
     """
-    if gradients:
-        figures = searched(figures, program, block, seed)
-    found = rehearse(program, block, seed, MANY)
+    if chains.differentiable:
+        starts = chains.num_chains if chains.num_chains <= MOST_STARTS else FEW_STARTS
+        figures = searched(figures, chains.program, chains.block, chains.seed, chains.bridge, starts)
+    found = shared()
     if found is None:
         return figures
+    outcome = shared.outcome(found, chains)
+    part = chains.block.num_data / shared.num_data
+    return marked(figures, outcome.unvisited, part * outcome.density_evals, part * outcome.gradient_evals)
+
+
+def _visited(found: Rehearsal, chains: Chains, block_size: int) -> Outcome:
     suspects = found.beyond(MANY).nonzero()[:, 0][:_RUN_AGAIN]
-    if len(suspects) < OUT_OF_REACH:
-        return marked(figures, torch.zeros(1, dtype=torch.bool), found.density_evals)
-    rows = suspects.to(device_of(found.x))
-    part = Block(take(found.x, rows), block.index, 0)
-    ends, exact, density, gradient = run(part, {name: value[:, rows] for name, value in found.z.items()})
-    reach = ends.amax(0) + _APART * (ends.std(0).nan_to_num(nan=0.0) if len(ends) > 1 else 0.0) + _ROOM
-    number = len(suspects)
-    return marked(figures, exact > reach, found.density_evals + number * density, number * gradient)
+    density, gradient = found.density_evals, 0.0
+    for short in (True, False):
+        if len(suspects) < OUT_OF_REACH:
+            break
+        copies = max(len(suspects), block_size if block_size <= _COPIES else 0)
+        which = torch.arange(copies) % len(suspects)
+        rows = suspects[which].to(device_of(found.x))
+        again = chains.again(Block(take(found.x, rows), 0, 0))
+        exact = again.bridge.coordinates.to_vector({name: value[:, rows] for name, value in found.z.items()})
+        level = again.bridge.at(exact, gradient=False).log_ratio()[0]
+        reached = torch.zeros(len(suspects), dtype=torch.bool)
+        if short:
+            for ends, *spent in islice(again.pilot_ends(_SHORT), _MOVES):
+                cost = spent
+                reached.scatter_add_(0, which, (level <= ends.amax(0)).cpu())
+                if int((~reached).sum()) < OUT_OF_REACH:
+                    break
+        else:
+            ends, cost = again.ends(), list(again.cost())
+            spread = ends.std(0).nan_to_num(nan=0.0) if len(ends) > 1 else 0.0
+            reached.scatter_add_(0, which, (level <= ends.amax(0) + _APART * spread + _ROOM).cpu())
+        density, gradient = density + copies * (cost[0] + 1.0), gradient + copies * cost[1]
+        suspects = suspects[~reached]
+    return Outcome(len(suspects) >= OUT_OF_REACH, density, gradient)

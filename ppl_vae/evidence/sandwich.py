@@ -14,13 +14,14 @@ from ppl_vae.checkpoint import Keeper, digest
 from ppl_vae.compiled.effort import Compile
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.errors import InputError, check_one_of, check_seed, describe
-from ppl_vae.evidence.annealed import Annealing, Settings, annealed
+from ppl_vae.evidence.annealed import Annealing, annealed
 from ppl_vae.evidence.bounds import Sandwich
 from ppl_vae.evidence.engine import Block, Plan, begin, drive, evidence_of, identify
 from ppl_vae.evidence.hmc import Transition
 from ppl_vae.evidence.importance import importance
 from ppl_vae.evidence.multisample import Multisample
 from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.settings import Settings
 from ppl_vae.program import Coordinates, Data, Latents, Program, device_of, num_data
 from ppl_vae.program.matching import check_within
 
@@ -154,7 +155,7 @@ def sandwich(
 
         def make(block: Block) -> Annealing:
             rows = slice(block.offset, block.offset + block.num_data)
-            return Annealing(program, block, settings, seed, vector[:, rows], _THINNING)
+            return Annealing(program, block, settings, seed, None, vector[:, rows], _THINNING)
 
         plan = settings.plan("reverse annealing", x, sites)
         words = settings.words()

@@ -9,12 +9,14 @@ above. A spike that is not on the way up is not found.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ppl_vae import rng
+from ppl_vae.evidence.bridge import Bridge
 from ppl_vae.evidence.engine import Block
 from ppl_vae.evidence.probe import clearly_above
 from ppl_vae.evidence.weights import Accumulator, Figures
@@ -23,42 +25,63 @@ from ppl_vae.program import Coordinates, Program, device_of, take
 STEPS = 24
 """Gradients of the way up, for each datum."""
 
+MOST_STARTS, FEW_STARTS = 16, 8
+"""Points from which chains let the way up start: as many as there are chains, up to a number; beyond it, few."""
+
 _DRAWS = 16  # of the guide, whose mean and spread are start and unit
 _SUSPECTS, _LARGEST = 32, 256  # data of a block, and latent numbers, whose curvature is worth its cost
+_FIRST = 4  # suspects that are weighed before the others
 _WEIGHED = 128  # draws that weigh what was found
 _NEWTON = 3
+_STILL = 0.01  # nats that a step of Newton's promises, below which none is taken
+
+ValueAndSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def searched(figures: Figures, program: Program, block: Block, seed: int) -> Figures:
+def searched(
+    figures: Figures,
+    program: Program,
+    block: Block,
+    seed: int,
+    bridge: Bridge | None = None,
+    starts: int = 1,
+) -> Figures:
     """Figures with ``missed`` set where the way up leads to more mass, and what that took in their cost.
 
     From the mean of 16 draws of the guide, 24 steps up log p(x, z) in unconstrained coordinates, in units of the draws'
     spread, with steps of Barzilai and Borwein inside a trust region. Where the density at the end is such that one draw
-    of the guide there would outweigh all draws of the estimate, the mode is weighed.
+    of the guide there would outweigh all draws of the estimate, the mode is weighed: of the four data where it would
+    outweigh them most, and of the others only if one of these four accuses its estimate.
 
     Args:
         figures: of one block.
         program: the program. One with discrete latents or without gradients is left alone.
         block: the data.
         seed: the user's; the draws have a stream of their own.
+        bridge: that of chains of the block, whose densities may be compiled; None where there are no chains.
+        starts: where the way up starts: from the mean, and from one fewer of the draws.
     """
     device = device_of(block.x)
     rng.reseed(device, seed, "search for modes", block.index)
     try:
-        climb = _Climb(program, block)
+        climb = _Climb(program, block, bridge, starts)
         suspects = climb.suspects(figures.log_evidence + figures.draws.double().log())
         missed = figures.missed.clone()
-        spent = torch.full_like(figures.log_evidence, float(STEPS + 1))
-        if len(suspects) and climb.coordinates.dim <= _LARGEST:
-            rows = suspects.to(device)
-            found, gradients = _weigh(program, Block(take(block.x, rows), 0, 0), climb.v[rows], climb, rows)
-            above = clearly_above(found, figures.log_evidence[suspects], figures.stderr[suspects])
-            missed[suspects] |= above
-            spent[suspects] += gradients
+        spent = torch.full_like(figures.log_evidence, float(starts * (STEPS + 1)))
+        weighed = torch.zeros_like(spent)
+        for some in (suspects[:_FIRST], suspects[_FIRST:]):
+            if not len(some) or climb.coordinates.dim > _LARGEST:
+                break
+            rows = some.to(device)
+            found, gradients = _weigh(program, Block(take(block.x, rows), 0, 0), climb, rows)
+            above = clearly_above(found, figures.log_evidence[some], figures.stderr[some])
+            missed[some] |= above
+            spent[some] += gradients
+            weighed[some] += _WEIGHED
+            if not bool(above.any()):
+                break
     except Exception:
         return figures  # an estimate must not fail because of what looks after it, whatever the user's model raises
-    weighed = torch.zeros_like(spent)
-    weighed[suspects] = float(_WEIGHED)
     return replace(
         figures,
         missed=missed,
@@ -68,34 +91,56 @@ def searched(figures: Figures, program: Program, block: Block, seed: int) -> Fig
 
 
 class _Climb:
-    """The way up for all data of a block, in coordinates v = (u - mean) / spread of the guide's draws."""
+    """The way up for all data of a block, in coordinates v = (u - mean) / spread of the guide's draws.
 
-    def __init__(self, program: Program, block: Block) -> None:
-        self.coordinates = Coordinates(program, block.x)
+    Attributes:
+        v: ``(N, D)`` where it ends, from whichever start is highest then.
+    """
+
+    def __init__(self, program: Program, block: Block, bridge: Bridge | None, starts: int) -> None:
+        self.coordinates = Coordinates(program, block.x) if bridge is None else bridge.coordinates
         with torch.no_grad():
-            u = self.coordinates.draw_guide(_DRAWS)
+            u = self.coordinates.draw_guide(max(_DRAWS, starts))
         self.mean, spread = u.mean(0), u.std(0)
         self.spread = torch.where(spread > 0, spread, 1.0)
-        self.v = torch.zeros_like(self.mean)
-        self.log_joint, slope = value_and_slope(self.coordinates, self.v[None], self.mean, self.spread)
-        self.log_joint, slope = self.log_joint[0], slope[0]
-        size = torch.ones_like(self.log_joint)
+        v = (u[:starts] - self.mean) / self.spread
+        v[0] = 0.0
+        if bridge is None:
+            v, top = self._way_up(v, self._plain)
+        else:
+            v, top = self._way_up(v, lambda v: self._compiled(v, bridge))
+        best = top.nan_to_num(nan=-math.inf).argmax(0)
+        self.v = v[best, torch.arange(v.shape[1], device=v.device)]
+
+    def _plain(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        return value_and_slope(self.coordinates, v, self.mean, self.spread)
+
+    def _compiled(self, v: Tensor, bridge: Bridge) -> tuple[Tensor, Tensor]:
+        point = bridge.at(self.mean + self.spread * v, gradient=True)
+        if point.end_gradient is None:
+            raise AssertionError("a gradient that was asked for is missing")
+        return point.log_end, point.end_gradient * self.spread
+
+    def _way_up(self, v: Tensor, density: ValueAndSlope) -> tuple[Tensor, Tensor]:
+        """The ends of ways from ``v`` ``(S, N, D)``, and log p(x, u) there ``(S, N)``."""
+        log_joint, slope = density(v)
+        size = torch.ones_like(log_joint)
         radius = torch.full_like(size, math.sqrt(self.coordinates.dim))
         for _ in range(STEPS):
             step = slope * size.to(slope.dtype).unsqueeze(-1)
             length = step.double().norm(dim=-1)
             shrink = (radius / length.clamp(min=1e-300)).clamp(max=1.0)
             step, length = step * shrink.to(step.dtype).unsqueeze(-1), length * shrink
-            value, new = value_and_slope(self.coordinates, (self.v + step)[None], self.mean, self.spread)
-            value, new = value[0], new[0]
-            better = (value >= self.log_joint) & new.isfinite().all(-1)
+            value, new = density(v + step)
+            better = (value >= log_joint) & new.isfinite().all(-1)
             change = (step * (new - slope)).double().sum(-1).abs()
             # The length at which the slope would vanish, if it went on to change as it did on the way.
             size = torch.where(better & (change > 0), length**2 / change.clamp(min=1e-300), size)
             radius = torch.where(better, (2 * radius).clamp(max=1e3), length / 8)
-            self.v = torch.where(better.unsqueeze(-1), self.v + step, self.v)
+            v = torch.where(better.unsqueeze(-1), v + step, v)
             slope = torch.where(better.unsqueeze(-1), new, slope)
-            self.log_joint = torch.where(better, value, self.log_joint)
+            log_joint = torch.where(better, value, log_joint)
+        return v, log_joint
 
     def suspects(self, bar: Tensor) -> Tensor:
         """Data at whose end the weight of a draw of the guide would be above ``bar``, the largest first."""
@@ -118,14 +163,16 @@ def value_and_slope(
     return value.detach(), slope
 
 
-def _weigh(program: Program, block: Block, v: Tensor, climb: _Climb, rows: Tensor) -> tuple[Figures, float]:
+def _weigh(program: Program, block: Block, climb: _Climb, rows: Tensor) -> tuple[Figures, float]:
     """Independent estimates of p(x) from draws around modes, and the gradients that they took for each datum."""
     coordinates = Coordinates(program, block.x)
-    mean, spread = climb.mean[rows], climb.spread[rows]
+    v, mean, spread = climb.v[rows], climb.mean[rows], climb.spread[rows]
     dim, double = coordinates.dim, v.dtype == torch.float64
     value, slope = (part[0] for part in value_and_slope(coordinates, v[None], mean, spread))
     precision = torch.eye(dim, dtype=torch.float64, device=v.device).expand(len(v), dim, dim)
-    for _ in range(_NEWTON):
+    turns = 0
+    while turns < _NEWTON:
+        turns += 1
         width = 1e-5 if double else 1e-3
         shifts = width * torch.eye(dim, dtype=v.dtype, device=v.device)
         around = torch.cat([v + shifts[:, None], v - shifts[:, None]])
@@ -135,6 +182,8 @@ def _weigh(program: Program, block: Block, v: Tensor, climb: _Climb, rows: Tenso
         values = values.clamp(min=1.0)  # no wider than the guide
         precision = vectors @ torch.diag_embed(values) @ vectors.mT
         step = torch.linalg.solve(precision, slope.double().unsqueeze(-1))[..., 0].to(v.dtype)
+        if float((step.double() * slope.double()).sum(-1).max()) < 2 * _STILL:
+            break
         new, new_slope = (part[0] for part in value_and_slope(coordinates, (v + step)[None], mean, spread))
         better = new >= value
         v = torch.where(better.unsqueeze(-1), v + step, v)
@@ -149,4 +198,4 @@ def _weigh(program: Program, block: Block, v: Tensor, climb: _Climb, rows: Tenso
         log_weight = coordinates.densities(u).log_joint - log_normal
     sums = Accumulator(len(v), _WEIGHED, v.device)
     sums.add(log_weight.nan_to_num(nan=-math.inf))
-    return sums.finish(), 1.0 + _NEWTON * (2 * dim + 1)
+    return sums.finish(), 1.0 + turns * (2 * dim + 1)

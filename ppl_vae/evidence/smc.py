@@ -13,11 +13,13 @@ from ppl_vae import rng
 from ppl_vae.compiled.effort import Compile
 from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
-from ppl_vae.evidence.annealed import Annealing, Settings
+from ppl_vae.evidence.annealed import Annealing
 from ppl_vae.evidence.engine import Block, State, begin, drive, evidence_of
 from ppl_vae.evidence.hmc import Chains, Transition
 from ppl_vae.evidence.probe import DRAWS
+from ppl_vae.evidence.rehearsal import Shared
 from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.settings import Settings
 from ppl_vae.evidence.weights import Accumulator, Figures
 from ppl_vae.program import Data, Program
 
@@ -96,11 +98,12 @@ def smc(
     plan = replace(
         plan, identity={**plan.identity, "num_islands": num_islands, "ess_threshold": ess_threshold}
     )
+    shared = Shared(program, x, seed, num_particles, plan.block_size)
     figures = drive(
         program,
         x,
         plan,
-        lambda block: _Particles(program, block, settings, seed, num_islands, ess_threshold),
+        lambda block: _Particles(program, block, settings, seed, shared, num_islands, ess_threshold),
         seed=seed,
         compile=compile,
         precision=precision,
@@ -124,10 +127,11 @@ class _Particles(Annealing):
         block: Block,
         settings: Settings,
         seed: int,
+        shared: Shared | None,
         num_islands: int,
         ess_threshold: float,
     ) -> None:
-        super().__init__(program, block, settings, seed)
+        super().__init__(program, block, settings, seed, shared)
         self.num_islands, self.ess_threshold = num_islands, ess_threshold
         self.log_evidence = torch.zeros(num_islands, block.num_data, dtype=torch.float64, device=self.device)
         self.variance = torch.zeros(block.num_data, dtype=torch.float64, device=self.device)
@@ -156,9 +160,11 @@ class _Particles(Annealing):
         sums.add(runs)
         return self._completed(sums.finish(offset=self.block.offset))
 
-    def _again(self, block: Block) -> Annealing:
-        seed = rng.derive(self.seed, "rehearsal chains", block.index)
-        return _Particles(self.program, block, self.settings, seed, self.num_islands, self.ess_threshold)
+    def again(self, block: Block) -> Annealing:
+        seed = rng.derive(self.seed, "rehearsal chains")
+        return _Particles(
+            self.program, block, self.settings, seed, None, self.num_islands, self.ess_threshold
+        )
 
     def _note(self, increment: Tensor) -> None:
         """Nothing: what is expected of islands is told by the weights that they had when they were resampled."""

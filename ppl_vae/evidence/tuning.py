@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from ppl_vae.evidence import tempering
 from ppl_vae.evidence.bridge import Bridge
-from ppl_vae.evidence.hmc import Transition
+from ppl_vae.evidence.hmc import Chains, Transition
 
 PILOT_CHAINS = 8
 PILOT_STEPS = 100
@@ -75,6 +75,18 @@ class Tuning:
         return cls(**values)
 
 
+class Pilot(NamedTuple):
+    """What a pilot leaves.
+
+    Attributes:
+        tuning: what it found.
+        chains: its own, at the end of the bridge: to look at, never to weigh.
+    """
+
+    tuning: Tuning
+    chains: Chains
+
+
 def num_pilot_moves(num_steps: int) -> int:
     """The moves of a pilot for T steps."""
     return _WARM_UP + min(max(num_steps // 2, 20), PILOT_STEPS)
@@ -87,7 +99,7 @@ def tune(
     num_steps: int,
     stream: Callable[[int], Generator],
     reseed: Callable[[int], None],
-) -> Tuning:
+) -> Pilot:
     """Run a pilot along the bridge.
 
     Its chains walk the sigmoid schedule. After each move a datum's step size is moved by the difference between the
@@ -143,7 +155,7 @@ def tune(
         beta = schedule.to(device).unsqueeze(-1).expand(-1, len(start))
     evaluated = moves * PILOT_CHAINS
     first = PILOT_CHAINS
-    return Tuning(
+    tuning = Tuning(
         beta.contiguous(),
         edges.contiguous(),
         torch.stack([torch.stack(half).mean(0) for half in halves]),
@@ -152,6 +164,7 @@ def tune(
         densities=evaluated * transition.densities + (0 if transition.needs_gradient else first),
         gradients=evaluated * transition.gradients + (first if transition.needs_gradient else 0),
     )
+    return Pilot(tuning, chains)
 
 
 def _step(log_step: Tensor, beta: Tensor, start: Tensor, end: Tensor) -> Tensor:

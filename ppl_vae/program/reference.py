@@ -271,8 +271,15 @@ class Meant:
             if role == "guide" and not self.scores:
                 self._draw(self.num_samples, self.plain.guide).total()
                 return
-            found = self._run(role, self.x, self._values(role), self.num_samples, self._plain(role))
-            difference = self._difference(role, found, self.log_probs[role], slack=SLACK)
+            # At two numbers of copies: the first may by chance be the size of another axis.
+            for index in (list(range(self.num_samples)), [*range(self.num_samples), 0]):
+                z = {name: value[index] for name, value in self._values(role).items()}
+                right = {name: value[index] for name, value in self.log_probs[role].items()}
+                copies = f"{len(index) * self.num_data} data in the place of {self.num_data}"
+                found = self._run(role, self.x, z, len(index), self._plain(role))
+                difference = self._difference(role, found, right, slack=SLACK)
+                if difference:
+                    break
         except Exception as error:
             if not is_common(error):
                 raise

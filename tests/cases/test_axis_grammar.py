@@ -133,3 +133,10 @@ def test_what_can_be_run_is_accepted_and_what_mixes_data_is_refused():
     assert not accepted, [str(d) for d in accepted]
     refused = [d for d in clean if _refused(lambda d=d: d.program().check(x))]
     assert len(refused) <= 0.1 * len(clean), [str(d) for d in refused]
+
+
+def test_copies_are_by_chance_as_many_as_another_axis():
+    """One datum, two copies of it, and two classes: ``h + y[:, 0]`` adds along the wrong axis and raises nothing."""
+    decoder = Decoder(("torch.softmax(h, 1)", "h + y[:, 0]", "h @ A[: h.shape[-1], :K]"), 2, 2)
+    x = {"x": seeded(1, 1, 2, dtype=torch.float64), "y": seeded(2, 1, 2, dtype=torch.float64)}
+    assert check_decoder(decoder, 1, x) == "refused, though it could be run"

@@ -178,7 +178,7 @@ def _small_blocks(monkeypatch):
     """Blocks of 4 data."""
     from dataclasses import replace
 
-    from ppl_vae.evidence.annealed import Settings
+    from ppl_vae.evidence.settings import Settings
 
     original = Settings.plan
     monkeypatch.setattr(Settings, "plan", lambda self, *args: replace(original(self, *args), block_size=4))
