@@ -11,7 +11,7 @@ from benchmarks import ours
 from benchmarks.evidence import Problem
 from benchmarks.setting import Section, Setting, Target, figure, median, table
 from benchmarks.timing import interleaved
-from ppl_vae.evidence.precision import SMALL, PrecisionError, rms
+from ppl_vae.evidence.importance_sampling.precision_error import SMALL, PrecisionError, rms
 
 LOWER = ("bfloat16", "tf32")
 FULL = "full"

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         validation,
     )
     from ppl_vae.errors import InputError, NonFiniteError, ProgramError
-    from ppl_vae.evidence.bounds import Sandwich
-    from ppl_vae.evidence.result import Evidence
+    from ppl_vae.evidence.results.evidence import Evidence
+    from ppl_vae.evidence.results.sandwich import Sandwich
     from ppl_vae.generate import interpolate, reconstruct, sample
     from ppl_vae.history import History
     from ppl_vae.persistence import load, save
@@ -54,8 +54,8 @@ _NAMES = {
     "InputError": "errors",
     "NonFiniteError": "errors",
     "ProgramError": "errors",
-    "Evidence": "evidence.result",
-    "Sandwich": "evidence.bounds",
+    "Evidence": "evidence.results.evidence",
+    "Sandwich": "evidence.results.sandwich",
     "interpolate": "generate",
     "reconstruct": "generate",
     "sample": "generate",

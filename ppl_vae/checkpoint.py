@@ -25,12 +25,12 @@ def digest(tensors: torch.Tensor | Mapping[str, torch.Tensor]) -> str:
     return files.digest({"": tensors} if isinstance(tensors, torch.Tensor) else tensors)
 
 
-def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """The tensors whose names start with ``prefix``, by the rest of their names."""
     return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
 
-class Keeper:
+class Checkpoint:
     """Writes and reads the checkpoints of one job.
 
     Args:

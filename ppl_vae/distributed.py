@@ -183,10 +183,10 @@ def barrier() -> None:
     if _world.size > 1:
         import torch
 
-        total(torch.zeros(1))  # torch's own barrier may choose a GPU that is not this process's
+        all_reduce(torch.zeros(1))  # torch's own barrier may choose a GPU that is not this process's
 
 
-def by_main(act: Callable[[], object]) -> None:
+def on_main(act: Callable[[], object]) -> None:
     """Let the main process do something when all are here; they go on when it is done."""
     barrier()
     if is_main():
@@ -194,7 +194,7 @@ def by_main(act: Callable[[], object]) -> None:
     barrier()
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce(value: Tensor) -> Tensor:
     """The sum of a tensor over all processes, in place; the same bits in each."""
     if _world.size > 1:
         import torch.distributed as dist
@@ -203,7 +203,7 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def from_main(values: Iterable[Tensor]) -> None:
+def broadcast(values: Iterable[Tensor]) -> None:
     """Make tensors those of the main process, in place."""
     if _world.size > 1:
         import torch
@@ -234,7 +234,7 @@ def gather(tensors: Mapping[str, Tensor], note: Any = None) -> list[tuple[dict[s
     message = torch.frombuffer(bytearray(save({**given, _NOTE: words})), dtype=torch.uint8)
     sizes = torch.zeros(_world.size, dtype=torch.int64)
     sizes[_world.rank] = len(message)
-    longest = int(total(sizes).max())
+    longest = int(all_reduce(sizes).max())
     padded = torch.cat([message, message.new_zeros(longest - len(message))])
     everyone = [torch.empty_like(padded) for _ in range(_world.size)]
     dist.all_gather(everyone, padded)
@@ -282,6 +282,6 @@ class _Flat:
                 view.zero_()
             else:
                 view.copy_(parameter.grad)
-        total(self.buffer)
+        all_reduce(self.buffer)
         for view, parameter in zip(self.views, self.parameters, strict=True):
             parameter.grad = view

@@ -11,7 +11,7 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae import distributed, files, rng
-from ppl_vae.checkpoint import Keeper
+from ppl_vae.checkpoint import Checkpoint
 from ppl_vae.data import binarise, load_digits
 from ppl_vae.training import loop
 
@@ -136,7 +136,7 @@ def training_job(folder):
 
 def killed_job(folder):
     """Dies by SIGKILL in the main process after the second checkpoint."""
-    write, Keeper.due = Keeper.write, lambda self: True
+    write, Checkpoint.due = Checkpoint.write, lambda self: True
     writings = []
 
     def once_more(self, *arguments):
@@ -145,7 +145,7 @@ def killed_job(folder):
         if len(writings) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Keeper.write = once_more
+    Checkpoint.write = once_more
     fitted_vae(folder, epochs=5)
 
 
@@ -187,9 +187,9 @@ def messages_job(folder):
         assert int(tensors["b"]) == r
     assert distributed.gather({}, None) == [({}, None)] * size
     value = torch.arange(6).reshape(2, 3).t() + rank
-    distributed.from_main([value])
+    distributed.broadcast([value])
     assert torch.equal(value, torch.arange(6).reshape(2, 3).t())
-    assert float(distributed.total(torch.tensor(1.5))) == 1.5 * size
+    assert float(distributed.all_reduce(torch.tensor(1.5))) == 1.5 * size
     a, b, c = (torch.zeros(2, 3, requires_grad=True) for _ in range(3))
     d = torch.zeros((), dtype=torch.float64, requires_grad=True)
     a.grad, d.grad = torch.full((2, 3), 1.0 + rank), torch.tensor(0.1, dtype=torch.float64)
@@ -200,7 +200,7 @@ def messages_job(folder):
     assert b.grad.tolist() == [[1.0] * 3] * 2
     assert c.grad.tolist() == [[0.0] * 3] * 2
     assert float(d.grad) == 0.2
-    distributed.by_main(lambda: (folder / "by_main").write_text(str(rank)))
+    distributed.on_main(lambda: (folder / "by_main").write_text(str(rank)))
     assert (folder / "by_main").read_text() == "0"
     keep(folder, "messages", {"done": torch.ones(1)})
 

@@ -9,11 +9,11 @@ import torch
 import ppl_vae as pv
 from ppl_vae import reading
 from ppl_vae.analysis import Calibration, Gaps
-from ppl_vae.checkpoint import Keeper
+from ppl_vae.checkpoint import Checkpoint
 from ppl_vae.data.mnist import _read_pair
 from ppl_vae.data.raw import parse_amat, read_bytes
 from ppl_vae.evidence import Sandwich
-from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.history import Epoch, History
 from ppl_vae.validation import Report
 from ppl_vae.validation.report import Row
@@ -67,7 +67,7 @@ def write_idx(folder):
 
 
 def keeper(path):
-    return Keeper(path, "evidence", {"seed": 0}, resume=True)
+    return Checkpoint(path, "evidence", {"seed": 0}, resume=True)
 
 
 def read_idx(path):

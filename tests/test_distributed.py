@@ -14,7 +14,7 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae import InputError, distributed, files
-from ppl_vae.evidence.engine import _own_file
+from ppl_vae.evidence.running.blocks import _own_file
 
 HERE = Path(__file__).parent
 TIMEOUT = 120
@@ -90,9 +90,9 @@ def test_nothing_happens_without_torchrun(monkeypatch):
         assert ours == distributed.World(0, 1) == distributed.world()
         assert not torch.distributed.is_initialized()
         value = torch.ones(2)
-        assert distributed.total(value) is value
+        assert distributed.all_reduce(value) is value
         assert distributed.gather({"a": value}, 3) == [({"a": value}, 3)]
-        distributed.from_main([value])
+        distributed.broadcast([value])
         distributed.barrier()
         assert distributed.first_to_fail()
 

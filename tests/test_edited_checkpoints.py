@@ -13,7 +13,7 @@ from file_kinds import refusal, vae
 
 import ppl_vae as pv
 from ppl_vae import checkpoint, files
-from ppl_vae.checkpoint import Keeper
+from ppl_vae.checkpoint import Checkpoint
 from ppl_vae.evidence import importance, refit, sandwich
 from ppl_vae.validation import validate
 
@@ -34,7 +34,7 @@ class Stopped(Exception):  # noqa: N818
 @pytest.fixture
 def stopping(monkeypatch):
     """Stop each job after its first checkpoint that is worth something; ``resume()`` lets it go on."""
-    write = Keeper.write
+    write = Checkpoint.write
     monkeypatch.setattr(checkpoint, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "MAX_SHARE", math.inf)
 
@@ -45,7 +45,7 @@ def stopping(monkeypatch):
                 raise Stopped
 
         with monkeypatch.context() as patch:
-            patch.setattr(Keeper, "write", once)
+            patch.setattr(Checkpoint, "write", once)
             with pytest.raises(Stopped):
                 job(path, False)
 

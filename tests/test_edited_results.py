@@ -14,7 +14,7 @@ from file_kinds import calibration, estimate, gaps, refusal
 from ppl_vae import files
 from ppl_vae.analysis import Calibration, Gaps
 from ppl_vae.evidence import Sandwich
-from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.validation import Report
 from ppl_vae.validation.report import Row
 

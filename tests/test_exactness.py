@@ -15,7 +15,7 @@ import torch
 from sklearn.decomposition import FactorAnalysis
 
 import ppl_vae as pv
-from ppl_vae.evidence.psis import khat_threshold
+from ppl_vae.evidence.results.pareto import khat_threshold
 
 SIZES = [(1, 3), (2, 5), (5, 10), (10, 30)]  # latent, data
 MOVED = {

@@ -13,7 +13,7 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae.errors import InputError, ProgramError, ProgramWarning
 from ppl_vae.program import Program, reference
-from ppl_vae.program.coordinates import Coordinates
+from ppl_vae.program.unconstrained import Coordinates
 
 torch.manual_seed(0)
 A = torch.randn(3, 4, dtype=torch.float64)

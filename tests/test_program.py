@@ -887,7 +887,7 @@ def test_annealing_never_reaches_log_weights():
     case = CASES["SeveralSites"]
     program = Program(case.model, case.guide)
     before = program.log_weights(case.x, 4)
-    model, guide = program.annealed(0.25)
+    model, guide = program.kl_weighted(0.25)
     loss = Trace_ELBO(num_particles=1).loss(model, guide, case.x)
     plain = Trace_ELBO(num_particles=1).loss(program.model, program.guide, case.x)
     assert math.isfinite(loss)

@@ -11,7 +11,7 @@ from torch import nn
 import ppl_vae as pv
 from ppl_vae import InputError, Program, ProgramError
 from ppl_vae.program import take
-from ppl_vae.program.refit import carry, carrying_program, make_offsets, path_log_weights
+from ppl_vae.program.offsets import carry, carrying_program, make_offsets, path_log_weights
 
 N, S, D = 5, 4, 3
 X = torch.randn(N, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

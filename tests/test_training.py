@@ -281,7 +281,7 @@ def test_validation_is_always_the_plain_elbo():
 def test_evidence_never_sees_the_weight():
     vae = make()
     before = pv.evidence.importance(vae.program, V, num_samples=20)
-    model, guide = vae.program.annealed(0.1)
+    model, guide = vae.program.kl_weighted(0.1)
     trace = poutine.trace(guide).get_trace(V)
     poutine.trace(poutine.replay(model, trace=trace)).get_trace(V)
     torch.manual_seed(11)

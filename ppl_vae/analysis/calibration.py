@@ -14,10 +14,10 @@ from scipy import stats
 from torch import Tensor
 
 from ppl_vae import files, rng
-from ppl_vae.analysis.units import flat, labels_of
+from ppl_vae.analysis.active_units import flat, labels_of
 from ppl_vae.errors import InputError, NonFiniteError, check_one_of, check_positive_int, check_seed, describe
-from ppl_vae.evidence.engine import begin
-from ppl_vae.evidence.psis import ROUND_OFF
+from ppl_vae.evidence.results.pareto import ROUND_OFF
+from ppl_vae.evidence.running.blocks import prepare
 from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
 from ppl_vae.progress import bar
 from ppl_vae.stored import Stored
@@ -258,7 +258,7 @@ def calibration(
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1:
         raise InputError("alpha", "a number between 0 and 1", describe(alpha))
     check_seed(seed)
-    program, x_like, sites = begin(program, x_like)
+    program, x_like, sites = prepare(program, x_like)
     device = device_of(x_like)
     have = _num_data(x_like)
     like = take(x_like, torch.arange(num_data, device=device) % have)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from ppl_vae import files, rng
-from ppl_vae.checkpoint import digest, under
+from ppl_vae.checkpoint import digest, with_prefix
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
-from ppl_vae.evidence.engine import begin
-from ppl_vae.evidence.importance import importance
-from ppl_vae.evidence.proposals import StudentT
-from ppl_vae.evidence.refit import TOLERANCE, Refit, refit
-from ppl_vae.evidence.result import Evidence, Mean
-from ppl_vae.evidence.tiles import Tiles
+from ppl_vae.evidence.importance_sampling.importance import importance
+from ppl_vae.evidence.importance_sampling.proposals import StudentT
+from ppl_vae.evidence.importance_sampling.refit import TOLERANCE, Refit, refit
+from ppl_vae.evidence.results.evidence import Evidence, Mean
+from ppl_vae.evidence.running.blocks import prepare
+from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.sites import refuse_nan
 from ppl_vae.stored import Stored
@@ -130,7 +130,7 @@ class Gaps:
         source = os.fspath(path)
         stored = Stored(source, tensors, metadata)
         evidence = Evidence.unpack(
-            under("evidence/", tensors), stored.entry("evidence", dict), f"{source}: evidence"
+            with_prefix("evidence/", tensors), stored.entry("evidence", dict), f"{source}: evidence"
         )
         shape = (len(evidence),)
         for name in _TENSORS:
@@ -215,7 +215,7 @@ def gaps(
     if num_samples < 2:
         raise InputError("num_samples", "at least 2, for a standard error", num_samples)
     check_seed(seed)
-    program, x, sites = begin(program, x)
+    program, x, sites = prepare(program, x)
     n, device = num_data(x), device_of(x)
     found = _evidence(program, x, evidence, n)
     if refitted is None:

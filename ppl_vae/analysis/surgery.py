@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_one_of, check_positive_int, check_seed
-from ppl_vae.evidence.engine import begin
-from ppl_vae.evidence.result import Mean
+from ppl_vae.evidence.results.evidence import Mean
+from ppl_vae.evidence.running.blocks import prepare
 from ppl_vae.program import Data, Program, device_of, num_data, take
-from ppl_vae.program.terms import log_terms
+from ppl_vae.program.densities import log_terms
 from ppl_vae.progress import bar
 
 _DATA = 64  # whose densities a pass computes: few, so that a pass has many points for one run of the encoder
@@ -123,7 +123,7 @@ def surgery(
     if check_positive_int("num_samples", num_samples) < 2:
         raise InputError("num_samples", "at least 2, for a standard error", num_samples)
     check_seed(seed)
-    program, x, sites = begin(program, x)
+    program, x, sites = prepare(program, x)
     n, device = num_data(x), device_of(x)
     with torch.no_grad():
         if n > 1:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from ppl_vae.cli.judging import Job
     from ppl_vae.data import Dataset
-    from ppl_vae.evidence.proposals import Proposal
-    from ppl_vae.evidence.result import Evidence, Mean
+    from ppl_vae.evidence.importance_sampling.proposals import Proposal
+    from ppl_vae.evidence.results.evidence import Evidence, Mean
     from ppl_vae.vae import VAE
 
 _TABLE = {
@@ -111,7 +111,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
     _check_compile(settings)
-    from ppl_vae.evidence.result import Evidence
+    from ppl_vae.evidence.results.evidence import Evidence
 
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
     with judging.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
@@ -218,7 +218,7 @@ def _compile(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _rehearse(job: Job, proposal: Proposal | None) -> None:
     """The estimator on one datum, with all of its options but fewer samples, chains and steps."""
-    from ppl_vae.evidence.proposals import Refitted
+    from ppl_vae.evidence.importance_sampling.proposals import Refitted
 
     settings, x = job.settings, job.x[:1]
     job.check_memory()
@@ -230,7 +230,7 @@ def _rehearse(job: Job, proposal: Proposal | None) -> None:
     if proposal is not None:
         bound = proposal.bind(job.vae.program, x, settings["seed"], 0)
         if not callable(getattr(bound, "log_weights", None)):
-            expected = "a class whose bind returns a Bound, with log_weights"
+            expected = "a class whose bind returns an object like ProposalOnData, with log_weights"
             raise InputError("--proposal", expected, f"{proposal}, whose bind returned {describe(bound)}")
     few = methods.fewer(_options(settings, proposal))
     _estimator(settings)(job.vae.program, x, **few, seed=settings["seed"], progress=False)
@@ -286,7 +286,7 @@ def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:
     They do for integers. Of dequantised integers they are an upper bound for the integers' own: the density's,
     and log2 of the number of levels. Of real numbers in units of their own they would say nothing.
     """
-    from ppl_vae.evidence.result import Mean
+    from ppl_vae.evidence.results.evidence import Mean
 
     bits = evidence.bits_per_dim(vae.shape.numel())
     if vae.likelihood.base_measure == "counting":

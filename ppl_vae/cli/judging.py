@@ -16,7 +16,7 @@ from ppl_vae.cli.oneline import Interrupted, option, relabel
 from ppl_vae.cli.outputs import OutputFolder
 from ppl_vae.cli.parsing import check_numbers
 from ppl_vae.cli.runfolder import MODEL, finished_run
-from ppl_vae.distributed import by_main, is_main
+from ppl_vae.distributed import is_main, on_main
 from ppl_vae.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Dataset
-    from ppl_vae.evidence.result import Evidence, Mean
+    from ppl_vae.evidence.results.evidence import Evidence, Mean
     from ppl_vae.vae import VAE
 
 
@@ -80,11 +80,11 @@ class Job:
                 rehearse()
             folder = folder.new if settings["overwrite"] and folder.began() else folder
             header = f"# {what}: what it was made from.\n"
-            by_main(lambda: folder.begin(marker, header=header))
+            on_main(lambda: folder.begin(marker, header=header))
         else:
             folder = folder.resumed(marker)
             exits.work()
-            by_main(folder.sweep)
+            on_main(folder.sweep)
         job = replace(self, folder=folder)
         with folder.keeping(begun), job.working():
             yield job

@@ -93,10 +93,10 @@ def check(settings: dict[str, Any], table: Table) -> None:
     check_numbers(settings, rates=[name for name in there if name == "target_stderr"])
     from ppl_vae.compiled.densities import STARTS
     from ppl_vae.compiled.precision import PRECISIONS
-    from ppl_vae.evidence.importance import DRAWS
-    from ppl_vae.evidence.probe import check_prior_draws
-    from ppl_vae.evidence.quadrature import RULES
-    from ppl_vae.evidence.tempering import SCHEDULES
+    from ppl_vae.evidence.annealing.schedules import SCHEDULES
+    from ppl_vae.evidence.exact.quadrature import RULES
+    from ppl_vae.evidence.importance_sampling.importance import DRAWS
+    from ppl_vae.evidence.running.prior_check import check_prior_draws
 
     if "prior_draws" in there:
         try:

@@ -15,7 +15,7 @@ from ppl_vae.cli import memory, proposals
 from ppl_vae.cli.oneline import UsageError, option, relabel
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError
-from ppl_vae.evidence.proposals import Proposal
+from ppl_vae.evidence.importance_sampling.proposals import Proposal
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.networks import MLP, ConvNet, Network
 from ppl_vae.posteriors import Posterior

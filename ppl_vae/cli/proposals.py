@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae.cli.oneline import UsageError
 
 if TYPE_CHECKING:
-    from ppl_vae.evidence.proposals import Bound
-    from ppl_vae.evidence.proposals import Proposal as LibraryProposal
+    from ppl_vae.evidence.importance_sampling.proposals import Proposal as LibraryProposal
+    from ppl_vae.evidence.importance_sampling.proposals import ProposalOnData
     from ppl_vae.program import Data, Program
 
 _NAMES = {
@@ -20,7 +20,7 @@ _NAMES = {
     "student-t": "StudentT",
     "refitted": "Refitted",
 }
-_PATH = "ppl_vae.evidence.proposals."
+_PATH = "ppl_vae.evidence."
 _GUIDE = f"{_PATH}Guide"
 EXPECTED = (
     f"{', '.join(_NAMES)}, or the import path of a class of your own that has bind (my_file.MyProposal)"
@@ -73,7 +73,7 @@ def spell_out(argv: Sequence[str]) -> list[str]:
 
 def is_guide(spec: dict[str, Any]) -> bool:
     """Whether a specification is of the guide, which is what there is without any."""
-    return bool(spec["class_path"] in (_GUIDE, "ppl_vae.evidence.Guide"))
+    return bool(spec["class_path"] == _GUIDE)
 
 
 def named(proposal: LibraryProposal, spec: dict[str, Any]) -> LibraryProposal:
@@ -91,7 +91,7 @@ class _Named:
     def __init__(self, proposal: LibraryProposal, name: str) -> None:
         self._proposal, self._name = proposal, name
 
-    def bind(self, program: Program, x: Data, seed: int, index: int) -> Bound:
+    def bind(self, program: Program, x: Data, seed: int, index: int) -> ProposalOnData:
         return self._proposal.bind(program, x, seed, index)
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ from ppl_vae.cli.runfolder import (
     run_folder,
 )
 from ppl_vae.cli.yamlfiles import dump_yaml
-from ppl_vae.distributed import by_main, is_main, world
+from ppl_vae.distributed import is_main, on_main, world
 from ppl_vae.errors import InputError, check_one_of
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def execute(
             files.write_text(folder.path / DATA, about)
 
     try:
-        by_main(begin)
+        on_main(begin)
         with folder.keeping(begun):
             history = _train(job, folder.path, resume)
             if is_main():

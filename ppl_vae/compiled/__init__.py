@@ -12,21 +12,18 @@ and again on its first use in each run. What cannot be captured (control flow th
 "plain", with one `CompileWarning` that names the cause.
 """
 
-from ppl_vae.compiled.backend import LEVELS, CompileWarning
 from ppl_vae.compiled.cache import clear
-from ppl_vae.compiled.capture import CaptureError, Graph, capture
-from ppl_vae.compiled.densities import BoundLogWeights, LogJoint, LogWeights, program_function
+from ppl_vae.compiled.densities import LogJoint, LogWeights, PartialLogWeights, program_function
 from ppl_vae.compiled.elbo import CompiledELBO
-from ppl_vae.compiled.function import Bound, Function
-from ppl_vae.compiled.losses import BoundLoss, TrainingLoss
+from ppl_vae.compiled.function import Function, PartialFunction
+from ppl_vae.compiled.graph.backend import LEVELS, CompileWarning
+from ppl_vae.compiled.graph.capture import CaptureError, Graph, capture
+from ppl_vae.compiled.losses import PartialLoss, TrainingLoss
 from ppl_vae.compiled.objectives import losses_of
 from ppl_vae.program.agreement import disagreement
 
 __all__ = [
     "LEVELS",
-    "Bound",
-    "BoundLogWeights",
-    "BoundLoss",
     "CaptureError",
     "CompileWarning",
     "CompiledELBO",
@@ -34,6 +31,9 @@ __all__ = [
     "Graph",
     "LogJoint",
     "LogWeights",
+    "PartialFunction",
+    "PartialLogWeights",
+    "PartialLoss",
     "TrainingLoss",
     "capture",
     "clear",

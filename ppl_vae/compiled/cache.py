@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.compiled.backend import Runner, compiled, interpreted, warn_once
-from ppl_vae.compiled.capture import Graph
+from ppl_vae.compiled.graph.backend import Runner, compiled, interpreted, warn_once
+from ppl_vae.compiled.graph.capture import Graph
+from ppl_vae.compiled.graph.hoist import Split, split
 from ppl_vae.compiled.guards import Guards
-from ppl_vae.compiled.split import Split, split
 
 SIZE = 64
 """How many graphs of one program are kept; the one that was not used for longest goes first."""

@@ -8,7 +8,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from ppl_vae.compiled.function import Bound, Function
+from ppl_vae.compiled.function import Function, PartialFunction
 from ppl_vae.errors import check_one_of, check_positive_int
 from ppl_vae.program import Coordinates, Data, Program, num_data
 from ppl_vae.program.reference import folded_log_weights
@@ -36,13 +36,13 @@ class LogWeights:
         function, given = self._function(x)
         return function.bind(*given)()[0]
 
-    def bind(self, x: Data) -> BoundLogWeights:
+    def bind(self, x: Data) -> PartialLogWeights:
         """The same for one ``x``, call after call: what depends on it alone, such as an encoder, runs once.
 
         Parameters must not change while it is in use.
         """
         function, given = self._function(x)
-        return BoundLogWeights(function, function.bind(*given))
+        return PartialLogWeights(function, function.bind(*given))
 
     def agree(self, x: Data) -> bool:
         """Whether graph and program agree on ``x`` at the generator's state; False where there is no graph."""
@@ -74,10 +74,10 @@ class LogWeights:
         return function, given
 
 
-class BoundLogWeights:
+class PartialLogWeights:
     """`LogWeights` of one ``x``."""
 
-    def __init__(self, function: Function, bound: Bound) -> None:
+    def __init__(self, function: Function, bound: PartialFunction) -> None:
         self._function, self._bound = function, bound
 
     def __call__(self) -> Tensor:
@@ -195,7 +195,7 @@ def program_function(program: Program, key: tuple[object, ...], plain: object, *
         plain,  # type: ignore[arg-type]
         modules=program.modules,
         modeless=program.modules,
-        stores=(program.params, get_param_store(), program._scratch),
+        stores=(program.params, get_param_store(), program.untrained),
         **options,  # type: ignore[arg-type]
     )
 

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from ppl_vae.compiled.function import Function
 from ppl_vae.compiled.gradients import plain, traced
 from ppl_vae.compiled.guards import Recording, signature
-from ppl_vae.compiled.losses import described
+from ppl_vae.compiled.losses import objective_key
 from ppl_vae.compiled.objectives import losses_of, no_form
 from ppl_vae.errors import InputError, describe
 from ppl_vae.exclusive import exclusive
@@ -173,7 +173,7 @@ class _Step:
 
         self.function = Function(
             elbo,
-            ("CompiledELBO", key, described(objective), tuple(map(id, each))),
+            ("CompiledELBO", key, objective_key(objective), tuple(map(id, each))),
             by_pyro,
             traced=no_form(objective) if losses is None else by_graph,
             modules=_owners(model, guide),

@@ -9,12 +9,12 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from ppl_vae.compiled.backend import LEVELS
 from ppl_vae.compiled.densities import LogWeights
+from ppl_vae.compiled.graph.backend import LEVELS
 from ppl_vae.compiled.precision import computing
 from ppl_vae.errors import check_one_of
 from ppl_vae.program import Data, Program, num_data
-from ppl_vae.program.lowering import FULL
+from ppl_vae.program.matmul_precision import FULL
 
 
 class Execution:

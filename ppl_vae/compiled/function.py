@@ -10,13 +10,13 @@ from pyro.params.param_store import ParamStoreDict
 from torch import Tensor, nn
 
 from ppl_vae import rng
-from ppl_vae.compiled.backend import LEVELS, CompileWarning, warn_once
 from ppl_vae.compiled.cache import Cache, Entry, cache_of
-from ppl_vae.compiled.capture import CaptureError, Graph, capture, untouched
+from ppl_vae.compiled.graph.backend import LEVELS, CompileWarning, warn_once
+from ppl_vae.compiled.graph.capture import CaptureError, Graph, capture, untouched
 from ppl_vae.compiled.guards import Guards, Recording, signature, world
 from ppl_vae.errors import check_one_of
 from ppl_vae.exclusive import exclusive, give_way
-from ppl_vae.program import lowering
+from ppl_vae.program import matmul_precision
 from ppl_vae.program.agreement import ROUNDED, disagreement, precision_of
 
 Tensors = Sequence[Tensor]
@@ -98,7 +98,7 @@ class Function:
                 return self.make(key, given)[0]
             return self.run(key, entry, given, None)
 
-    def bind(self, *given: Tensor) -> Bound:
+    def bind(self, *given: Tensor) -> PartialFunction:
         """The function with arguments that stay: what follows from them alone is computed once, guards looked at once.
 
         Nothing of the program may change while a binding is in use; where all arguments are new in each call, numbers
@@ -107,7 +107,7 @@ class Function:
         Args:
             given: all arguments that are not `varying`; none where all are.
         """
-        return Bound(self, given)
+        return PartialFunction(self, given)
 
     def agree(self, *given: Tensor) -> bool:
         """Whether graph and program agree on ``given`` at one state of the generator; False where there is no graph.
@@ -120,7 +120,7 @@ class Function:
                 entry = self.make(key, given)[1]
             return not entry.cause and self._compare(entry, given, self.level) is None
 
-    # ---- what follows is for `Bound` and for callers that hold their arguments another way ----------------------
+    # ---- for `PartialFunction`, and for callers that hold their arguments in another way ----
 
     def find(self, given: Tensors) -> tuple[Hashable, Entry | None]:
         """The key of arguments like ``given``, and the entry for them if there is one whose guards hold."""
@@ -222,7 +222,7 @@ class Function:
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         with untouched(*changes, device=device):
             plain = self.right(*given)
-        slack = 1.0 if lowering.current() == lowering.FULL else ROUNDED
+        slack = 1.0 if matmul_precision.current() == matmul_precision.FULL else ROUNDED
         return disagreement(ours, plain, entry.precision, slack)
 
     def _graph(self, entry: Entry, given: Tensors, level: str, head: list[Tensor] | None) -> Tensors:
@@ -243,7 +243,7 @@ class Function:
         warn_once(f"capture: {cause}", f"{name} runs as the plain program: {cause}")
 
 
-class Bound:
+class PartialFunction:
     """A `Function` with some arguments given for good; see `Function.bind`."""
 
     def __init__(self, function: Function, given: Tensors) -> None:

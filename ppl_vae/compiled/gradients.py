@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.compiled.capture import CaptureError
+from ppl_vae.compiled.graph.capture import CaptureError
 
 
 def traced(losses: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:

@@ -14,7 +14,7 @@ from pyro.params.param_store import ParamStoreDict
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ppl_vae.program import lowering
+from ppl_vae.program import matmul_precision
 from ppl_vae.program.parameters import STORED, leaf
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -153,7 +153,7 @@ def world() -> tuple[Any, ...]:
     autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
     dtypes = (torch.get_autocast_dtype("cpu"), torch.get_autocast_dtype("cuda")) if any(autocast) else ()
     return (
-        lowering.current(),
+        matmul_precision.current(),
         torch.get_num_threads(),
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),

@@ -14,7 +14,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor
 
 from ppl_vae.compiled.densities import flatten, unflatten
-from ppl_vae.compiled.function import Bound, Function
+from ppl_vae.compiled.function import Function, PartialFunction
 from ppl_vae.compiled.gradients import by_leaf, plain, traced
 from ppl_vae.compiled.objectives import losses_of, no_form
 from ppl_vae.program import Data, Program
@@ -65,9 +65,9 @@ class TrainingLoss:
         names, given = flatten(x)
         return self._run(self._named(names), given, beta)
 
-    def bind(self) -> BoundLoss:
+    def bind(self) -> PartialLoss:
         """The same for calls between which nothing of the program changes but the numbers in its tensors: an epoch."""
-        return BoundLoss(self)
+        return PartialLoss(self)
 
     def agree(self, x: Data, beta: float = 1.0) -> bool:
         """Whether graph and program agree on a batch; False where there is no graph."""
@@ -86,7 +86,9 @@ class TrainingLoss:
             self._beta = torch.tensor(self._beta_value, dtype=torch.float64, device=device)
         return self._beta
 
-    def _run(self, function: Function | Bound, given: list[Tensor], beta: float) -> tuple[Tensor, Gradients]:
+    def _run(
+        self, function: Function | PartialFunction, given: list[Tensor], beta: float
+    ) -> tuple[Tensor, Gradients]:
         outputs = function(*given, self._weight(beta, given[0].device))
         return outputs[0], by_leaf(outputs, self.leaves)
 
@@ -101,13 +103,13 @@ class TrainingLoss:
         losses = losses_of(objective)
 
         def by_pyro(*given: Tensor) -> Sequence[Tensor]:
-            model, guide = program.annealed(float(given[-1]), listed=False)
+            model, guide = program.kl_weighted(float(given[-1]), listed=False)
             data = unflatten(names, given[:-1])
             with unvalidated():
                 return plain(lambda: objective.loss_and_grads(model, guide, data), leaves)  # type: ignore[attr-defined]
 
         def by_graph(*given: Tensor) -> Sequence[Tensor]:
-            model, guide = program.annealed(1.0, listed=False)
+            model, guide = program.kl_weighted(1.0, listed=False)
             beta, data = given[-1], unflatten(names, given[:-1])
             with unvalidated():
                 return traced(
@@ -120,7 +122,7 @@ class TrainingLoss:
 
         return Function(
             program,
-            ("training loss", names, described(objective), tuple(map(id, leaves))),
+            ("training loss", names, objective_key(objective), tuple(map(id, leaves))),
             by_pyro,
             traced=no_form(objective) if losses is None else by_graph,
             modules=program.modules,
@@ -133,12 +135,12 @@ class TrainingLoss:
         )
 
 
-class BoundLoss:
+class PartialLoss:
     """A `TrainingLoss` that looks at the program once; see `TrainingLoss.bind`."""
 
     def __init__(self, loss: TrainingLoss) -> None:
         self._loss = loss
-        self._bound: dict[tuple[str, ...], Bound] = {}
+        self._bound: dict[tuple[str, ...], PartialFunction] = {}
 
     def __call__(self, x: Data, beta: float = 1.0) -> tuple[Tensor, Gradients]:
         """As `TrainingLoss`."""
@@ -169,7 +171,7 @@ def fixed_nesting(objective: ELBO) -> ELBO:
     return objective
 
 
-def described(objective: ELBO) -> tuple[object, ...]:
+def objective_key(objective: ELBO) -> tuple[object, ...]:
     """What tells an objective from others: its class and plain options, and itself if it has other state."""
     plain_options = {
         k: v for k, v in vars(objective).items() if isinstance(v, (bool, int, float, str, type(None)))

@@ -45,7 +45,7 @@ def suited(objective: ELBO, program: Program, x: Data) -> ELBO:
 
 def _has_other_plates(program: Program, x: Data) -> bool:
     """Whether a site lies in a plate beside that of the data."""
-    with program._evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "plates"):
+    with program.evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "plates"):
         runs = [run(program.callable(role), x, 1, PLAIN) for role in ROLES]
     stacks = [site["cond_indep_stack"] for found in runs for site in found.sites.values()]
     return any(len(stack) > 1 or any(frame.dim != -1 for frame in stack) for stack in stacks)

@@ -1,7 +1,7 @@
 """The precision of a run's matrix products: which there are, where they have an effect, and torch's own switches.
 
 * "full": every product in the precision of the program's own numbers, on a GPU too, whatever torch's settings say;
-* "bfloat16": factors rounded to 8 significant bits, on a CPU and on a GPU (see `ppl_vae.program.lowering`);
+* "bfloat16": factors rounded to 8 significant bits, on a CPU and on a GPU (see `ppl_vae.program.matmul_precision`);
 * "tf32": factors rounded to 11 significant bits, by NVIDIA's GPUs from Ampere on. Elsewhere it has no effect, and a
   warning says so. It is a switch of torch's that holds for every product of float32 numbers in the run, those inside
   distributions included.
@@ -16,10 +16,10 @@ from contextlib import contextmanager
 
 import torch
 
-from ppl_vae.compiled.backend import warn_once
+from ppl_vae.compiled.graph.backend import warn_once
 from ppl_vae.errors import check_one_of
 from ppl_vae.exclusive import Own
-from ppl_vae.program.lowering import FULL, lowering
+from ppl_vae.program.matmul_precision import FULL, lowering
 
 __all__ = ["FULL", "PRECISIONS", "computing", "has_tf32", "precision_on"]
 

@@ -1,28 +1,33 @@
 """Estimators of log p(x): each takes a Program and data and returns an `Evidence` (or a `Sandwich` of two).
 
-The result is in `result`, `status`, `table` and `bounds`; what all estimators share, in `engine` and `weights`. Then
+Five rooms, each of which imports only those below it:
 
-* independent samples: `importance`, with `tiles`, `proposals`, `quasi`, `budget`; `jackknife`; `psis` and `smoothed`;
-* chains: `annealed`, `smc` and `sandwich`, on `bridge`, `hmc`, `tempering` and `tuning`; `multisample`;
-* nothing drawn: `exact`, `enumeration`, and `quadrature` with `cubature` and `cells`;
-* a better guide: `refit`; what lower precision costs: `precision`.
+* `annealing`: Markov chains from the guide or the prior to the posterior: AIS, SMC, bounds from both sides;
+* `importance_sampling`: independent draws, their proposals, refitted guides, what lower precision costs;
+* `exact`: no draws: closed form, enumeration, quadrature;
+* `running`: what all estimators share: blocks of data, checkpoints, checks of what an estimate may have missed;
+* `results`: what an estimator returns: numbers with errors, k-hat, verdicts, the table.
 """
 
-from ppl_vae.evidence.annealed import annealed
-from ppl_vae.evidence.bounds import Sandwich
-from ppl_vae.evidence.enumeration import enumerate_latents
-from ppl_vae.evidence.exact import best_mean_field_elbo, linear_gaussian, linear_gaussian_posterior
-from ppl_vae.evidence.hmc import HMC, RandomWalk, Transition, langevin
-from ppl_vae.evidence.importance import importance
-from ppl_vae.evidence.jackknife import jackknife
-from ppl_vae.evidence.precision import PrecisionError, precision_error
-from ppl_vae.evidence.proposals import Defensive, Guide, Refitted, StudentT, Widened
-from ppl_vae.evidence.quadrature import quadrature
-from ppl_vae.evidence.refit import Refit, refit
-from ppl_vae.evidence.result import Curve, Evidence, Mean, concatenate
-from ppl_vae.evidence.sandwich import sandwich
-from ppl_vae.evidence.smc import smc
-from ppl_vae.evidence.smoothed import psis
+from ppl_vae.evidence.annealing.ais import annealed
+from ppl_vae.evidence.annealing.bdmc import sandwich
+from ppl_vae.evidence.annealing.kernels import HMC, RandomWalk, Transition, langevin
+from ppl_vae.evidence.annealing.smc import smc
+from ppl_vae.evidence.exact.enumeration import enumerate_latents
+from ppl_vae.evidence.exact.linear_gaussian import (
+    best_mean_field_elbo,
+    linear_gaussian,
+    linear_gaussian_posterior,
+)
+from ppl_vae.evidence.exact.quadrature import quadrature
+from ppl_vae.evidence.importance_sampling.importance import importance
+from ppl_vae.evidence.importance_sampling.jackknife import jackknife
+from ppl_vae.evidence.importance_sampling.precision_error import PrecisionError, precision_error
+from ppl_vae.evidence.importance_sampling.proposals import Defensive, Guide, Refitted, StudentT, Widened
+from ppl_vae.evidence.importance_sampling.psis import psis
+from ppl_vae.evidence.importance_sampling.refit import Refit, refit
+from ppl_vae.evidence.results.evidence import Curve, Evidence, Mean, concatenate
+from ppl_vae.evidence.results.sandwich import Sandwich
 
 __all__ = [
     "HMC",

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_vae.errors import InputError, describe
-from ppl_vae.evidence.psis import khat_threshold
-from ppl_vae.evidence.result import Evidence
-from ppl_vae.evidence.status import INFINITE_VARIANCE, STATUSES
-from ppl_vae.evidence.table import direction
+from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.pareto import khat_threshold
+from ppl_vae.evidence.results.table import direction
+from ppl_vae.evidence.results.verdict import INFINITE_VARIANCE, STATUSES
 from ppl_vae.plots import style
 
 Exact: TypeAlias = float | Tensor | Evidence

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ppl_vae.analysis.gaps import Gaps
 from ppl_vae.errors import InputError, describe
-from ppl_vae.evidence.result import Mean
-from ppl_vae.evidence.status import STATUSES
-from ppl_vae.evidence.table import direction
+from ppl_vae.evidence.results.evidence import Mean
+from ppl_vae.evidence.results.table import direction
+from ppl_vae.evidence.results.verdict import STATUSES
 from ppl_vae.plots import style
 
 _PARTS = {"approximation": (style.BLUE, "", -0.15), "amortisation": (style.ORANGE, "//", 0.15)}

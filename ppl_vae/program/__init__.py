@@ -8,11 +8,11 @@ This is the only room that touches `pyro.poutine`. What it promises to the rest:
 * no program reads or writes another one's parameters, whatever the parameters are called.
 """
 
-from ppl_vae.program.coordinates import Coordinates, Densities
 from ppl_vae.program.data import Data, Latents, device_of, num_data, take, to_device
 from ppl_vae.program.parameters import expose_parameters
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import Site, Sites
+from ppl_vae.program.unconstrained import Coordinates, Densities
 
 __all__ = [
     "Coordinates",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.program.coordinates import Coordinates
 from ppl_vae.program.data import Data, device_of, num_data
 from ppl_vae.program.masks import is_masked
 from ppl_vae.program.program import Program
 from ppl_vae.program.rounding import has_edges, on_edge
+from ppl_vae.program.unconstrained import Coordinates
 
 _BLURRED = 0.1  # nats by which a density may change on the way to unconstrained coordinates and back
 
@@ -33,7 +33,7 @@ def edge_share(
     """
     shape = (num_samples, num_data(x))
     found = torch.zeros(shape, dtype=torch.bool, device=device_of(x))
-    with program._evaluating():
+    with program.evaluating():
         run = program.run("model" if prior else "guide", x, num_samples)
     for name, site in run.sites.items():
         if not site["is_observed"] and has_edges(site["fn"]) and not is_masked(site):

@@ -8,7 +8,7 @@ density, while the model gives them some, prove that a part is missed whatever i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,14 +18,12 @@ from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, device_of, num_data
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.masks import counted, expanded, is_masked
-from ppl_vae.program.regions import uncovered, words
+from ppl_vae.program.pair import RunnablePair
+from ppl_vae.program.regions import describe_support, uncovered
 from ppl_vae.program.rounding import has_edges, impossible, on_edge
 from ppl_vae.program.sites import family, is_delta
 from ppl_vae.program.supports import is_real, support_of
 from ppl_vae.program.tracing import Run
-
-if TYPE_CHECKING:
-    from ppl_vae.program.program import Program
 
 _PAIRS, _FEW_PAIRS = 1024, 128  # draws times data of one check; where everything may be any real number
 _FEWEST, _MOST = 2, 256  # draws a datum
@@ -36,7 +34,7 @@ _CHANGED = 1e-4  # share of a log density by which it may differ from itself thr
 
 
 def check_covers(
-    program: Program,
+    program: RunnablePair,
     x: Data,
     guide: Mapping[str, Any],
     model: Mapping[str, Any],
@@ -51,7 +49,7 @@ def check_covers(
     none under the guide. Draws on an edge of the support say nothing: rounding may have put them there.
 
     Args:
-        program: the `Program`; runs within its `_evaluating`.
+        program: the `Program`; runs within its `evaluating`.
         x: the data.
         guide: the guide's sites, at draws of the guide.
         model: the model's sites, at the same draws.
@@ -74,22 +72,22 @@ def check_covers(
         declared = name in suspects and not _moves(program, x, name)
         bad = None if found is None else found.missed[name] & found.likely
         if declared and (found is None or bool(found.missed[name].sum(0).min() < _SEEN) or _any(bad)):
-            expected = f"a support that holds the model's ({words(model[name]['fn'])})"
-            raise ProgramError(f"guide site {name!r}", expected, words(guide[name]["fn"]))
+            expected = f"a support that holds the model's ({describe_support(model[name]['fn'])})"
+            raise ProgramError(f"guide site {name!r}", expected, describe_support(guide[name]["fn"]))
         if bad is not None and bool(bad.any()):
             datum = int(bad.any(0).nonzero()[0])
-            expected = f"density wherever the model has it ({words(model[name]['fn'])})"
+            expected = f"density wherever the model has it ({describe_support(model[name]['fn'])})"
             shown = (
                 f"none at {int(bad[:, datum].sum())} of {draws} draws of the prior for datum {offset + datum}"
             )
             raise ProgramError(f"guide site {name!r}", expected, f"{family(guide[name]['fn'])}: {shown}")
 
 
-def check_masked(program: Program, x: Data, model: Mapping[str, Any], offset: int) -> None:
+def check_masked(program: RunnablePair, x: Data, model: Mapping[str, Any], offset: int) -> None:
     """Refuse a program whose densities depend on numbers that are masked: its evidence would depend on the guide.
 
     Args:
-        program: the `Program`; runs within its `_evaluating`.
+        program: the `Program`; runs within its `evaluating`.
         x: the data.
         model: the model's sites.
         offset: the index of the first datum in the user's data, for messages.
@@ -131,7 +129,7 @@ def _any(bad: Tensor | None) -> bool:
     return bad is not None and bool(bad.any())
 
 
-def _densities(program: Program, role: str, x: Data, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _densities(program: RunnablePair, role: str, x: Data, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Log densities ``(S, N)`` of all sites at given latents."""
     num_samples = next(iter(z.values())).shape[0]
     found = program.run(role, x, num_samples, Given(z))
@@ -149,7 +147,7 @@ def _lacking(model: Any, guide: Any) -> Tensor | None:
     return lacks & expanded(kept, ndim)
 
 
-def check_within(program: Program, x: Data) -> None:
+def check_within(program: RunnablePair, x: Data) -> None:
     """Refuse, by name, a guide some of whose draws are outside of the model's support, as a start of reverse chains.
 
     In the model's coordinates such a guide is no density that integrates to 1, but to the share c of the draws that are
@@ -159,7 +157,7 @@ def check_within(program: Program, x: Data) -> None:
         program: the `Program`.
         x: the data.
     """
-    with torch.no_grad(), program._evaluating(), rng.seeded(device_of(x), 0, "guide within the model"):
+    with torch.no_grad(), program.evaluating(), rng.seeded(device_of(x), 0, "guide within the model"):
         guide = program.run("guide", x, max(_FEWEST, min(_MOST, _PAIRS // num_data(x))))
         model = program.run("model", x, guide.num_samples, Given(guide.latents()))
     for name, site in guide.sites.items():
@@ -168,10 +166,10 @@ def check_within(program: Program, x: Data) -> None:
         lacks = _lacking(site, model.sites[name])
         outside = model.log_prob(name, {name: {}}) == -torch.inf
         if (lacks is not None and bool(lacks.any())) or bool(outside.any()):
-            within = words(model.sites[name]["fn"])
+            within = describe_support(model.sites[name]["fn"])
             expected = f"a support within the model's ({within}) for reverse chains from the guide"
             raise ProgramError(
-                f"guide site {name!r}", f'{expected}; start="prior" needs none', words(site["fn"])
+                f"guide site {name!r}", f'{expected}; start="prior" needs none', describe_support(site["fn"])
             )
 
 
@@ -182,7 +180,7 @@ class _Missed(NamedTuple):
     likely: Tensor
 
 
-def _missed(program: Program, x: Data, num_samples: int, latent: list[str]) -> _Missed | None:
+def _missed(program: RunnablePair, x: Data, num_samples: int, latent: list[str]) -> _Missed | None:
     """What draws of the prior show; None where the prior cannot be drawn from."""
     model = _prior(program, x, num_samples, 0)
     if model is None:
@@ -210,7 +208,7 @@ def _misses(name: str, guide: Run) -> Tensor:
     return missed if never is None else missed | guide.any_number(name, never)
 
 
-def _prior(program: Program, x: Data, num_samples: int, seed: int) -> Run | None:
+def _prior(program: RunnablePair, x: Data, num_samples: int, seed: int) -> Run | None:
     """A run of the model that draws from the prior; None where a latent cannot be drawn."""
     with rng.seeded(device_of(x), seed, "draws of the prior for a check"):
         try:
@@ -219,7 +217,7 @@ def _prior(program: Program, x: Data, num_samples: int, seed: int) -> Run | None
             return None
 
 
-def _moves(program: Program, x: Data, name: str) -> bool:
+def _moves(program: RunnablePair, x: Data, name: str) -> bool:
     """Whether the support of a latent, in model or guide, depends on latents before it: two draws have two supports."""
     for role in ("model", "guide"):
         found = []

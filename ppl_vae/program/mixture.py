@@ -38,10 +38,10 @@ def mix_prior(program: Program, x: Data, z: Latents, from_prior: Tensor) -> Mixe
             generator as it stands. They are mixed inside the run of the model, so a prior of one latent that depends
             on another is that of the value which the draw has.
     """
-    with program._evaluating():
+    with program.evaluating():
         num_samples = from_prior.shape[0]
         found = program.run("model", x, num_samples, _Mixing(z, from_prior))
-        log_prior, log_likelihood = found.factors(zeros(num_samples, x), strays=True)
+        log_prior, log_likelihood = found.factors(zeros(num_samples, x), outside=True)
     mixed = {name: found.value(name) for name in found.sites if name in z}
     return Mixed(mixed, log_prior, log_likelihood)
 

@@ -30,7 +30,7 @@ class Moments(NamedTuple):
 
 def is_unconstrained(program: Program, x: Data) -> bool:
     """Whether unconstrained coordinates are z itself: every latent may be any real number, and none is masked."""
-    with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program._evaluating():
+    with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program.evaluating():
         sites = run(program.callable("model"), x, 1, PLAIN).sites
     latent = [site for site in sites.values() if not site["is_observed"]]
     return all(is_real(support_of(site["fn"])) and not is_masked(site) for site in latent)
@@ -44,7 +44,7 @@ def guide_moments(program: Program, x: Data) -> Moments | None:
     """
     if not is_unconstrained(program, x):
         return None
-    with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program._evaluating():
+    with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program.evaluating():
         sites = list(run(program.callable("guide"), x, 1, PLAIN).sites.values())
         if len(sites) != 1 or not is_real(support_of(sites[0]["fn"])):
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -16,6 +16,7 @@ from ppl_vae.program.agreement import disagreement
 from ppl_vae.program.blame import where_raised
 from ppl_vae.program.data import Data, device_of, num_data, write_back
 from ppl_vae.program.handlers import OBSERVED, Given, Unobserved
+from ppl_vae.program.pair import RunnablePair
 from ppl_vae.program.sites import (
     bounds,
     check_match,
@@ -30,20 +31,10 @@ from ppl_vae.program.sites import (
     try_log_prob,
 )
 from ppl_vae.program.supports import base, circle, support_of
-from ppl_vae.program.tracing import PLAIN, Layout, Run, run, scored
-
-if TYPE_CHECKING:
-    from ppl_vae.program.program import Program
+from ppl_vae.program.tracing import PLAIN, Layout, Layouts, Run, run, scored
 
 ROLES = ("guide", "model")
 SLACK = 5.0  # on round-off, where a difference is to refuse a program
-
-
-class Layouts(NamedTuple):
-    """How runs of the two halves of a program lie."""
-
-    guide: Layout
-    model: Layout
 
 
 class Pair(NamedTuple):
@@ -60,7 +51,7 @@ class Pair(NamedTuple):
     log_probs: Mapping[str, Mapping[str, Tensor]]
 
 
-def run_pair(program: Program, x: Data, stream: int, offset: int, known: Layouts | None = None) -> Pair:
+def run_pair(program: RunnablePair, x: Data, stream: int, offset: int, known: Layouts | None = None) -> Pair:
     """Run a pair by plain Pyro on a stream of draws; ``known`` are the layouts of its runs, where they are known."""
     with rng.seeded(device_of(x), stream, "check"):
         guide = _plain(program, "guide", x, None, known and known.guide)
@@ -96,7 +87,7 @@ def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _plain(program: Program, role: str, x: Data, guide: Run | None, layout: Layout | None) -> Run:
+def _plain(program: RunnablePair, role: str, x: Data, guide: Run | None, layout: Layout | None) -> Run:
     """A run by plain Pyro; where it fails, the sites before the fault are checked, since they are often the cause."""
     n, trace = num_data(x), poutine.Trace()
     handler = None if guide is None else ReplayMessenger(trace=guide.trace)
@@ -130,7 +121,7 @@ def _frames(trace: poutine.Trace) -> list[Any]:
     return [frame for frame in frames if frame.vectorized]
 
 
-def _data_plates(program: Program, role: str, x: Data, found: Run) -> frozenset[str]:
+def _data_plates(program: RunnablePair, role: str, x: Data, found: Run) -> frozenset[str]:
     """The names of the plates over data: those that are as long as the data are, and grow with them."""
     n = num_data(x)
     names = {frame.name for frame in _frames(found.trace) if frame.size == n}
@@ -194,7 +185,7 @@ def refuse_nans(pairs: Sequence[Pair], offset: int) -> None:
                 refuse_nan(log_prob, f"log density of {role} site {name!r}", offset)
 
 
-def check_auxiliary(program: Program, x: Data, guide: Run) -> None:
+def check_auxiliary(program: RunnablePair, x: Data, guide: Run) -> None:
     """Refuse auxiliary sites of a guide that are not a change of variables.
 
     A guide may draw a and set z = f(a), as ``Delta(f(a), log_density=-log |df/da|)``: log q(z) is then the sum of both

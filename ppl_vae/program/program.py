@@ -31,11 +31,11 @@ from ppl_vae.program.handlers import Given, Replayed, ScaledLatents
 from ppl_vae.program.matching import check_covers, check_masked
 from ppl_vae.program.modules import Networks
 from ppl_vae.program.parameters import OwnParameters, leaves_of
-from ppl_vae.program.plain import Layouts, simulated, taken_apart
+from ppl_vae.program.plain import simulated, taken_apart
 from ppl_vae.program.pyro_state import unvalidated
 from ppl_vae.program.reference import Folding, examine, examine_more
 from ppl_vae.program.sites import GIVEN, Sites, is_auxiliary, refuse_nan
-from ppl_vae.program.tracing import Run, run
+from ppl_vae.program.tracing import Layouts, Run, run
 
 
 class Program:
@@ -78,7 +78,7 @@ class Program:
         self._layouts: dict[object, Layouts] = {}
         self._told: set[str] = set()
         self.params = ParamStoreDict()
-        self._scratch = ParamStoreDict()
+        self.untrained = ParamStoreDict()
         self._owned: dict[int, nn.Parameter] = {}
         self.modules = Networks(model, guide)
 
@@ -91,12 +91,12 @@ class Program:
         """Another program that has this one's parameters and modules, such as this one under a handler."""
         other = Program(model, guide, check_data=check_data)
         other.modules, other.params = self.modules, self.params
-        other._scratch, other._owned, other._told = self._scratch, self._owned, self._told
+        other.untrained, other._owned, other._told = self.untrained, self._owned, self._told
         return other
 
     def forget_untrained(self) -> None:
         """Forget the first values of ``pyro.param`` statements that nobody has trained."""
-        self._scratch.clear()
+        self.untrained.clear()
 
     # ---- training -------------------------------------------------------------------------------------
 
@@ -110,7 +110,9 @@ class Program:
         """The guide with parameters of its own: safe to train beside any other program in the process."""
         return self._isolated(self._guide, "guide")
 
-    def annealed(self, beta: float, *, listed: bool = True) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def kl_weighted(
+        self, beta: float, *, listed: bool = True
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Model and guide whose latent log densities are multiplied by ``beta``: KL warm-up, for training only.
 
         An ELBO of the pair is E_q[log p(x|z)] - beta KL(q(z|x) || p(z)). `log_weights` and its siblings never
@@ -162,7 +164,7 @@ class Program:
     @contextmanager
     @shielded
     def _parameters(self, training: str = "", listed: bool = True) -> Iterator[None]:
-        scratch = None if training else self._scratch
+        scratch = None if training else self.untrained
         own = OwnParameters(self.params, scratch, self._owned, training, listed, self.modules)
         with pyro.settings.context(module_local_params=True), own:
             yield
@@ -194,7 +196,7 @@ class Program:
             if seed is not None:
                 check_seed(seed)
                 stack.enter_context(rng.seeded(device_of(x), seed, "log_weights"))
-            stack.enter_context(self._evaluating())
+            stack.enter_context(self.evaluating())
             guide = self.run("guide", x, num_samples)
             model = self.run("model", x, num_samples, Replayed(guide.latents()))
             log_weights = model.total(outside=guide.sites) - guide.total()
@@ -251,7 +253,7 @@ class Program:
             if seed is not None:
                 check_seed(seed)
                 stack.enter_context(rng.seeded(device_of(argument), seed, "simulate"))
-            stack.enter_context(self._evaluating())
+            stack.enter_context(self.evaluating())
             stack.enter_context(torch.no_grad())
             found = simulated(self._model, argument)
         z, drawn = taken_apart(found, named)
@@ -283,7 +285,7 @@ class Program:
         num_data(x)
         if self.check_data is not None:
             self.check_data(x)
-        with self._evaluating(), torch.no_grad():
+        with self.evaluating(), torch.no_grad():
             found = examine(self, x, offset, num_samples)
             self._layouts[kind_of(x)] = found.layouts
             check_covers(self, x, found.pair.guide.sites, found.pair.model.sites, offset)
@@ -304,7 +306,7 @@ class Program:
             return self.check(x, offset=offset)
         if self.check_data is not None:
             self.check_data(x)
-        with self._evaluating(), torch.no_grad():
+        with self.evaluating(), torch.no_grad():
             sites, pair = examine_more(self, x, offset)
             check_covers(self, x, pair.guide.sites, pair.model.sites, offset, seen=True)
         return sites
@@ -333,7 +335,7 @@ class Program:
         return self._model if role == "model" else self._guide
 
     def run(self, role: str, x: Data, num_samples: int, handler: Messenger | None = None) -> Run:
-        """Run the "model" or the "guide", for S draws of each datum; inside `_evaluating` only.
+        """Run the "model" or the "guide", for S draws of each datum; inside `evaluating` only.
 
         Args:
             role: which.
@@ -364,7 +366,7 @@ class Program:
             if seed is not None:
                 check_seed(seed)
                 stack.enter_context(rng.seeded(device_of(x), seed, purpose))
-            stack.enter_context(self._evaluating())
+            stack.enter_context(self.evaluating())
             return self.run(role, x, num_samples).latents()
 
     def _log_density(self, role: str, z: Latents, x: Data) -> torch.Tensor:
@@ -377,7 +379,7 @@ class Program:
         num_samples = next(iter(leading.values()))[0]
         layout = getattr(self.layouts(x), role)
         trace = poutine.Trace()
-        with self._evaluating():
+        with self.evaluating():
             try:
                 found = run(self.callable(role), x, num_samples, layout, Given(z), trace)
             except (ValueError, RuntimeError, IndexError):
@@ -404,7 +406,7 @@ class Program:
 
     @contextmanager
     @shielded
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Own parameters, evaluation mode, and Pyro's validation off: `check` does what is needed of it, once."""
         if self.modules.idle:
             give_way()

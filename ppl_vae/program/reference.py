@@ -13,7 +13,7 @@ site and at the same latents,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,10 +24,10 @@ from ppl_vae.program.agreement import disagreement, precision_of
 from ppl_vae.program.blame import blame, where_raised
 from ppl_vae.program.data import Data, device_of, num_data, take
 from ppl_vae.program.handlers import Given, Replayed
+from ppl_vae.program.pair import RunnablePair
 from ppl_vae.program.plain import (
     ROLES,
     SLACK,
-    Layouts,
     Pair,
     check_auxiliary,
     check_data,
@@ -40,10 +40,7 @@ from ppl_vae.program.plain import (
 from ppl_vae.program.rounding import has_edges
 from ppl_vae.program.sites import Site, Sites, bounds, family
 from ppl_vae.program.supports import support_of
-from ppl_vae.program.tracing import PLAIN, VECTORISED, Layout, Run, run
-
-if TYPE_CHECKING:
-    from ppl_vae.program.program import Program
+from ppl_vae.program.tracing import PLAIN, VECTORISED, Layout, Layouts, Run, run
 
 _ALONE = 3  # how many times a datum is repeated where it is looked at alone
 _WIDE = 2**21  # numbers in a run, up to which it is compared at its own number of samples
@@ -77,7 +74,7 @@ class Examined(NamedTuple):
     folded: list[Folding]
 
 
-def examine(program: Program, x: Data, offset: int, num_samples: int | None) -> Examined:
+def examine(program: RunnablePair, x: Data, offset: int, num_samples: int | None) -> Examined:
     """Run a pair by plain Pyro, and find out how it may be run for many samples at once.
 
     Args:
@@ -113,7 +110,7 @@ def examine(program: Program, x: Data, offset: int, num_samples: int | None) -> 
     return Examined(sites, Layouts(*layouts), first, folded)
 
 
-def examine_more(program: Program, x: Data, offset: int) -> tuple[Sites, Pair]:
+def examine_more(program: RunnablePair, x: Data, offset: int) -> tuple[Sites, Pair]:
     """Look at more data of a kind that `examine` has seen: at what depends on the data themselves.
 
     Args:
@@ -151,12 +148,12 @@ def sites_of(pair: Pair) -> Sites:
     )
 
 
-def folded_log_weights(program: Program, x: Data, num_samples: int) -> Tensor:
+def folded_log_weights(program: RunnablePair, x: Data, num_samples: int) -> Tensor:
     """`Program.log_weights` with the model run folded, ``(S, N)``: what a run with a sample axis is compared with.
 
     The draws are the guide's, from torch's global generator as it stands, and the same as those of `log_weights`.
     """
-    with program._evaluating():
+    with program.evaluating():
         layout = program.layouts(x).model
         guide = program.run("guide", x, num_samples)
         plain = layout if layout.folded else PLAIN
@@ -177,7 +174,7 @@ class Meant:
         scores: whether the guide can score values that it did not draw.
     """
 
-    def __init__(self, program: Program, x: Data, plain: Layouts, pairs: Sequence[Pair]) -> None:
+    def __init__(self, program: RunnablePair, x: Data, plain: Layouts, pairs: Sequence[Pair]) -> None:
         self.program, self.x, self.plain = program, x, plain
         self.num_samples, self.num_data = len(pairs), num_data(x)
         first = pairs[0]

@@ -11,7 +11,7 @@ from pyro.distributions import constraints as named
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_vae.program.supports import Bound, base, bounds_of, core, hull, support_of
+from ppl_vae.program.supports import Endpoint, base, bounds_of, core, hull, support_of
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Region:
 
     measure: str
     form: str = ""
-    low: Bound = -math.inf
-    high: Bound = math.inf
+    low: Endpoint = -math.inf
+    high: Endpoint = math.inf
 
     def words(self) -> str:
         """The set in words."""
@@ -126,13 +126,13 @@ def _regions(model: Any, guide: Any) -> tuple[Region | None, Region | None]:
     return tuple(None if s is None else region(s) for s in supports)  # type: ignore[return-value]
 
 
-def _eps(bound: Bound) -> float:
+def _eps(bound: Endpoint) -> float:
     return (
         torch.finfo(bound.dtype).eps if isinstance(bound, Tensor) and bound.is_floating_point() else 2.0**-52
     )
 
 
-def words(fn: Any) -> str:
+def describe_support(fn: Any) -> str:
     """What a distribution's support is, in words, with its family."""
     support = support_of(fn)
     found = None if support is None else region(support)

@@ -22,8 +22,8 @@ from ppl_vae.errors import ProgramError
 from ppl_vae.program.agreement import disagreement
 from ppl_vae.program.blame import where_raised
 from ppl_vae.program.data import Data, device_of, num_data, take
-from ppl_vae.program.enumerated import with_enumerated
 from ppl_vae.program.handlers import Given
+from ppl_vae.program.marked_enumeration import with_enumerated
 from ppl_vae.program.plain import SLACK, first_line, is_common, run_pair
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import ROWS, Sites
@@ -48,7 +48,7 @@ def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
     found = _Shapes()
     program.forget_untrained()  # a first look at a few data gave them a few rows
     try:
-        with program._evaluating(), torch.no_grad(), found:
+        with program.evaluating(), torch.no_grad(), found:
             pair = run_pair(program, x, 0, 0)
     except ProgramError as error:
         rows = {name: shape[0] for name, shape in found.shapes.items() if shape[0] != n}
@@ -69,7 +69,7 @@ def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
     few = torch.tensor(sorted({0, n - 1, n // 2}), device=device_of(x))
     values = {name: value[:, few] for name, value in pair.guide.scored().items()}
     try:
-        with rowed._evaluating(), torch.no_grad():
+        with rowed.evaluating(), torch.no_grad():
             cut = run(rowed.callable("guide"), take(carried, few), 1, pair.guide.layout, Given(values))
     except Exception as error:
         if not is_common(error):
@@ -118,7 +118,7 @@ def set_up(program: Program, x: Data) -> None:
     for role in ("guide", "model"):
         fn: Any = program.callable(role)
         if isinstance(fn, AutoGuide) and fn.prototype_trace is None:
-            with program._evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "set up"):
+            with program.evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "set up"):
                 fn(x)
 
 

@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 from ppl_vae.errors import InputError, NonFiniteError, ProgramError
 from ppl_vae.program.masks import check_masks, counted, expanded
-from ppl_vae.program.regions import is_other_kind, words
+from ppl_vae.program.regions import describe_support, is_other_kind
 from ppl_vae.program.supports import (
     base,
     circle,
@@ -96,25 +96,25 @@ def is_delta(site: Any) -> bool:
 def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
     """The log density of one site, masked as Pyro masks it; -inf where a value leaves the site's support.
 
-    torch's densities are not zero outside their support (an exponential one goes on to the left of 0): a guide that
-    strays there must meet zero, and so must data where the support moves with a latent, not what the formula gives.
+    torch's densities are not zero outside their support (an exponential one goes on to the left of 0): a value
+    that a guide draws there must meet zero, not what the formula gives; so must data whose support moves with a latent.
     """
     fn, value = site["fn"], site["value"]
     guide_site = guide_sites.get(site["name"])
     support = support_of(fn)
     if support is None:
-        strays = False  # the distribution does not say where it has density: its log_prob must
+        outside = False  # the distribution does not say where it has density: its log_prob must
     elif guide_site is not None:
-        strays = not is_real(support)
-        strays = strays and not (guide_site and _same_support(support_of(guide_site["fn"]), support))
+        outside = not is_real(support)
+        outside = outside and not (guide_site and _same_support(support_of(guide_site["fn"]), support))
     else:
         # An observed angle may be given in any period.
-        strays = site["is_observed"] and id(base(support)) not in _FIXED and not has_mask(fn)
+        outside = site["is_observed"] and id(base(support)) not in _FIXED and not has_mask(fn)
     scored = value
-    if strays and isinstance(core(fn), torch.distributions.Categorical):
+    if outside and isinstance(core(fn), torch.distributions.Categorical):
         scored = value.clamp(0, core(fn).logits.shape[-1] - 1)  # another number is no index
     log_prob: torch.Tensor = fn.log_prob(scored)
-    if support is not None and strays:
+    if support is not None and outside:
         log_prob = torch.where(_inside(fn, support, value), log_prob, -torch.inf)
     masked: torch.Tensor = scale_and_mask(log_prob, 1.0, site["mask"])
     return masked
@@ -308,8 +308,8 @@ def check_kind(name: str, model: Any, guide: Any) -> None:
             received = f"a {family(fn)}, which draws hard values and scores soft ones"
             raise ProgramError(f"{role} site {name!r}", expected, received)
     if is_other_kind(model, guide):
-        expected = f"a density of the model's kind ({words(model)})"
-        raise ProgramError(f"guide site {name!r}", expected, words(guide))
+        expected = f"a density of the model's kind ({describe_support(model)})"
+        raise ProgramError(f"guide site {name!r}", expected, describe_support(guide))
 
 
 def check_support(name: str, fn: Any, inside: torch.Tensor, moves: bool, offset: int = 0) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import Independent, TransformedDistribution, constraints
 from torch.distributions.transforms import AffineTransform, ComposeTransform, IndependentTransform, Transform
 
-Bound = Tensor | float
+Endpoint = Tensor | float
 
 
 class Circle(constraints.interval):
@@ -145,7 +145,7 @@ def hull(support: constraints.Constraint) -> constraints.Constraint:
     return _interval(low, high)
 
 
-def _over_components(bound: Bound, event_dims: int, end: int) -> Bound:
+def _over_components(bound: Endpoint, event_dims: int, end: int) -> Endpoint:
     """The outermost bound of all components, which are on the axis before the event's."""
     if not isinstance(bound, Tensor) or bound.ndim <= event_dims:
         return bound
@@ -225,19 +225,19 @@ def _whole(inner: constraints.Constraint, domain: constraints.Constraint) -> boo
     return all(_same(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def _same(a: Bound, b: Bound) -> bool:
+def _same(a: Endpoint, b: Endpoint) -> bool:
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return a is b or bool(torch.as_tensor(a == b).all())
     return a == b
 
 
-def _tensors(transform: Any, *bounds: Bound) -> Iterator[Tensor]:
+def _tensors(transform: Any, *bounds: Endpoint) -> Iterator[Tensor]:
     for value in (*vars(transform).values(), *bounds):
         if isinstance(value, Tensor) and value.is_floating_point():
             yield value
 
 
-def _interval(low: Bound, high: Bound) -> constraints.Constraint:
+def _interval(low: Endpoint, high: Endpoint) -> constraints.Constraint:
     """The interval between bounds that may be infinite, in the form that torch has a map to."""
     below = not isinstance(low, Tensor) and low == -math.inf
     above = not isinstance(high, Tensor) and high == math.inf
@@ -252,7 +252,7 @@ def _interval(low: Bound, high: Bound) -> constraints.Constraint:
     return constraints.less_than(high) if below else constraints.interval(low, high)
 
 
-def bounds_of(inner: Any) -> tuple[Bound, Bound] | None:
+def bounds_of(inner: Any) -> tuple[Endpoint, Endpoint] | None:
     """The ends of an interval, -inf and inf where it has none; None for another set."""
     if inner is constraints.real or isinstance(inner, type(constraints.real)):
         return -math.inf, math.inf

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, num_data
 from ppl_vae.program.filled import Filled
-from ppl_vae.program.lowering import products
+from ppl_vae.program.matmul_precision import products
 from ppl_vae.program.sites import GIVEN, family, is_auxiliary, is_delta, sample_sites, site_log_prob
 
 SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data plate
@@ -92,6 +92,13 @@ class Layout:
 
 VECTORISED = Layout()
 PLAIN = Layout(folded=True)
+
+
+class Layouts(NamedTuple):
+    """How runs of the two halves of a program lie."""
+
+    guide: Layout
+    model: Layout
 
 
 def _copies(value: Tensor, num_samples: int) -> Tensor:
@@ -196,19 +203,19 @@ class Run:
             raise ProgramError("program", "at least one sample site", "none")
         return summed
 
-    def factors(self, zero: Tensor, *, strays: bool) -> tuple[Tensor, Tensor]:
+    def factors(self, zero: Tensor, *, outside: bool) -> tuple[Tensor, Tensor]:
         """log p(z) and log p(x|z) of a run of the model, each summed over its sites in float64: ``(S, N)`` twice.
 
         Every latent has to be given (`handlers.GIVEN`).
 
         Args:
             zero: ``(S, N)`` float64 zeros, where the sums begin.
-            strays: whether the latents given may lie outside their support, where the density is zero.
+            outside: whether the latents given may lie outside their support, where the density is zero.
         """
         log_prior = log_likelihood = zero
         for name, site in self.sites.items():
             given = GIVEN in site["infer"]
-            log_prob = self.log_prob(name, {name: {}} if given and strays else {})
+            log_prob = self.log_prob(name, {name: {}} if given and outside else {})
             if given:
                 log_prior = log_prior + log_prob
             else:

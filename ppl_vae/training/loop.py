@@ -14,12 +14,12 @@ from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 
 from ppl_vae import rng
-from ppl_vae.checkpoint import Keeper, digest
+from ppl_vae.checkpoint import Checkpoint, digest
 from ppl_vae.compiled.effort import Compile, Effort, check_compile, level_for
 from ppl_vae.compiled.elbo import CompiledELBO
 from ppl_vae.compiled.losses import fixed_nesting
 from ppl_vae.compiled.particles import suited
-from ppl_vae.distributed import World, from_main, is_main, total, world
+from ppl_vae.distributed import World, all_reduce, broadcast, is_main, world
 from ppl_vae.errors import (
     InputError,
     NonFiniteError,
@@ -37,7 +37,7 @@ from ppl_vae.progress import bar
 from ppl_vae.schedules import Schedule, schedule
 from ppl_vae.training.arguments import check_kind, check_objective, checked, of_uneven_batches
 from ppl_vae.training.optimiser import OptimiserFactory, adam
-from ppl_vae.training.run import Run, described, load, save
+from ppl_vae.training.run import Run, describe_settings, load, save
 
 Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Applied to every batch of training data: ``(x, generator) -> x``, such as `ppl_vae.data.binarise`."""
@@ -182,8 +182,8 @@ def fit(
                 "lr": lr,
                 "lr_schedule": lr_schedule if isinstance(lr_schedule, str) else "a function",
                 "epochs": None if lr_schedule == "constant" else epochs,  # the other schedules depend on it
-                "objective": described(objective, vars(objective)),
-                "optimiser": described(run.optimiser, run.optimiser.defaults),
+                "objective": describe_settings(objective, vars(objective)),
+                "optimiser": describe_settings(run.optimiser, run.optimiser.defaults),
                 "clip_norm": clip_norm,
                 "kl_warmup": kl_warmup,
                 "transform": getattr(transform, "__qualname__", None),
@@ -193,12 +193,12 @@ def fit(
             }
             data = {"train": digest(x_train), "valid": None if x_valid is None else digest(x_valid)}
             identity = {"settings": settings, "data": data, "parameters": run.shapes()}
-            keeper = Keeper(checkpoint, "training", identity, resume)
+            keeper = Checkpoint(checkpoint, "training", identity, resume)
         if keeper is None or not load(keeper, run):
             start_from = getattr(target, "start_from", None)
             if start_from is not None and not getattr(target, "started", False):
                 start_from(x_train, seed=seed)
-        from_main(run.state().values())
+        broadcast(run.state().values())
         if history_path is not None and is_main():
             if run.epochs:
                 run.history().check_begins(history_path)
@@ -232,7 +232,7 @@ def fit(
                 bad = run.not_finite()
                 if bad is not None:
                     raise _not_finite(f"parameter {bad!r}: not finite", run, keeper)
-                from_main(run.buffers().values())
+                broadcast(run.buffers().values())
                 valid = None if x_valid is None else _validate(validated, x_valid, seed)
                 run.record(Epoch(epoch + 1, run.step, train, valid, rate, beta), patience is not None)
                 show.set_postfix({"ELBO": f"{train if valid is None else valid:.2f}"}, refresh=False)
@@ -286,12 +286,12 @@ def _no_warning_of_the_loss() -> Iterator[None]:
         yield
 
 
-def _added(losses: list[torch.Tensor], run: Run, keeper: Keeper | None) -> float:
+def _added(losses: list[torch.Tensor], run: Run, keeper: Checkpoint | None) -> float:
     """The sum of losses, which are taken out of the list and counted as steps; raises if one is not finite.
 
     A device, and other processes, are waited for once for all of them.
     """
-    values = total(torch.stack(losses)).tolist() if losses else []
+    values = all_reduce(torch.stack(losses)).tolist() if losses else []
     losses.clear()
     for loss in values:
         run.step += 1
@@ -305,7 +305,7 @@ def elbo(program: Program, x: Data, *, seed: int = 0) -> float:
     return _mean_elbo(program, x, seed, World())
 
 
-def _not_finite(what: str, run: Run, keeper: Keeper | None) -> NonFiniteError:
+def _not_finite(what: str, run: Run, keeper: Checkpoint | None) -> NonFiniteError:
     where = f"step {run.step} (epoch {len(run.epochs) + 1})"
     return NonFiniteError(f"{what} at {where}; last good checkpoint: {'none' if keeper is None else keeper}")
 
@@ -360,4 +360,4 @@ def _mean_elbo(program: Program, x: Data, seed: int, ours: World) -> float:
             rng.reseed(device_of(x), seed, "validation", i)
             chunk = take(x, slice(start, start + _VALIDATION_CHUNK))
             sums[i] = program.log_weights(chunk, 1, seed=None, check=False).sum()
-    return sum((total(sums) if ours.size > 1 else sums).tolist()) / n
+    return sum((all_reduce(sums) if ours.size > 1 else sums).tolist()) / n

@@ -13,8 +13,8 @@ import torch
 from pyro.infer import ELBO, SVI
 from torch import Tensor
 
-from ppl_vae.checkpoint import Keeper, under
-from ppl_vae.compiled.losses import BoundLoss, TrainingLoss
+from ppl_vae.checkpoint import Checkpoint, with_prefix
+from ppl_vae.compiled.losses import PartialLoss, TrainingLoss
 from ppl_vae.distributed import GradientSum, world
 from ppl_vae.errors import InputError
 from ppl_vae.history import Epoch, History, epochs_from
@@ -92,7 +92,7 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         if level == "plain":
-            model, guide = self.program.annealed(beta, listed=False)  # the optimiser holds the parameters
+            model, guide = self.program.kl_weighted(beta, listed=False)  # the optimiser holds the parameters
             svi = SVI(model, guide, self.optim, loss=objective)
 
             def by_svi(batch: Data) -> Tensor:
@@ -102,7 +102,7 @@ class Run:
 
             return by_svi
 
-        bound: dict[str, BoundLoss] = {}
+        bound: dict[str, PartialLoss] = {}
 
         def by_graph(batch: Data) -> Tensor:
             own = level if num_data(batch) == batch_size else "captured"
@@ -175,7 +175,7 @@ class Run:
         return History(tuple(self.epochs), self.best_epoch)
 
 
-def described(thing: object, options: Mapping[str, Any]) -> dict[str, Any]:
+def describe_settings(thing: object, options: Mapping[str, Any]) -> dict[str, Any]:
     """A thing by its class and its plain options; not the learning rate, nor what an ELBO finds out by itself."""
     plain = {
         name: value
@@ -185,7 +185,7 @@ def described(thing: object, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"class": type(thing).__qualname__, **plain}
 
 
-def save(keeper: Keeper, run: Run) -> None:
+def save(keeper: Checkpoint, run: Run) -> None:
     """Write everything that the rest of the run depends on."""
     tensors = {f"now/{name}": value for name, value in run.state().items()}
     if run.best is not None:
@@ -207,7 +207,7 @@ def save(keeper: Keeper, run: Run) -> None:
     keeper.write(tensors, state)
 
 
-def load(keeper: Keeper, run: Run) -> bool:
+def load(keeper: Checkpoint, run: Run) -> bool:
     """Put a saved state into ``run``; False if there is none."""
     saved = keeper.read()
     if saved is None:
@@ -239,7 +239,7 @@ def _put(saved: Stored, run: Run) -> None:
                 f"{part}{name}", value.shape, value.dtype, low=-largest, high=largest, nan=largest == math.inf
             )
     leaves = list(run.parameters.values())
-    kept = under("optimiser/", tensors) | saved.entry("optimiser", dict)
+    kept = with_prefix("optimiser/", tensors) | saved.entry("optimiser", dict)
     for name, value in kept.items():
         number, _, key = name.partition("/")
         if not number.isdecimal() or int(number) >= len(leaves) or not key:
@@ -252,8 +252,10 @@ def _put(saved: Stored, run: Run) -> None:
     saved.only(
         [*(f"{part}{name}" for part in parts for name in own), *(f"optimiser/{name}" for name in kept)]
     )
-    run.put(under("now/", tensors))
-    run.best = {name: value.to(own[name].device) for name, value in under("best/", tensors).items()} or None
+    run.put(with_prefix("now/", tensors))
+    run.best = {
+        name: value.to(own[name].device) for name, value in with_prefix("best/", tensors).items()
+    } or None
     for name, value in kept.items():
         i, key = name.split("/", 1)
         leaf = leaves[int(i)]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppl_vae.evidence.annealed import annealed
-from ppl_vae.evidence.enumeration import enumerate_latents
-from ppl_vae.evidence.importance import importance
-from ppl_vae.evidence.jackknife import jackknife
-from ppl_vae.evidence.probe import DRAWS
-from ppl_vae.evidence.proposals import Defensive, Refitted, StudentT, Widened
-from ppl_vae.evidence.quadrature import quadrature
-from ppl_vae.evidence.result import Evidence
-from ppl_vae.evidence.smc import smc
-from ppl_vae.evidence.smoothed import psis
+from ppl_vae.evidence.annealing.ais import annealed
+from ppl_vae.evidence.annealing.smc import smc
+from ppl_vae.evidence.exact.enumeration import enumerate_latents
+from ppl_vae.evidence.exact.quadrature import quadrature
+from ppl_vae.evidence.importance_sampling.importance import importance
+from ppl_vae.evidence.importance_sampling.jackknife import jackknife
+from ppl_vae.evidence.importance_sampling.proposals import Defensive, Refitted, StudentT, Widened
+from ppl_vae.evidence.importance_sampling.psis import psis
+from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.running.prior_check import DRAWS
 from ppl_vae.program import Data, Program
 
 Estimator = Callable[[Program, Data, int], Evidence]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae import rng
-from ppl_vae.checkpoint import Keeper, digest
+from ppl_vae.checkpoint import Checkpoint, digest
 from ppl_vae.errors import InputError, NonFiniteError, check_positive_int, check_seed, describe
-from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.progress import bar
 from ppl_vae.validation.estimators import ESTIMATORS, Estimator
 from ppl_vae.validation.exact_model import Builder, ExactModel
@@ -63,7 +63,7 @@ def validate(
     chosen_models = _chosen("models", models, MODELS)
     chosen_estimators = _chosen("estimators", estimators, ESTIMATORS)
     identity = {"num_data": num_data, "repetitions": repetitions, "seed": seed}
-    keeper = None if checkpoint is None else Keeper(checkpoint, "validation", identity, resume)
+    keeper = None if checkpoint is None else Checkpoint(checkpoint, "validation", identity, resume)
     saved = None if keeper is None else keeper.read()
     finished = {} if keeper is None or saved is None else _finished(keeper, saved[1])
     entries: list[dict[str, object]] = []
@@ -88,7 +88,7 @@ def validate(
     return Report(tuple(rows), seed)
 
 
-def _finished(keeper: Keeper, state: Any) -> dict[tuple[str, str, str], Row]:
+def _finished(keeper: Checkpoint, state: Any) -> dict[tuple[str, str, str], Row]:
     """The rows of a checkpoint, by model, estimator and the digest of the known values."""
     with keeper.believing():
         found = {}

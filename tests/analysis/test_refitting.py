@@ -130,7 +130,7 @@ def test_stopped_when_all_is_done_but_the_checkpoint(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Keeper, "remove", killed)
+        patch.setattr(checkpoint.Checkpoint, "remove", killed)
         with pytest.raises(KeyboardInterrupt):
             refit(exact.program, exact.x, checkpoint=path)
     resumed = refit(exact.program, exact.x, checkpoint=path, resume=True)

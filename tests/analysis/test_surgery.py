@@ -13,7 +13,7 @@ from scipy import special, stats
 import ppl_vae as pv
 from ppl_vae import InputError, ProgramError
 from ppl_vae.analysis import active_units, surgery
-from ppl_vae.program.terms import log_terms
+from ppl_vae.program.densities import log_terms
 
 PARTS = ("rate", "distortion", "information", "marginal")
 

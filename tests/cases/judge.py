@@ -23,7 +23,7 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae import errors
-from ppl_vae.compiled.backend import CompileWarning
+from ppl_vae.compiled.graph.backend import CompileWarning
 
 ev = pv.evidence
 ProgramWarning = getattr(errors, "ProgramWarning", UserWarning)

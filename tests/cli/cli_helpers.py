@@ -149,9 +149,9 @@ def interrupted_then_resumed(call, line, out, monkeypatch, kinds=("evidence", "v
 
     Returns how often it was stopped.
     """
-    from ppl_vae.checkpoint import Keeper
+    from ppl_vae.checkpoint import Checkpoint
 
-    write = Keeper.write
+    write = Checkpoint.write
     stops = 0
 
     def stop(self, *arguments):
@@ -159,10 +159,10 @@ def interrupted_then_resumed(call, line, out, monkeypatch, kinds=("evidence", "v
         if self.kind in kinds:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Keeper, "due", lambda self: True)
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
     resume = []
     while True:
-        monkeypatch.setattr(Keeper, "write", stop)
+        monkeypatch.setattr(Checkpoint, "write", stop)
         result = call(*line, "--out", out, *resume)
         if result.status == 0:
             return stops

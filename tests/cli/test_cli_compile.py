@@ -9,7 +9,7 @@ import yaml
 from cli_helpers import TINY
 
 from ppl_vae.compiled import CompileWarning
-from ppl_vae.compiled.cost import logger, said
+from ppl_vae.compiled.graph.log_timing import log_timing, logger
 from ppl_vae.evidence import Sandwich
 
 GIVEN = {"auto": "auto", "yes": True, "no": False}
@@ -147,7 +147,7 @@ def test_no_word_of_it_after_an_error(call, tmp_path, monkeypatch):
 def test_the_log_of_the_library(caplog):
     """Users of the library read the same through Python's logging."""
 
-    @said("compiled")
+    @log_timing("compiled")
     def work(value):
         if value is None:
             raise RuntimeError

@@ -7,7 +7,7 @@ import yaml
 from cli_helpers import interrupted_then_resumed, snapshot
 
 from ppl_vae.cli.validate import _QUICK
-from ppl_vae.evidence.rehearsal import densities
+from ppl_vae.evidence.running.simulation_check import densities
 from ppl_vae.validation import ESTIMATORS, MODELS, Report, validate
 
 FILES = {"report.json", "report.md", "report.txt", "error_against_cost.png", "validation.yaml"}

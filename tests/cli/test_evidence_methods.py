@@ -14,15 +14,15 @@ import ppl_vae as pv
 from ppl_vae.cli import evidence as command
 from ppl_vae.cli import gaps as gaps_command
 from ppl_vae.cli import sandwich as sandwich_command
-from ppl_vae.evidence.annealed import annealed
-from ppl_vae.evidence.importance import importance
-from ppl_vae.evidence.jackknife import jackknife
-from ppl_vae.evidence.probe import DRAWS
-from ppl_vae.evidence.proposals import Defensive, Refitted, StudentT, Widened
-from ppl_vae.evidence.quadrature import quadrature
-from ppl_vae.evidence.sandwich import sandwich
-from ppl_vae.evidence.smc import smc
-from ppl_vae.evidence.smoothed import psis
+from ppl_vae.evidence.annealing.ais import annealed
+from ppl_vae.evidence.annealing.bdmc import sandwich
+from ppl_vae.evidence.annealing.smc import smc
+from ppl_vae.evidence.exact.quadrature import quadrature
+from ppl_vae.evidence.importance_sampling.importance import importance
+from ppl_vae.evidence.importance_sampling.jackknife import jackknife
+from ppl_vae.evidence.importance_sampling.proposals import Defensive, Refitted, StudentT, Widened
+from ppl_vae.evidence.importance_sampling.psis import psis
+from ppl_vae.evidence.running.prior_check import DRAWS
 
 CURVE, GAP, LADDER = "evidence_curve.png", "gap_and_khat.png", "evidence_ladder.png"
 ESTIMATORS = {
@@ -41,7 +41,7 @@ CASES = {
         (importance, {"num_samples": 64, "proposal": Widened(1.5)}),
         {
             "num_samples": 64,
-            "proposal": {"class_path": "ppl_vae.evidence.proposals.Widened", "init_args": {"scale": 1.5}},
+            "proposal": {"class_path": "ppl_vae.evidence.Widened", "init_args": {"scale": 1.5}},
         },
         {CURVE, GAP},
     ),
@@ -68,7 +68,7 @@ CASES = {
         (importance, {"target_stderr": 0.1, "max_num_samples": 512, "proposal": Defensive()}),
         {
             "num_samples": 512,
-            "proposal": {"class_path": "ppl_vae.evidence.proposals.Defensive", "init_args": {"alpha": 0.1}},
+            "proposal": {"class_path": "ppl_vae.evidence.Defensive", "init_args": {"alpha": 0.1}},
             "target_stderr": 0.1,
             "max_num_samples": 512,
         },

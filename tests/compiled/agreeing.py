@@ -4,7 +4,7 @@ import test_conformance as library
 import torch
 
 from ppl_vae.compiled import LogJoint, LogWeights
-from ppl_vae.evidence.bridge import Bridge
+from ppl_vae.evidence.annealing.path import Bridge
 
 S = 4
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from ppl_vae import rng
 from ppl_vae.compiled import CaptureError, capture, disagreement
-from ppl_vae.compiled.backend import interpreted
-from ppl_vae.compiled.split import split
+from ppl_vae.compiled.graph.backend import interpreted
+from ppl_vae.compiled.graph.hoist import split
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ def test_the_loss_is_that_of_svi_and_its_gradients_train_as_svi_does():
         leaves = leaves_of(program, own.x)
         optim = SharedOptim(adam(list(leaves.values()), 0.05))
         torch.manual_seed(0)
-        model, guide = program.annealed(0.7, listed=False)
+        model, guide = program.kl_weighted(0.7, listed=False)
         svi = SVI(model, guide, optim, loss=Trace_ELBO(max_plate_nesting=1))
         loss, history = TrainingLoss(program, leaves), []
         for step in range(20):

@@ -21,11 +21,11 @@ from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights, backend
 from ppl_vae.compiled import precision as switches
 from ppl_vae.compiled.precision import computing, precision_on
 from ppl_vae.evidence import Evidence, PrecisionError, engine, precision_error
-from ppl_vae.evidence.bridge import Bridge
-from ppl_vae.evidence.proposals import StudentT
-from ppl_vae.evidence.status import Verdict
+from ppl_vae.evidence.annealing.path import Bridge
+from ppl_vae.evidence.importance_sampling.proposals import StudentT
+from ppl_vae.evidence.results.verdict import Verdict
 from ppl_vae.program.handlers import Replayed
-from ppl_vae.program.lowering import BY_HAND, FULL, InFloat64, lowering, products
+from ppl_vae.program.matmul_precision import BY_HAND, FULL, InFloat64, lowering, products
 from ppl_vae.program.sites import site_log_prob
 
 S = 40
@@ -156,7 +156,7 @@ def test_densities_and_draws_are_in_float32(precision):
     for likelihood in (None, pv.likelihoods.Gaussian(20, scale="decoder"), pv.likelihoods.Binomial(20, 4)):
         model, x = vae(likelihood, posterior=pv.posteriors.MultivariateNormal)
         program = model.program
-        with lowering(precision), torch.no_grad(), program._evaluating():
+        with lowering(precision), torch.no_grad(), program.evaluating():
             drawn = program.run("guide", x, S)
             for run in (drawn, program.run("model", x, S, Replayed(drawn.latents()))):
                 for site in run.sites.values():
@@ -375,8 +375,8 @@ def interrupt(patch, accumulator, after):
 
 
 def test_a_checkpoint_of_another_precision_is_refused(tmp_path, monkeypatch):
-    from ppl_vae.evidence.importance import Tiles
-    from ppl_vae.evidence.weights import Accumulator
+    from ppl_vae.evidence.importance_sampling.importance import Tiles
+    from ppl_vae.evidence.results.accumulator import Accumulator
 
     monkeypatch.setattr(Tiles, "plan", lambda n, s, width, device: Tiles(n, s, 2, 64))
     monkeypatch.setattr(checkpoint, "MIN_SECONDS", 0.0)
@@ -404,7 +404,7 @@ def test_a_lower_bound_of_another_precision_is_not_taken_up(tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("ppl_vae.evidence.sandwich"), "drive", stops)
+        patch.setattr(import_module("ppl_vae.evidence.annealing.bdmc"), "drive", stops)
         with pytest.raises(KeyboardInterrupt):
             pv.evidence.sandwich(model.program, x, 4, 4, checkpoint=path, progress=False)
     with pytest.raises(InputError, match="precision: expected 'full'"):
@@ -484,7 +484,7 @@ def test_the_error_is_that_of_the_estimate():
 
 
 def test_chunks_are_joined(monkeypatch):
-    from ppl_vae.evidence.precision import Tiles
+    from ppl_vae.evidence.importance_sampling.precision_error import Tiles
 
     model, x = vae()
     monkeypatch.setattr(Tiles, "plan", lambda n, s, width, device: Tiles(n, s, 2, 64))

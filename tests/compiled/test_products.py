@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ppl_vae.compiled.backend import compiled, interpreted
-from ppl_vae.compiled.capture import capture
-from ppl_vae.compiled.products import available
+from ppl_vae.compiled.graph.backend import compiled, interpreted
+from ppl_vae.compiled.graph.capture import capture
+from ppl_vae.compiled.graph.products import available
 
 pytestmark = pytest.mark.skipif(not available(), reason="no oneDNN products here")
 

@@ -7,7 +7,7 @@ import torch
 from compiled_programs import Net
 
 from ppl_vae.compiled import LogWeights
-from ppl_vae.compiled.replay import Replayed
+from ppl_vae.compiled.graph.cuda_graphs import Replayed
 from ppl_vae.program import Program
 
 

@@ -13,8 +13,8 @@ from exact_models import identical, repeated
 
 import ppl_vae as pv
 from ppl_vae import InputError, ProgramError, checkpoint
-from ppl_vae.evidence.annealed import Annealing
-from ppl_vae.evidence.hmc import HMC, RandomWalk, langevin
+from ppl_vae.evidence.annealing.ais import Annealing
+from ppl_vae.evidence.annealing.kernels import HMC, RandomWalk, langevin
 
 annealed = pv.evidence.annealed
 
@@ -150,7 +150,7 @@ def test_schedules_and_details():
 def test_the_cost_is_what_was_evaluated(monkeypatch):
     """Counted at the bridge: every evaluation of the model's density at a chain's position."""
     exact = models.linear_vae(3, 6, 5, seed=3, widen=1.3)
-    from ppl_vae.evidence.bridge import Bridge
+    from ppl_vae.evidence.annealing.path import Bridge
 
     counted = {True: 0, False: 0}
     original = Bridge.at
@@ -161,7 +161,9 @@ def test_the_cost_is_what_was_evaluated(monkeypatch):
 
     monkeypatch.setattr(Bridge, "at", at)
     # What looks after the chains has costs of its own, which are counted apart.
-    module = importlib.import_module("ppl_vae.evidence.annealed")  # the package has a function of that name
+    module = importlib.import_module(
+        "ppl_vae.evidence.annealing.ais"
+    )  # the package has a function of that name
     monkeypatch.setattr(module, "rehearsed_chains", lambda figures, *_: figures)
     for transition in (HMC(3), RandomWalk(4)):
         counted[True] = counted[False] = 0
@@ -178,7 +180,7 @@ def _small_blocks(monkeypatch):
     """Blocks of 4 data."""
     from dataclasses import replace
 
-    from ppl_vae.evidence.settings import Settings
+    from ppl_vae.evidence.annealing.settings import Settings
 
     original = Settings.plan
     monkeypatch.setattr(Settings, "plan", lambda self, *args: replace(original(self, *args), block_size=4))

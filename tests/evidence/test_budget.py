@@ -10,8 +10,8 @@ import torch
 
 from ppl_vae import Program
 from ppl_vae.evidence import Defensive, importance
-from ppl_vae.evidence.budget import FEWEST
-from ppl_vae.evidence.rehearsal import densities
+from ppl_vae.evidence.importance_sampling.until_stderr import FEWEST
+from ppl_vae.evidence.running.simulation_check import densities
 
 
 def model(x):

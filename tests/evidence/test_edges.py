@@ -9,7 +9,7 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae.errors import NonFiniteError
-from ppl_vae.evidence.status import Verdict
+from ppl_vae.evidence.results.verdict import Verdict
 from ppl_vae.program import Program
 
 ev = pv.evidence

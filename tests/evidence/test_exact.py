@@ -16,8 +16,12 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae.evidence.enumeration import enumerate_latents
-from ppl_vae.evidence.exact import best_mean_field_elbo, linear_gaussian, linear_gaussian_posterior
+from ppl_vae.evidence.exact.enumeration import enumerate_latents
+from ppl_vae.evidence.exact.linear_gaussian import (
+    best_mean_field_elbo,
+    linear_gaussian,
+    linear_gaussian_posterior,
+)
 
 
 class FullNormal(pv.priors.Prior):

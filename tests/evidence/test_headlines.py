@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from ppl_vae.evidence.result import Mean
+from ppl_vae.evidence.results.evidence import Mean
 from ppl_vae.plots.evidence import evidence_curve
 from ppl_vae.plots.ladder import Rung, evidence_ladder, ladder_rows
 from ppl_vae.validation import MODELS

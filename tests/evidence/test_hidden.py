@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from ppl_vae.evidence.psis import diagnose, hidden_share, khat, tail_size
-from ppl_vae.evidence.weights import Accumulator
+from ppl_vae.evidence.results.accumulator import Accumulator
+from ppl_vae.evidence.results.pareto import diagnose, hidden_share, khat, tail_size
 from ppl_vae.validation import MODELS
 
 

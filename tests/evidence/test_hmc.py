@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 
 from ppl_vae import InputError
-from ppl_vae.evidence.bridge import Bridge, Point
-from ppl_vae.evidence.hmc import HMC, Chains, RandomWalk, langevin
+from ppl_vae.evidence.annealing.kernels import HMC, Chains, RandomWalk, langevin
+from ppl_vae.evidence.annealing.path import Bridge, Point
 from ppl_vae.program import Coordinates
 
 TRANSITIONS = {

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import ppl_vae as pv
 from ppl_vae import InputError, NonFiniteError, Program, ProgramError, checkpoint
-from ppl_vae.evidence.importance import Tiles
+from ppl_vae.evidence.importance_sampling.importance import Tiles
 
 importance = pv.evidence.importance
 

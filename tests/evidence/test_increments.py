@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ppl_vae.evidence.increments import PARTS, Increments
+from ppl_vae.evidence.annealing.work_variance import PARTS, Increments
 
 
 def variance_of(steps):

@@ -11,8 +11,8 @@ from scipy import stats
 
 from ppl_vae import files
 from ppl_vae.evidence import importance, jackknife
-from ppl_vae.evidence.jackknife import LeaveOneOut, LeaveTwoOut
-from ppl_vae.evidence.weights import Accumulator
+from ppl_vae.evidence.importance_sampling.jackknife import LeaveOneOut, LeaveTwoOut
+from ppl_vae.evidence.results.accumulator import Accumulator
 
 ORDERS = {1: LeaveOneOut, 2: LeaveTwoOut}
 

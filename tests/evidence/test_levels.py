@@ -62,7 +62,7 @@ def test_compiled_graphs_give_the_same_numbers(name, estimator):
 
 def test_blocks_of_other_sizes_and_both_sides_of_a_sandwich(captured, monkeypatch):
     model = MODELS["decoder-2"](num_data=11)
-    monkeypatch.setattr("ppl_vae.evidence.tiles._DATA", 4)
+    monkeypatch.setattr("ppl_vae.evidence.running.tiles._DATA", 4)
     plain = importance(model.program, model.x, 2000, compile=False, progress=False)
     graph = importance(model.program, model.x, 2000, compile=True, progress=False)
     torch.testing.assert_close(graph.log_evidence, plain.log_evidence, rtol=1e-12, atol=1e-10)

@@ -11,8 +11,8 @@ from scipy import stats
 
 from ppl_vae import Program
 from ppl_vae.evidence import importance
-from ppl_vae.evidence.outskirts import DRAWS, FEW, excess_outside
-from ppl_vae.evidence.rehearsal import densities
+from ppl_vae.evidence.importance_sampling.rqmc_tail import DRAWS, FEW, excess_outside
+from ppl_vae.evidence.running.simulation_check import densities
 
 
 @pytest.mark.parametrize("dim", [1, 2, 10])

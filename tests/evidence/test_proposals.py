@@ -12,10 +12,10 @@ from torch.distributions import transforms
 
 from ppl_vae import InputError, Program, ProgramError
 from ppl_vae.evidence import Defensive, Guide, Refitted, StudentT, Widened, importance
-from ppl_vae.evidence.edges import DRAWS as EDGE_DRAWS
-from ppl_vae.evidence.proposals.unconstrained import PILOT_DRAWS, Space
-from ppl_vae.evidence.psis import khat_threshold
-from ppl_vae.evidence.rehearsal import densities
+from ppl_vae.evidence.importance_sampling.proposals.unconstrained import PILOT_DRAWS, Space
+from ppl_vae.evidence.results.pareto import khat_threshold
+from ppl_vae.evidence.running.rounded_draws import DRAWS as EDGE_DRAWS
+from ppl_vae.evidence.running.simulation_check import densities
 from ppl_vae.program.mixture import mix_prior
 from ppl_vae.program.moments import guide_moments, is_unconstrained
 
@@ -273,7 +273,7 @@ def test_a_discrete_latent_is_refused_by_name(proposal):
 
 @dataclass(frozen=True)
 class Laplace:
-    """No subclass of anything: an object with a bind, whose result has what `Bound` asks for."""
+    """No subclass of anything: an object with a bind, whose result has what `ProposalOnData` asks for."""
 
     scale: float
 

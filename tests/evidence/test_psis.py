@@ -8,7 +8,7 @@ import torch
 from arviz_stats.base import array_stats
 
 from ppl_vae.errors import InputError
-from ppl_vae.evidence.psis import fit_generalised_pareto, khat, khat_threshold, tail_size
+from ppl_vae.evidence.results.pareto import fit_generalised_pareto, khat, khat_threshold, tail_size
 
 
 def tail_of(log_weights):

@@ -14,10 +14,10 @@ from scipy import stats
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae.evidence.cells import Box
-from ppl_vae.evidence.cubature import integrate
-from ppl_vae.evidence.exact import linear_gaussian
-from ppl_vae.evidence.quadrature import quadrature
+from ppl_vae.evidence.exact.cubature import integrate
+from ppl_vae.evidence.exact.cubature_rule import Box
+from ppl_vae.evidence.exact.linear_gaussian import linear_gaussian
+from ppl_vae.evidence.exact.quadrature import quadrature
 
 RULES = ("adaptive", "gauss_hermite")
 CLOSED = {

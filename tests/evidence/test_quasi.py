@@ -14,20 +14,20 @@ from torch.quasirandom import SobolEngine
 import ppl_vae as pv
 from ppl_vae import InputError, NonFiniteError, Program, ProgramError
 from ppl_vae.evidence import importance
-from ppl_vae.evidence.engine import Block
-from ppl_vae.evidence.outskirts import DRAWS
-from ppl_vae.evidence.quasi import _Scrambling, sobol
-from ppl_vae.evidence.rehearsal import Shared, densities
-from ppl_vae.evidence.status import HIDDEN
-from ppl_vae.evidence.tiles import Tiles
-from ppl_vae.program.quasi import _quantile, log_weights_at, num_uniforms
+from ppl_vae.evidence.importance_sampling.rqmc import _Scrambling, sobol
+from ppl_vae.evidence.importance_sampling.rqmc_tail import DRAWS
+from ppl_vae.evidence.results.verdict import HIDDEN
+from ppl_vae.evidence.running.blocks import Block
+from ppl_vae.evidence.running.simulation_check import SharedSimulation, densities
+from ppl_vae.evidence.running.tiles import Tiles
+from ppl_vae.program.inverse_cdf import _quantile, log_weights_at, num_uniforms
 
 
 def scrambling(exact, points=64, num_scrambles=2, seed=0, index=0):
     n = len(exact.x)
     tiles = Tiles(n, points, n, points)
     dim = num_uniforms(exact.program, exact.x[:1])
-    shared = Shared(exact.program, exact.x, seed, points * num_scrambles, n)
+    shared = SharedSimulation(exact.program, exact.x, seed, points * num_scrambles, n)
     return _Scrambling(exact.program, Block(exact.x, index, 0), tiles, dim, num_scrambles, seed, shared)
 
 

@@ -9,12 +9,12 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae import rng
-from ppl_vae.evidence.engine import Block
+from ppl_vae.evidence.running.blocks import Block
 from ppl_vae.validation import MODELS
 from ppl_vae.validation.tails import phase_transition
 
 ev = pv.evidence
-rehearsal = importlib.import_module("ppl_vae.evidence.rehearsal")
+rehearsal = importlib.import_module("ppl_vae.evidence.running.simulation_check")
 
 ESTIMATORS = {
     "few": lambda m: ev.importance(m.program, m.x, 64),

@@ -9,9 +9,9 @@ import torch
 
 from ppl_vae import files
 from ppl_vae.errors import InputError, NonFiniteError
-from ppl_vae.evidence.result import Evidence, concatenate
-from ppl_vae.evidence.status import Verdict
-from ppl_vae.evidence.weights import Accumulator
+from ppl_vae.evidence.results.accumulator import Accumulator
+from ppl_vae.evidence.results.evidence import Evidence, concatenate
+from ppl_vae.evidence.results.verdict import Verdict
 
 PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat", "curve_bound", "curve_stderr")
 

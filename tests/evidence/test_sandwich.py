@@ -12,8 +12,8 @@ from scipy import stats
 
 import ppl_vae as pv
 from ppl_vae import InputError, checkpoint
-from ppl_vae.evidence.annealed import Annealing
-from ppl_vae.evidence.hmc import HMC, RandomWalk, langevin
+from ppl_vae.evidence.annealing.ais import Annealing
+from ppl_vae.evidence.annealing.kernels import HMC, RandomWalk, langevin
 
 sandwich = pv.evidence.sandwich
 
@@ -156,7 +156,7 @@ def test_saved_and_loaded_exactly(tmp_path):
 @pytest.mark.parametrize("after", [1, 7, 14, 20])
 def test_an_interrupted_sandwich_resumes_to_the_same_bits(tmp_path, monkeypatch, after, method):
     """Broken off in the lower bound or in the upper one: what is done is kept, and the files are gone in the end."""
-    from ppl_vae.evidence.multisample import Multisample
+    from ppl_vae.evidence.annealing.multisample_bound import Multisample
 
     monkeypatch.setattr(checkpoint, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "MAX_SHARE", math.inf)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from ppl_vae.evidence.engine import Block
-from ppl_vae.evidence.search import STEPS, searched
+from ppl_vae.evidence.running.blocks import Block
+from ppl_vae.evidence.running.mode_search import STEPS, with_mode_search
 from ppl_vae.validation import MODELS
 
 ev = pv.evidence
@@ -62,7 +62,7 @@ def test_no_honest_estimate_is_accused(name):
         e = ev.importance(model.program, model.x, 500, seed=seed)
         sums = pv.evidence.weights.Accumulator(20, 500)
         sums.add(model.program.log_weights(model.x, 500, seed=seed))
-        figures = searched(sums.finish(), model.program, Block(model.x, 0, 0), seed)
+        figures = with_mode_search(sums.finish(), model.program, Block(model.x, 0, 0), seed)
         assert not figures.missed.any()
         assert (figures.gradient_evals == STEPS + 1).all()
         assert not e.missed.any()
@@ -73,4 +73,4 @@ def test_discrete_latents_are_left_alone():
     sums = pv.evidence.weights.Accumulator(4, 50)
     sums.add(model.program.log_weights(model.x, 50, seed=0))
     figures = sums.finish()
-    assert searched(figures, model.program, Block(model.x, 0, 0), 0) is figures
+    assert with_mode_search(figures, model.program, Block(model.x, 0, 0), 0) is figures

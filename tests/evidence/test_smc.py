@@ -10,9 +10,9 @@ from exact_models import identical, repeated
 
 import ppl_vae as pv
 from ppl_vae import InputError, checkpoint
-from ppl_vae.evidence.bridge import Bridge
-from ppl_vae.evidence.hmc import HMC, Chains, RandomWalk
-from ppl_vae.evidence.smc import _Particles, _systematic
+from ppl_vae.evidence.annealing.kernels import HMC, Chains, RandomWalk
+from ppl_vae.evidence.annealing.path import Bridge
+from ppl_vae.evidence.annealing.smc import _Particles, _systematic
 
 smc = pv.evidence.smc
 

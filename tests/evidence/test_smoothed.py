@@ -10,9 +10,9 @@ from arviz_stats.base import array_stats
 
 from ppl_vae import InputError
 from ppl_vae.evidence import importance, psis
-from ppl_vae.evidence.psis import smooth, tail_size
-from ppl_vae.evidence.smoothed import Smoothed
-from ppl_vae.evidence.weights import Accumulator
+from ppl_vae.evidence.importance_sampling.psis import Smoothed
+from ppl_vae.evidence.results.accumulator import Accumulator
+from ppl_vae.evidence.results.pareto import smooth, tail_size
 
 
 def shapes(S, seed=0):

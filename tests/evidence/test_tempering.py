@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from ppl_vae import InputError
-from ppl_vae.evidence import tempering
+from ppl_vae.evidence.annealing import schedules
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 1000])
-@pytest.mark.parametrize("make", [tempering.linear, tempering.sigmoid])
+@pytest.mark.parametrize("make", [schedules.linear, schedules.sigmoid])
 def test_rise_from_0_to_1(make, num_steps):
     beta = make(num_steps)
     assert beta.shape == (num_steps + 1,)
@@ -19,18 +19,18 @@ def test_rise_from_0_to_1(make, num_steps):
 
 
 def test_the_sigmoid_is_dense_at_both_ends_and_symmetric():
-    beta = tempering.sigmoid(100)
+    beta = schedules.sigmoid(100)
     steps = beta.diff()
     torch.testing.assert_close(steps, steps.flip(0), rtol=1e-6, atol=1e-12)
     assert steps[0] < steps[50] / 5
-    assert tempering.sigmoid(100, delta=1.0).diff()[0] > steps[0]
+    assert schedules.sigmoid(100, delta=1.0).diff()[0] > steps[0]
 
 
 def test_equalised_steps_have_the_same_spread():
     """sd(b) = 1 / (b + 0.01), known at 200 temperatures: the integral of sd over every step is the same."""
-    at = tempering.sigmoid(200)
+    at = schedules.sigmoid(200)
     spread = (1 / (at + 0.01))[:, None].expand(-1, 3)
-    beta = tempering.equalised(spread, at, 20)
+    beta = schedules.equalised(spread, at, 20)
     assert beta.shape == (21, 3)
     assert (beta.diff(dim=0) > 0).all()
     # The floor under the spread adds a twentieth of its mean.
@@ -40,19 +40,19 @@ def test_equalised_steps_have_the_same_spread():
 
 
 def test_a_pilot_that_saw_nothing_gives_equal_steps():
-    beta = tempering.equalised(torch.zeros(11, 2), tempering.linear(10), 5)
-    torch.testing.assert_close(beta[:, 0], tempering.linear(5), rtol=0, atol=1e-9)
+    beta = schedules.equalised(torch.zeros(11, 2), schedules.linear(10), 5)
+    torch.testing.assert_close(beta[:, 0], schedules.linear(5), rtol=0, atol=1e-9)
 
 
 def test_resolve():
-    assert tempering.resolve("pilot", 3) is None
-    assert torch.equal(tempering.resolve("linear", 3), tempering.linear(3))
-    assert torch.equal(tempering.resolve("sigmoid", 3), tempering.sigmoid(3))
+    assert schedules.resolve("pilot", 3) is None
+    assert torch.equal(schedules.resolve("linear", 3), schedules.linear(3))
+    assert torch.equal(schedules.resolve("sigmoid", 3), schedules.sigmoid(3))
     given = torch.tensor([0.0, 0.2, 0.2, 1.0])
-    assert torch.equal(tempering.resolve(given, 3), given.double())
+    assert torch.equal(schedules.resolve(given, 3), given.double())
     for bad in ("wave", given[:3], given.flip(0), given * 0.5, 4, None, [0.0, 1.0]):
         with pytest.raises(InputError, match="schedule"):
-            tempering.resolve(bad, 3)
+            schedules.resolve(bad, 3)
     for bad in (0, -1.0, float("inf"), True, "4"):
         with pytest.raises(InputError, match="delta"):
-            tempering.sigmoid(3, bad)
+            schedules.sigmoid(3, bad)

@@ -22,9 +22,9 @@ from ppl_vae.evidence import (
     jackknife,
     psis,
 )
-from ppl_vae.evidence.proposals import Bound
-from ppl_vae.evidence.rehearsal import densities
-from ppl_vae.evidence.tiles import Tiles
+from ppl_vae.evidence.importance_sampling.proposals import ProposalOnData
+from ppl_vae.evidence.running.simulation_check import densities
+from ppl_vae.evidence.running.tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class FromPrior:
     """A proposal as a user would write it: the prior."""
 
     def bind(self, program, x, seed, index):
-        return FromPriorBound(program, x)
+        return FromPriorOnData(program, x)
 
 
-class FromPriorBound(Bound):
+class FromPriorOnData(ProposalOnData):
     def __init__(self, program, x):
         self.program, self.x = program, x
 

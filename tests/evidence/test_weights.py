@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ppl_vae import files
 from ppl_vae.errors import InputError, NonFiniteError
-from ppl_vae.evidence.psis import khat, tail_size
-from ppl_vae.evidence.weights import Accumulator, Figures
+from ppl_vae.evidence.results.accumulator import Accumulator, Figures
+from ppl_vae.evidence.results.pareto import khat, tail_size
 
 SIZES = [1, 2, 3, 7, 8, 21, 63, 64, 65, 100, 128, 300, 1000, 1024, 1087]
 

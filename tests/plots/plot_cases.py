@@ -6,8 +6,8 @@ from weakref import WeakSet
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from ppl_vae.evidence.psis import khat, tail_size
-from ppl_vae.evidence.result import Evidence
+from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.pareto import khat, tail_size
 from ppl_vae.history import Epoch, History
 
 DRAWN = WeakSet()

@@ -10,7 +10,7 @@ from plot_cases import evidence_of, inside, overlaps, texts
 
 import ppl_vae.plots as plots
 from ppl_vae.errors import InputError
-from ppl_vae.evidence.psis import khat_threshold
+from ppl_vae.evidence.results.pareto import khat_threshold
 from ppl_vae.plots import style
 
 
@@ -207,6 +207,6 @@ def test_refuses(evidence, call, argument):
     ],
 )
 def test_numbers_with_errors(mean, text):
-    from ppl_vae.evidence.result import Mean
+    from ppl_vae.evidence.results.evidence import Mean
 
     assert style.with_error(Mean(*mean, 0.0)) == text

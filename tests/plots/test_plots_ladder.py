@@ -10,8 +10,8 @@ from plot_cases import evidence_of, inside, overlaps, texts
 
 import ppl_vae.plots as plots
 from ppl_vae.errors import InputError
-from ppl_vae.evidence.bounds import Sandwich
-from ppl_vae.evidence.result import Mean
+from ppl_vae.evidence.results.evidence import Mean
+from ppl_vae.evidence.results.sandwich import Sandwich
 from ppl_vae.plots import style
 
 INFINITE = Mean(-math.inf, math.nan, math.nan)

@@ -11,7 +11,7 @@ from plot_cases import evidence_of, inside, overlaps, texts
 
 import ppl_vae.plots as plots
 from ppl_vae.errors import InputError
-from ppl_vae.evidence.bounds import Sandwich
+from ppl_vae.evidence.results.sandwich import Sandwich
 
 LOWER = replace(evidence_of(), basis="runs", ess=torch.full((40,), 250.0))
 NOISE = 2 * float((2 * LOWER.stderr**2).sum().sqrt()) / 40  # 2 standard errors of the mean gap

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyro.distributions import constraints
 
-from ppl_vae.program.regions import is_other_kind, uncovered, words
+from ppl_vae.program.regions import describe_support, is_other_kind, uncovered
 from ppl_vae.program.rounding import has_edges, impossible, on_edge
 from ppl_vae.program.supports import circle, hull, is_real, support_of
 
@@ -117,7 +117,7 @@ def test_a_strict_part_of_the_model_s_support(name):
     model, guide = PARTS[name]
     assert not is_other_kind(model, guide)
     assert uncovered(model, guide).any()
-    assert words(guide)
+    assert describe_support(guide)
 
 
 @pytest.mark.parametrize("name", OTHER)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from ppl_vae.evidence import rehearsal
+from ppl_vae.evidence.running import simulation_check as rehearsal
 from ppl_vae.validation import ESTIMATORS, MODELS, Report, Row, validate
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from ppl_vae.evidence.enumeration import enumerate_latents
-from ppl_vae.evidence.quadrature import quadrature
+from ppl_vae.evidence.exact.enumeration import enumerate_latents
+from ppl_vae.evidence.exact.quadrature import quadrature
 from ppl_vae.validation import MODELS, ExactModel
 from ppl_vae.validation import models as built
 

@@ -1,0 +1,150 @@
+"""Which latent dimensions the guide uses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.errors import InputError, check_positive_float, check_positive_int, check_seed
+from ppl_vae.evidence.running.blocks import prepare
+from ppl_vae.evidence.running.tiles import Tiles
+from ppl_vae.program import Data, Latents, Program, Sites, device_of, num_data, take
+
+THRESHOLD = 0.01
+"""The variance over data above which Burda et al. call a unit active."""
+
+_CLEARLY = 2.0  # standard errors from the threshold
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ActiveUnits:
+    """How much the posterior mean of each latent dimension moves from datum to datum.
+
+    Attributes:
+        labels: a name for each of the D dimensions, such as "z[3]".
+        variances: ``(D,)`` Var_x(E_q(z|x)[z_d]), unbiased: what the finite number of draws adds is taken off, so the
+            estimate for a dead unit may be below 0.
+        stderr: ``(D,)`` standard errors, from data and draws.
+        threshold: above which a unit counts as active.
+        num_data: N.
+        num_samples: S, draws for each datum.
+        seed: the draws are a function of it.
+    """
+
+    labels: tuple[str, ...]
+    variances: Tensor
+    stderr: Tensor
+    threshold: float
+    num_data: int
+    num_samples: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.variances)
+
+    @property
+    def active(self) -> Tensor:
+        """``(D,)`` bool, variance above the threshold."""
+        return self.variances > self.threshold
+
+    @property
+    def count(self) -> int:
+        """The number of active units."""
+        return int(self.active.sum())
+
+    @property
+    def close(self) -> Tensor:
+        """``(D,)`` bool: within 2 standard errors of the threshold, so that other data might say otherwise."""
+        return (self.variances - self.threshold).abs() < _CLEARLY * self.stderr
+
+    @property
+    def status(self) -> NDArray[np.str_]:
+        """``(D,)`` "active", "inactive", or "close" to the threshold."""
+        word = np.where(self.active.numpy(), "active", "inactive")
+        return np.where(self.close.numpy(), "close", word)
+
+    def __repr__(self) -> str:
+        return f"ActiveUnits({self.count} of {len(self)} active, {int(self.close.sum())} close)"
+
+    def __str__(self) -> str:
+        close = int(self.close.sum())
+        note = f"; {close} within {_CLEARLY:g} standard errors of the threshold" if close else ""
+        title = f"active units: {self.count} of {len(self)} with a variance of the posterior mean above "
+        title += f"{self.threshold:g}{note}; N = {self.num_data} data, S = {self.num_samples} samples, seed {self.seed}"
+        lines = [title]
+        order = self.variances.argsort(descending=True).tolist()
+        for d in order:
+            variance, error = float(self.variances[d]), float(self.stderr[d])
+            lines.append(f"{self.labels[d]:<10} {variance:>9.4f} ± {error:<8.2g} {self.status[d]}")
+        return "\n".join(lines)
+
+
+def active_units(
+    program: Program, x: Data, threshold: float = THRESHOLD, *, num_samples: int = 64, seed: int = 0
+) -> ActiveUnits:
+    """The variance over data of the posterior mean of each latent dimension, and which are above a threshold.
+
+    ``Var_n(m_n) - mean_n(s_n**2) / S`` for means m_n and variances s_n**2 of S draws, since the means of draws vary by
+    the second term where nothing depends on x: 0.016 for a prior of variance 1 at S = 64, more than the threshold.
+    Latents count as the numbers that they are; for a label of no order, that says little.
+
+    Args:
+        program: a `Program`.
+        x: the data: at least 2.
+        threshold: in the latent's unit, squared; meant for a prior of variance 1.
+        num_samples: S, at least 2.
+        seed: the numbers are a function of it.
+
+    Raises:
+        InputError: if an argument or the data do not fit.
+        ProgramError: if the evidence of the pair is not defined per datum.
+
+    Source: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders" (2016), section 5.2.
+    """
+    check_positive_float("threshold", threshold)
+    if check_positive_int("num_samples", num_samples) < 2:
+        raise InputError("num_samples", "at least 2, for a variance", num_samples)
+    check_seed(seed)
+    program, x, sites = prepare(program, x)
+    n, device = num_data(x), device_of(x)
+    if n < 2:
+        raise InputError("x", "at least 2 data, for a variance over them", n)
+    tiles = Tiles.plan(n, num_samples, sites.numbers_per_datum, device)
+    means, variances = [], []
+    with torch.no_grad(), rng.forked(device):
+        for block in range(tiles.blocks):
+            part = take(x, tiles.rows(block))
+            program.check(part, offset=tiles.rows(block).start)
+            rng.reseed(device, seed, "active units", block)
+            z = flat(program.sample_guide(part, num_samples, seed=None))
+            means.append(z.mean(0).cpu())
+            variances.append(z.var(0).cpu())
+    mean, within = torch.cat(means), torch.cat(variances) / num_samples
+    # Each datum's part of the variance, whose mean it is: the spread of the parts is the error's.
+    parts = (mean - mean.mean(0)) ** 2 * (n / (n - 1)) - within
+    error = parts.std(0) / math.sqrt(n)
+    return ActiveUnits(labels_of(sites), parts.mean(0), error, threshold, n, num_samples, seed)
+
+
+def flat(z: Latents) -> Tensor:
+    """Latents ``(S, N, *event)`` by name as one float64 tensor ``(S, N, D)``, in the order of `labels_of`."""
+    return torch.cat(
+        [z[name].flatten(2) if z[name].ndim > 2 else z[name][..., None] for name in sorted(z)], -1
+    )
+
+
+def labels_of(sites: Sites) -> tuple[str, ...]:
+    """A name for each latent number: "z" for a site of one number, "z[3]" or "z[1,2]" for others."""
+    labels = []
+    for name in sorted(sites.latent):
+        shape = sites.latent[name].event_shape
+        labels += (
+            [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)] if shape else [name]
+        )
+    return tuple(labels)

@@ -1,0 +1,47 @@
+"""What capturing and compiling cost: said through Python's `logging`, to the logger "ppl_vae.compiled", at INFO."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("ppl_vae.compiled")
+
+
+def log_timing(deed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Say what each call of a function took, unless it raises.
+
+    A record has the attributes ``deed``, ``seconds`` and ``found`` (whether inductor had it on disk already).
+
+    Args:
+        deed: "captured" or "compiled".
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            found, start = _found_on_disk(), time.perf_counter()
+            result = function(*args, **kwargs)
+            seconds = time.perf_counter() - start
+            known = _found_on_disk() > found
+            where = " (found on disk)" if known else " (kept on disk for the next run)"
+            text = f"{deed} a graph in {seconds:.1f} s{where if deed == 'compiled' else ''}"
+            logger.info(text, extra={"deed": deed, "seconds": seconds, "found": known})
+            return result
+
+        return run
+
+    return decorate
+
+
+def _found_on_disk() -> int:
+    """How many graphs inductor has found on disk in this process; it is not imported for that."""
+    counting = sys.modules.get("torch._dynamo.utils")
+    return 0 if counting is None else int(counting.counters["inductor"]["fxgraph_cache_hit"])

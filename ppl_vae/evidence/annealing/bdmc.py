@@ -1,0 +1,207 @@
+"""Bounds of log p(x) from both sides, by bidirectional Monte Carlo."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ppl_vae.checkpoint import Checkpoint, digest
+from ppl_vae.compiled.effort import Compile
+from ppl_vae.compiled.precision import FULL, precision_on
+from ppl_vae.errors import InputError, check_one_of, check_seed, describe
+from ppl_vae.evidence.annealing.ais import Annealing, annealed
+from ppl_vae.evidence.annealing.kernels import Transition
+from ppl_vae.evidence.annealing.multisample_bound import Multisample
+from ppl_vae.evidence.annealing.settings import Settings
+from ppl_vae.evidence.importance_sampling.importance import importance
+from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.sandwich import Sandwich
+from ppl_vae.evidence.running.blocks import Block, Plan, evidence_of, identify, prepare, run_blocks
+from ppl_vae.program import Coordinates, Data, Latents, Program, device_of, num_data
+from ppl_vae.program.matching import check_within
+
+METHODS = ("annealed", "importance")
+_THINNING = 10
+
+
+def sandwich(
+    program: Program,
+    x: Data,
+    num_chains: int = 16,
+    num_steps: int = 1000,
+    *,
+    method: str = "annealed",
+    num_samples: int = 5000,
+    posterior: Latents | None = None,
+    exact: bool = False,
+    start: str = "guide",
+    schedule: str | Tensor = "pilot",
+    transition: Transition | None = None,
+    seed: int = 0,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
+    precision: str = FULL,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Sandwich:
+    """Stochastic lower and upper bounds of log p(x') for data x' simulated from the model.
+
+    (z, x') is drawn jointly from the model, as many data as ``x``, so z is an exact sample of the posterior p(z|x').
+    The lower bound is that of `annealed` (or of `importance`) for x'. The upper bound comes from chains that start at
+    z and run the same annealing backwards, with the same frozen step sizes and schedule: with w the weight of the
+    forward formula along a reversed chain, E[1/w] = 1/p(x'), so -log mean(1/w) is an upper bound in expectation. With
+    ``method="importance"`` it is the multi-sample bound log (1/K)(w_1 + ... + w_K), z_1 = z and the others from the
+    guide, K = ``num_samples``.
+
+    The mean gap bounds, in expectation, the sum of the two KL divergences between the forward chains and the
+    reversed ones: it certifies how well *this* sampler does on *this* model's own data. For real data there is no exact
+    sample, hence no certified upper bound: report the lower bound, and this gap as its certificate.
+
+    Every reversed chain of a datum starts from the same z, moved apart by a few transitions that leave the posterior
+    invariant: each is still an exact start, but they are correlated, so the upper bound's standard error is too
+    small where the sampler mixes badly (and its gap is then large).
+
+    Args:
+        program: a `Program` with continuous latents.
+        x: data that give N, shapes and covariates; nothing else of them is used, unless ``posterior`` is given.
+        num_chains: chains a datum and direction.
+        num_steps: T, as in `annealed`.
+        method: "annealed" or "importance".
+        num_samples: K, of ``method="importance"``.
+        posterior: posterior samples of ``x`` itself, ``(S, N, *event)`` for each latent, S being 1 or ``num_chains``:
+            then ``x`` is bounded and nothing is simulated. Unless they are ``exact``, the upper bound is a heuristic
+            and is labelled so.
+        exact: whether ``posterior`` is exact.
+        start: as in `annealed`.
+        schedule: as in `annealed`.
+        transition: as in `annealed`.
+        seed: the numbers are a function of it, the simulated data too.
+        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
+            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
+        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
+            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
+        checkpoint: a file that keeps the state as work goes on (and a second one beside it); removed when it is done.
+        resume: continue from ``checkpoint`` if it is there.
+        progress: show a bar on a terminal.
+
+    Raises:
+        InputError, ProgramError, NonFiniteError: as `annealed`.
+
+    Sources: Grosse, Ghahramani and Adams, "Sandwiching the marginal likelihood using bidirectional Monte Carlo"
+    (2015); Grosse, Ancha and Roy, "Measuring the reliability of MCMC inference with bidirectional Monte Carlo" (2016).
+    """
+    check_one_of("method", method, METHODS)
+    check_seed(seed)
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 2:
+        raise InputError("num_samples", "an integer of at least 2", describe(num_samples))
+    program, x, sites = prepare(program, x)
+    simulated = posterior is None
+    if posterior is None:
+        z: Mapping[str, Tensor]
+        z, x = program.simulate(x, seed=seed)
+    else:
+        z = posterior
+        _check_posterior(z, num_chains)
+    if method == "annealed" and start == "guide":
+        check_within(program, x)
+    lower_file, upper_file, lower_done = _files(checkpoint)
+    kept = None
+    if lower_done is not None:
+        about = {
+            "arguments": [method, num_chains, num_steps, num_samples, start, seed],
+            "schedule": schedule if isinstance(schedule, str) else digest(schedule),
+            "transition": repr(transition),
+            "data": digest(x),
+            "posterior": digest(dict(z)),
+            "program": identify(program, x),
+        }
+        kept = Checkpoint(lower_done, "lower bound", about, resume=True)
+    saved = kept.read() if kept is not None and resume else None
+    common: dict[str, Any] = {"seed": seed, "compile": compile, "precision": precision}
+    common |= {"resume": resume, "progress": progress}
+    if kept is not None and saved is not None:
+        lower = Evidence.unpack(*saved, str(kept))
+        if len(lower) != num_data(x) or lower.bound != "lower":
+            raise InputError(
+                str(kept), f"lower bounds of {num_data(x)} data", f"{lower.bound} of {len(lower)}"
+            )
+        if lower.precision != precision_on(precision, device_of(x)):
+            raise InputError("precision", f"{lower.precision!r}, as in {kept}", precision)
+    elif method == "annealed":
+        lower = annealed(
+            program,
+            x,
+            num_chains,
+            num_steps,
+            start=start,
+            schedule=schedule,
+            transition=transition,
+            checkpoint=lower_file,
+            **common,
+        )
+    else:
+        lower = importance(program, x, num_samples, checkpoint=lower_file, **common)
+    if kept is not None:
+        kept.write(*lower.pack())
+    certified = simulated or exact
+    if method == "annealed":
+        settings = Settings.of(num_chains, num_steps, start, schedule, transition)
+        vector = Coordinates(program, x).to_vector(z)
+
+        def make(block: Block) -> Annealing:
+            rows = slice(block.offset, block.offset + block.num_data)
+            return Annealing(program, block, settings, seed, None, vector[:, rows], _THINNING)
+
+        plan = settings.plan("reverse annealing", x, sites)
+        words = settings.words()
+    else:
+
+        def make(block: Block) -> Multisample:  # type: ignore[misc]
+            rows = slice(block.offset, block.offset + block.num_data)
+            start_z = {name: value[:1, rows] for name, value in z.items()}
+            return Multisample(program, block, num_samples, seed, start_z, sites)
+
+        size = Multisample.block_size(num_data(x), sites)
+        identity = {"estimator": "multi-sample bound", "num_samples": num_samples}
+        plan = Plan("multi-sample bound", size, num_samples - 1, identity)
+        words = f"{num_samples} samples, one of them from the posterior"
+    plan = replace(plan, identity={**plan.identity, "posterior": digest(dict(z))})
+    figures = run_blocks(program, x, plan, make, checkpoint=upper_file, **common)
+    if kept is not None:
+        kept.remove()
+    upper = evidence_of(
+        figures,
+        method=f"reverse {method}" if certified else f"reverse {method} (heuristic)",
+        bound="upper",
+        seed=seed,
+        basis="runs" if method == "annealed" else "weights",
+        certified=certified,
+        details=words,
+    )
+    return Sandwich(lower, upper, x if simulated else None)
+
+
+def _check_posterior(z: Any, num_chains: int) -> None:
+    if (
+        not isinstance(z, Mapping)
+        or not z
+        or not all(isinstance(v, Tensor) and v.ndim > 1 for v in z.values())
+    ):
+        raise InputError("posterior", "a dict of latent site name -> tensor (S, N, *event)", describe(z))
+    sizes = {len(value) for value in z.values()}
+    if len(sizes) > 1 or not sizes <= {1, num_chains}:
+        expected = f"1 or num_chains = {num_chains} samples of each datum"
+        raise InputError("posterior", expected, f"{sorted(sizes)} samples")
+
+
+def _files(checkpoint: str | os.PathLike[str] | None) -> tuple[Path | None, Path | None, Path | None]:
+    """Where the two runs keep their states, and where the finished lower bound waits for the upper one."""
+    if checkpoint is None:
+        return None, None, None
+    path = Path(checkpoint)
+    return path, path.with_name(f"{path.name}.upper"), path.with_name(f"{path.name}.lower")

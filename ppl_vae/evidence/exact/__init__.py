@@ -1,0 +1,1 @@
+"""Log evidence without random draws: in closed form, by enumeration, by quadrature."""

@@ -1,0 +1,219 @@
+"""Importance sampling: the ELBO, the IWAE-K bounds and log p(x), in one pass over samples.
+
+Where the samples come from is a `proposals.Proposal`; how they are cut up, `Tiles`; what is read from their weights,
+an `Accumulator`. What is left for this file is to put a tile's weights into the sums.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ppl_vae import rng
+from ppl_vae.compiled.effort import Compile
+from ppl_vae.compiled.precision import FULL
+from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
+from ppl_vae.evidence.importance_sampling import rqmc, until_stderr
+from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, ProposalOnData, check_proposal
+from ppl_vae.evidence.results.accumulator import Accumulator, Figures
+from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.prior_check import check_prior_draws, with_prior_check
+from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check
+from ppl_vae.evidence.running.tiles import Tiles
+from ppl_vae.program import Data, Program, device_of, num_data
+
+DRAWS = ("iid", "sobol")
+"""Independent draws, or randomised quasi-Monte Carlo."""
+
+
+def importance(
+    program: Program,
+    x: Data,
+    num_samples: int | None = None,
+    *,
+    proposal: Proposal | None = None,
+    draws: str = "iid",
+    num_scrambles: int = 16,
+    prior_draws: int = 0,
+    target_stderr: float | None = None,
+    max_num_samples: int = 2**16,
+    seed: int = 0,
+    chunk_size: int | None = None,
+    compile: Compile = "auto",  # noqa: A002  (the user's word)
+    precision: str = FULL,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Evidence:
+    """log p(x) of each datum by importance sampling.
+
+    With ``log w_s = log p(x, z_s) - log q(z_s|x)`` and ``z_s ~ q(z|x)``, the estimate is
+    ``log (1/S) sum_s w_s``. ``(1/S) sum_s w_s`` is unbiased for p(x), so the estimate is a lower bound of log p(x)
+    in expectation, tight as S grows (bias about ``-stderr**2 / 2``), and exceeds log p(x) by b nats with
+    probability at most ``exp(-b)``. Each datum has its own weights; nothing is ever summed over data before the log.
+    The same holds for any other proposal in the place of q(z|x); "ELBO" and curve are then those of the proposal.
+
+    Memory does not grow with S. Work is cut into tiles of some samples for some data; a tile's size follows from
+    N, S, the program's sites and the kind of device, and each tile draws from a stream of its own.
+
+    Args:
+        program: a `Program`, such as ``vae.program``.
+        x: the data, where the program's parameters live.
+        num_samples: S, the number of samples for each datum; 5,000 by default. With ``target_stderr``, the size of
+            the pilot that tells how many are needed; 512 by default.
+        proposal: where the samples come from: `Guide` (the default), `Defensive`, `Widened`, `StudentT`, `Refitted`,
+            or one of your own.
+        draws: "iid", or "sobol" for points that are spread more evenly than independent ones (see `rqmc.scrambled`):
+            a far smaller error where the latents are few and the weights smooth.
+        num_scrambles: with "sobol", R, the independent scramblings whose spread is the error; each takes S / R
+            points, rounded up to a power of two.
+        prior_draws: so many draws of the prior look for mass that the proposal misses, and reject the data where they
+            find it (see `ppl_vae.evidence.running.prior_check`): of use in few dimensions, 2,048 say. No other
+            number changes.
+        target_stderr: give each datum the samples that a standard error of so many nats needs (see
+            `until_stderr.budgeted`), rather than the same number to all. ``e.stderr > target_stderr`` are the data that
+            missed it.
+        max_num_samples: with ``target_stderr``, the most that any datum gets.
+        seed: the numbers are a function of it.
+        chunk_size: how many samples of a datum are drawn before the sums, the progress bar and the checkpoint are
+            brought up to date (rounded to whole tiles). It never changes a number.
+        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
+            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
+        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
+            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
+        checkpoint: a file that keeps the state as work goes on; removed when it is done.
+        resume: continue from ``checkpoint`` if it is there.
+        progress: show a bar on a terminal.
+
+    Returns:
+        `Evidence` with ``bound="lower"``: per datum in nats, ``(N,)`` float64.
+
+    Raises:
+        InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
+        ProgramError: if the evidence of the pair is not defined per datum; names the site.
+        NonFiniteError: if a log weight is NaN; names the datum.
+
+    Sources: Kloek and van Dijk (1978); Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016).
+    """
+    check_one_of("draws", draws, DRAWS)
+    if check_prior_draws(prior_draws) and (draws == "sobol" or target_stderr is not None):
+        raise InputError("prior_draws", '0 with draws="sobol" or target_stderr', prior_draws)
+    run: dict[str, Any] = {"seed": seed, "compile": compile, "precision": precision}
+    run |= {"checkpoint": checkpoint, "resume": resume, "progress": progress}
+    size = 5000 if num_samples is None else num_samples
+    if draws == "sobol":
+        if not isinstance(proposal, Guide | None):
+            raise InputError("proposal", 'Guide() with draws="sobol"', describe(proposal))
+        if target_stderr is not None:
+            raise InputError("target_stderr", 'None with draws="sobol"', target_stderr)
+        return rqmc.scrambled(program, x, size, num_scrambles, **run)
+    proposal = check_proposal(Guide() if proposal is None else proposal)
+    if target_stderr is not None:
+        pilot = 512 if num_samples is None else num_samples
+        return until_stderr.budgeted(program, x, target_stderr, max_num_samples, pilot, proposal, **run)
+    figures = estimate_from_draws(
+        program, x, size, proposal, Accumulator, chunk_size=chunk_size, prior_draws=prior_draws, **run
+    )
+    return evidence_of(
+        figures, method="importance", bound="lower", seed=seed, details=describe_proposal(proposal)
+    )
+
+
+def describe_proposal(proposal: Proposal) -> str:
+    """What a result says of a proposal: nothing of the guide."""
+    return "" if isinstance(proposal, Guide) else f"proposal {proposal}"
+
+
+def estimate_from_draws(
+    program: Program,
+    x: Data,
+    num_samples: int,
+    proposal: Proposal,
+    sums: type[Accumulator],
+    *,
+    seed: int,
+    chunk_size: int | None,
+    prior_draws: int = 0,
+    name: str = "importance sampling",
+    **run: Any,
+) -> Figures:
+    """The figures that ``sums`` reads from the log weights of S independent draws from a proposal.
+
+    ``run`` is what `engine.drive` takes; two estimators that differ in ``sums`` alone see the same weights.
+    """
+    check_positive_int("num_samples", num_samples)
+    check_seed(seed)
+    if chunk_size is not None:
+        check_positive_int("chunk_size", chunk_size)
+    check_proposal(proposal)
+    program, x, sites = prepare(program, x)
+    tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device_of(x))
+    identity = {"num_samples": num_samples, "estimator": sums.__name__, "proposal": repr(proposal)}
+    identity |= {"prior_draws": prior_draws} if prior_draws else {}
+    effort = tiles.effort(sites.numbers_per_datum)
+    plan = Plan(name, tiles.data, num_samples, identity, effort, [(tiles.data, tiles.samples)])
+
+    shared = SharedSimulation(program, x, seed, num_samples, tiles.data)
+
+    def make(block: Block) -> _Sampling:
+        bound = proposal.bind(program, block.x, seed, block.index)
+
+        def looked_after(figures: Figures) -> Figures:
+            figures = with_prior_check(figures, program, block, seed, prior_draws)
+            other = None if isinstance(proposal, Guide) else proposal
+            return with_simulation_check(figures, program, block, seed, shared, other)
+
+        return _Sampling(bound, block, tiles, sums, seed, chunk_size, looked_after)
+
+    return run_blocks(program, x, plan, make, seed=seed, **run)
+
+
+class _Sampling:
+    """Importance sampling of one block: tiles of samples into an accumulator."""
+
+    def __init__(
+        self,
+        bound: ProposalOnData,
+        block: Block,
+        tiles: Tiles,
+        sums: type[Accumulator],
+        seed: int,
+        chunk_size: int | None,
+        finish: Callable[[Figures], Figures],
+    ) -> None:
+        self.bound, self.block, self.tiles, self.seed = bound, block, tiles, seed
+        self.chunk_size, self.finish = chunk_size, finish
+        self.sums = sums(block.num_data, tiles.num_samples, device_of(block.x))
+
+    def advance(self) -> int:
+        chunk = next(self.tiles.chunks(self.sums.count, self.chunk_size), range(0))
+        weights = [_tile(self.bound, self.block, self.tiles, self.seed, tile) for tile in chunk]
+        if weights:
+            self.sums.add(torch.cat(weights))
+        return sum(map(len, weights))
+
+    def state(self) -> State:
+        return self.sums.state()
+
+    def restore(self, state: State) -> int:
+        self.sums = type(self.sums).from_state(state, device_of(self.block.x))
+        return self.sums.count
+
+    def figures(self) -> Figures:
+        figures, bound = self.sums.finish(offset=self.block.offset), self.bound
+        figures = replace(
+            figures,
+            density_evals=figures.density_evals * bound.per_draw + bound.density_evals,
+            gradient_evals=figures.gradient_evals + bound.gradient_evals,
+        )
+        return self.finish(figures)
+
+
+def _tile(bound: ProposalOnData, block: Block, tiles: Tiles, seed: int, tile: int) -> torch.Tensor:
+    rng.reseed(device_of(block.x), seed, "importance", block.index * tiles.tiles + tile)
+    return bound.log_weights(tiles.size(tile))

@@ -1,0 +1,333 @@
+"""The best member of the guide's family for each datum alone: what the ELBO would be if nothing were amortised."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.checkpoint import Checkpoint, digest, with_prefix
+from ppl_vae.errors import check_positive_float, check_positive_int, check_seed
+from ppl_vae.evidence.running.blocks import identify, prepare
+from ppl_vae.program import Data, Program, device_of, num_data, take
+from ppl_vae.program.offsets import carry, carrying_program, make_offsets, path_log_weights
+from ppl_vae.progress import bar
+from ppl_vae.stored import Stored
+
+TOLERANCE = 0.01
+"""Nats: a stretch of steps that gains less than this has stalled."""
+
+_STRETCH = 50  # steps between two looks at what was gained
+_CHECKS = 256  # draws for such a look
+_SHRINK, _STAGES = 10**0.5, 4  # the step size falls by the first, so often: 1, 0.3, 0.1, 0.03 of the first
+_DECAYS = (0.9, 0.99)
+_NUMBERS = 2**22  # in a pass: a gradient holds on to what a density forgets, but one pass has few samples
+_DATA = 512  # in a block on a CPU, at most
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Refit:
+    """A guide refitted for each of N data, and how that went.
+
+    ``importance(refit.program, refit.x)``, or any other estimator, takes it in the place of ``(program, x)``.
+
+    Attributes:
+        program: model and refitted guide: a Program over `x`.
+        x: the data, with the offsets of their guides: a dict. ``take(refit.x, index)`` are some of them.
+        offsets: ``(N, *shape)`` each, by "site.parameter"; see `ppl_vae.program.offsets`.
+        converged: ``(N,)`` bool: whether the rule of `refit` stopped the datum, and not ``max_steps``.
+        steps: ``(N,)`` int64, steps taken.
+        gain: ``(N,)`` what the last stretch of steps gained, in nats: of the size of what is left to be gained.
+        gain_stderr: ``(N,)`` its Monte Carlo standard error.
+        density_evals: ``(N,)`` evaluations of log p(x, z) spent.
+        gradient_evals: ``(N,)`` evaluations of log p(x, z) and its gradient in z spent.
+        seed: the offsets can be had again from it.
+    """
+
+    program: Program
+    x: dict[str, Tensor]
+    offsets: dict[str, Tensor]
+    converged: Tensor
+    steps: Tensor
+    gain: Tensor
+    gain_stderr: Tensor
+    density_evals: Tensor
+    gradient_evals: Tensor
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.converged)
+
+    def __repr__(self) -> str:
+        return f"Refit(N={len(self)}, {int(self.converged.sum())} converged)"
+
+    def __str__(self) -> str:
+        steps = self.steps.double()
+        return (
+            f"guide refitted to each of {len(self)} data: {int(self.converged.sum())} converged, "
+            f"{float(steps.mean()):.0f} steps on average [max {int(steps.max())}], last gain at most "
+            f"{float(self.gain.max()):.2g} nats, {float(self.gradient_evals.mean()):,.0f} gradients each, "
+            f"seed {self.seed}"
+        )
+
+
+def refit(
+    program: Program,
+    x: Data,
+    num_samples: int = 16,
+    *,
+    step_size: float = 0.1,
+    max_steps: int = 2000,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Refit:
+    """The guide's own family, fitted to each datum alone by gradients of its ELBO; networks stay as they are.
+
+    Every parameter of every guide site gets an offset for each datum where it is unconstrained (see
+    `ppl_vae.program.offsets`, also for what that spans), zero at first: the start is the guide itself. Adam moves all
+    data of a block at once, each with a step size of its own; its gradients come from ``num_samples`` draws along the
+    path (Roeder et al. 2017), without noise where the guide is the exact posterior.
+
+    The rule: every 50 steps, the mean of the last 25 iterates is compared with the best so far, on 256 draws that
+    both use, and what is better becomes the best (the start is left only for what is better by a standard error and
+    a tenth of ``tolerance``). A datum whose gain is below ``max(tolerance, 2 standard errors)`` has stalled, and goes
+    on from its best with a step size smaller by sqrt(10); at the fourth time it has converged. At the last step size
+    a parameter moves by at most about 0.15 standard deviations in 50 steps, so a datum that could gain much more than
+    ``tolerance`` would not pass. On linear-Gaussian models of 2 to 50 latent dimensions the result falls short of
+    the family's best by some 0.0005 nats a dimension.
+
+    The draws that decide are used for nothing else: an ELBO of the refitted guide rests on draws of its own, and is as
+    honest as any other.
+
+    Args:
+        program: a `Program` whose guide is reparameterised.
+        x: the data, where the program's parameters live.
+        num_samples: draws in a gradient.
+        step_size: Adam's, at first: a share of a standard deviation for a location, of a unit for a log scale.
+        max_steps: when to give up on a datum.
+        tolerance: in nats.
+        seed: the offsets are a function of it (and of which data share a block).
+        checkpoint: a file that keeps the blocks that are done; removed at the end.
+        resume: continue from ``checkpoint`` if it is there.
+        progress: show a bar on a terminal.
+
+    Raises:
+        InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
+        ProgramError: if the evidence of the pair is not defined per datum, or the guide cannot be refitted (it is
+            discrete, say); names the site.
+
+    Source: Cremer, Li & Duvenaud, "Inference suboptimality in variational autoencoders" (2018).
+    """
+    settings = _Settings(
+        check_positive_int("num_samples", num_samples),
+        check_positive_float("step_size", step_size),
+        check_positive_int("max_steps", max_steps),
+        check_positive_float("tolerance", tolerance),
+        check_seed(seed),
+    )
+    program, x, sites = prepare(program, x)
+    n, device = num_data(x), device_of(x)
+    make_offsets(program, take(x, slice(0, 1)))  # refuses before any work is done
+    size = max(1, _NUMBERS // (sites.numbers_per_datum * num_samples))
+    size = min(size, n if device.type == "cuda" else _DATA)
+    keeper = None
+    if checkpoint is not None:
+        identity = {**vars(settings), "data": digest(x), "program": identify(program, x)}
+        keeper = Checkpoint(checkpoint, "refit", identity, resume)
+    saved = keeper.read() if keeper is not None else None
+    done: list[dict[str, Tensor]] = []
+    start = 0
+    if keeper is not None and saved is not None:
+        with keeper.believing():
+            start = _check_saved(Stored(str(keeper.path), *saved), make_offsets(program, x), n, size)
+        done = [saved[0]]
+    with bar(n, "refitting", "datum") as show, rng.forked(device):
+        if not progress:
+            show.disable = True
+        show.update(start)
+        for index in range(math.ceil(start / size), math.ceil(n / size)):
+            part = take(x, slice(index * size, (index + 1) * size))
+            with torch.no_grad():
+                program.check(part, offset=index * size)
+            done.append(_Block(program, part, index, settings).run())
+            show.update(num_data(part))
+            if keeper is not None and keeper.due():
+                done = [_join(done)]
+                keeper.write(done[0], {"data": min((index + 1) * size, n)})
+    if keeper is not None:
+        keeper.remove()
+    result = _join(done)
+    offsets = {name: value.to(device) for name, value in with_prefix("offset/", result).items()}
+    figures = {name: value for name, value in result.items() if not name.startswith("offset/")}
+    return Refit(carrying_program(program), carry(x, offsets), offsets, **figures, seed=seed)
+
+
+def _check_saved(saved: Stored, offsets: Mapping[str, Tensor], n: int, size: int) -> int:
+    """How many data are done, once everything about them is seen to fit."""
+    start: int = saved.number("data", 1, n)
+    if start % size and start != n:
+        raise saved.wrong("data", f"a multiple of {size}", start)
+    shape = (start,)
+    saved.tensor("converged", shape, torch.bool)
+    saved.tensor("steps", shape, torch.int64, low=0)
+    for name in ("gain", "gain_stderr", "density_evals", "gradient_evals"):
+        saved.tensor(name, shape, low=-math.inf if name == "gain" else 0.0, nan=name.startswith("gain"))
+    for name, value in offsets.items():
+        largest = torch.finfo(value.dtype).max
+        saved.tensor(f"offset/{name}", (start, *value.shape[1:]), value.dtype, low=-largest, high=largest)
+    return start
+
+
+def _join(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class _Settings:
+    num_samples: int
+    step_size: float
+    max_steps: int
+    tolerance: float
+    seed: int
+
+
+@dataclass
+class _Adam:
+    """Adam (Kingma & Ba 2015) on data that neither know of one another nor have one step size."""
+
+    first: dict[str, Tensor] = field(default_factory=dict)
+    second: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+
+    def step(self, values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], size: Tensor) -> None:
+        """Move ``values`` up ``gradients``, in place; ``size`` ``(n,)``."""
+        self.count += 1
+        slow, slower = _DECAYS
+        for name, value in values.items():
+            gradient = gradients[name].nan_to_num(0.0, 0.0, 0.0)
+            first = self.first.setdefault(name, torch.zeros_like(value))
+            second = self.second.setdefault(name, torch.zeros_like(value))
+            first.lerp_(gradient, 1 - slow)
+            second.lerp_(gradient**2, 1 - slower)
+            rate = _rows(size, value)
+            # No step is longer than its gradient: offsets are in standard deviations, where curvatures are about 1,
+            # and Adam's usual 1e-8 would blow rounding errors up to full steps where the guide is exact.
+            scale = (second / (1 - slower**self.count)).sqrt() + rate
+            value += rate * (first / (1 - slow**self.count)) / scale
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all data but ``rows``."""
+        for moments in (self.first, self.second):
+            for name in moments:
+                moments[name] = moments[name][rows]
+
+
+class _Block:
+    """The refit of one block of data; data leave it as they are done."""
+
+    def __init__(self, program: Program, x: Data, index: int, settings: _Settings) -> None:
+        self.program, self.x, self.settings = program, x, settings
+        self.carrying = carrying_program(program)
+        self.best = make_offsets(program, x)
+        n, self.device = num_data(x), device_of(x)
+
+        def zeros(dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.zeros(n, dtype=dtype, device=self.device)
+
+        self.converged, self.steps, self.stage = zeros(torch.bool), zeros(torch.int64), zeros(torch.int64)
+        self.moved = zeros(torch.bool)
+        self.gain, self.gain_stderr = zeros() + math.nan, zeros() + math.nan
+        self.looks = zeros(torch.int64)
+        self.start = index * settings.max_steps  # of the block's streams
+
+    def run(self) -> dict[str, Tensor]:
+        """Offsets and figures of all data."""
+        active = torch.arange(len(self.steps), device=self.device)
+        current = {name: value.clone() for name, value in self.best.items()}
+        adam, x = _Adam(), self.x
+        taken = 0
+        while taken < self.settings.max_steps and len(active):
+            stretch = min(_STRETCH, self.settings.max_steps - taken)
+            candidate = self._climb(x, current, adam, self.stage[active], taken, stretch)
+            taken += stretch
+            self.steps[active] = taken
+            stalled = self._look(x, active, candidate, taken)
+            for name, value in current.items():
+                value[stalled] = self.best[name][active[stalled]]
+            self.stage[active[stalled]] += 1
+            going = self.stage[active] < _STAGES
+            self.converged[active[~going]] = True
+            if not bool(going.all()):
+                rows = going.nonzero()[:, 0]
+                active, x = active[rows], take(x, rows)
+                current = {name: value[rows] for name, value in current.items()}
+                adam.keep(rows)
+        M, S = _CHECKS, self.settings.num_samples
+        figures = {
+            "converged": self.converged,
+            "steps": self.steps,
+            "gain": self.gain,
+            "gain_stderr": self.gain_stderr,
+            "density_evals": (2 * M * self.looks).double(),
+            "gradient_evals": (S * self.steps).double(),
+            **{f"offset/{name}": value for name, value in self.best.items()},
+        }
+        return {name: value.cpu() for name, value in figures.items()}
+
+    def _climb(
+        self, x: Data, current: dict[str, Tensor], adam: _Adam, stage: Tensor, taken: int, stretch: int
+    ) -> dict[str, Tensor]:
+        """A stretch of steps; the mean of the iterates of its second half."""
+        size = self.settings.step_size / _SHRINK ** stage.double()
+        mean = {name: torch.zeros_like(value) for name, value in current.items()}
+        averaged = (stretch + 1) // 2
+        for step in range(stretch):
+            self._reseed("refit steps", taken + step)
+            leaves = {name: value.detach().requires_grad_() for name, value in current.items()}
+            with torch.enable_grad():
+                weights = path_log_weights(self.program, x, leaves, self.settings.num_samples)
+                # An offset of a latent that is masked for all of the data changes nothing.
+                found = torch.autograd.grad(
+                    weights.mean(0).sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+                )
+            adam.step(current, dict(zip(leaves, found, strict=True)), size)
+            if step >= stretch - averaged:
+                for name, value in current.items():
+                    mean[name] += value / averaged
+        return mean
+
+    def _look(self, x: Data, active: Tensor, candidate: dict[str, Tensor], taken: int) -> Tensor:
+        """Compare the candidate with the best on common draws; the better one is the best. Which data stalled."""
+        weights = []
+        for offsets in (candidate, {name: value[active] for name, value in self.best.items()}):
+            self._reseed("refit looks", taken - 1)
+            with torch.no_grad():
+                weights.append(self.carrying.log_weights(carry(x, offsets), _CHECKS, seed=None, check=False))
+        difference = weights[0] - weights[1]
+        gain, error = difference.mean(0), difference.std(0) / math.sqrt(_CHECKS)
+        # The start is left for a reason only: where it is the optimum, every candidate is a little worse.
+        reason = error.clamp(min=self.settings.tolerance / 10)
+        better = gain > torch.where(self.moved[active], 0.0, reason)
+        self.moved[active] |= better
+        for name, value in candidate.items():
+            self.best[name][active[better]] = value[better]
+        self.gain[active], self.gain_stderr[active] = gain, error
+        self.looks[active] += 1
+        # What is not a number (a candidate without density) is no gain.
+        return ~(gain >= (2 * error).clamp(min=self.settings.tolerance))
+
+    def _reseed(self, purpose: str, step: int) -> None:
+        rng.reseed(self.device, self.settings.seed, purpose, self.start + step)
+
+
+def _rows(size: Tensor, like: Tensor) -> Tensor:
+    """``(n,)`` as ``(n, 1, ...)``, of the dtype of ``like``."""
+    return size.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))

@@ -1,0 +1,237 @@
+"""As many samples for each datum as its standard error needs: a pilot tells, and fresh draws estimate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae import rng
+from ppl_vae.checkpoint import with_prefix
+from ppl_vae.errors import NonFiniteError, check_positive_float, check_positive_int, check_seed
+from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, ProposalOnData
+from ppl_vae.evidence.results.accumulator import Accumulator, Figures
+from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check
+from ppl_vae.evidence.running.tiles import Tiles
+from ppl_vae.program import Data, Program, device_of, num_data, take
+
+FEWEST = 1024
+"""The fewest samples of any datum: with less, k-hat and the standard error mean little."""
+
+SAFETY = 2.0
+"""More than the pilot's variance asks for by this factor: most pilots put it too low, where tails are heavy by much."""
+
+_READ = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat", "hidden")
+_UNITS = 1000  # what the progress bar counts: how much there is to do is known after the pilot only
+_PILOT_UNITS = 200
+
+
+def budgeted(
+    program: Program,
+    x: Data,
+    target_stderr: float,
+    max_num_samples: int,
+    pilot_samples: int,
+    proposal: Proposal,
+    *,
+    seed: int,
+    **run: Any,
+) -> Evidence:
+    """log p(x) to a standard error of ``target_stderr``: what ``importance(..., target_stderr=...)`` returns.
+
+    A pilot estimates each datum's relative variance V = Var(w) / p(x)**2. The datum then gets the power of two of
+    samples that is next above 2 V / target_stderr**2, at least 1,024 and at most ``max_num_samples``. The estimate
+    is from fresh draws alone: had the pilot's been kept, what decides their number would also be in the mean. It
+    therefore is a stochastic lower bound as that of any fixed number of samples. Where the pilot missed a heavy tail,
+    the error may still turn out larger: ``e.stderr > target_stderr`` are these data, and ``e.details`` counts them.
+
+    Args:
+        program: a `Program`.
+        x: the data.
+        target_stderr: in nats.
+        max_num_samples: the most samples that any datum gets.
+        pilot_samples: the pilot's samples for each datum; they are counted in ``density_evals``.
+        proposal: as for `importance`.
+        seed: the numbers are a function of it.
+        run: what `engine.drive` takes.
+
+    Returns:
+        `Evidence` with ``bound="lower"``; ``draws`` are the numbers of samples of each datum, ``num_samples`` the
+        largest of them. It has no curve.
+
+    Raises:
+        InputError: if an argument does not fit.
+    """
+    target = check_positive_float("target_stderr", target_stderr)
+    most = check_positive_int("max_num_samples", max_num_samples)
+    check_positive_int("num_samples", pilot_samples)
+    check_seed(seed)
+    program, x, sites = prepare(program, x)
+    tiles = Tiles.plan(num_data(x), pilot_samples, sites.numbers_per_datum, device_of(x))
+    width = sites.numbers_per_datum
+    shared = SharedSimulation(program, x, seed, pilot_samples, tiles.data)
+    settings = Settings(program, proposal, pilot_samples, target, most, width, seed, shared)
+    identity = {
+        "target_stderr": target,
+        "max_num_samples": most,
+        "pilot": pilot_samples,
+        "proposal": repr(proposal),
+    }
+    plan = Plan("importance sampling", tiles.data, _UNITS, identity)
+    figures = run_blocks(program, x, plan, lambda block: _Budgeted(settings, block), seed=seed, **run)
+    figures = replace(figures, num_samples=int(figures.draws.max()))
+    missed = int((~(figures.stderr <= target)).sum())
+    details = [f"target {target:g}, missed by {missed} of {len(figures.stderr)}", f"pilot of {pilot_samples}"]
+    details += [] if isinstance(proposal, Guide) else [f"proposal {proposal}"]
+    return evidence_of(figures, method="importance", bound="lower", seed=seed, details="; ".join(details))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all blocks of a run share.
+
+    Attributes:
+        program: the program.
+        proposal: where samples come from.
+        pilot: samples of the pilot.
+        target: the standard error to be met, in nats.
+        most: samples that any datum gets.
+        width: numbers for each sample of a datum.
+        seed: the user's.
+        shared: the rehearsal of the run.
+    """
+
+    program: Program
+    proposal: Proposal
+    pilot: int
+    target: float
+    most: int
+    width: int
+    seed: int
+    shared: SharedSimulation
+
+    def allocate(self, pilot: Figures) -> Tensor:
+        """``(N,)`` int64 samples for each datum, from what the pilot found; the most where it found no weight."""
+        variance = (pilot.stderr**2 * pilot.num_samples).nan_to_num(nan=math.inf)
+        wanted = (SAFETY * variance / self.target**2).clamp(min=FEWEST, max=2.0**62)
+        return (2 ** wanted.log2().ceil()).clamp(max=self.most).long()
+
+    def stream(self, block: int, group: int) -> int:
+        """Which of all groups of data this one is; group -1 is the block's pilot."""
+        groups = self.most.bit_length() + 2  # numbers of samples that there are, and the pilot
+        return block * groups + group + 1
+
+
+class _Budgeted:
+    """One block: its pilot, and then its data, group by group of those that get as many samples."""
+
+    def __init__(self, settings: Settings, block: Block) -> None:
+        self.settings, self.block, self.device = settings, block, device_of(block.x)
+        n = block.num_data
+        self.counts = torch.zeros(n, dtype=torch.int64)
+        self.found = torch.full((len(_READ), n), math.nan, dtype=torch.float64)
+        self.whole = settings.proposal.bind(
+            settings.program, block.x, settings.seed, settings.stream(block.index, -1)
+        )
+        self.spent = torch.zeros(2, n, dtype=torch.float64)  # on binding
+        self._spend(self.whole, slice(None))
+        self.group, self.units = -1, 0  # group -1 is the pilot
+        self.rows, self.bound = torch.arange(n), self.whole
+        self._begin(settings.pilot)
+
+    def advance(self) -> int:
+        if self.sums.count == self.sums.num_samples and not self._next():
+            return 0
+        done, most = self.sums.count, max(self.settings.pilot, self.settings.most)
+        index = self.settings.stream(self.block.index, self.group) * math.ceil(most / 64) + done // self.tile
+        rng.reseed(self.device, self.settings.seed, "importance to a target", index)
+        self.sums.add(self.bound.log_weights(min(self.tile, self.sums.num_samples - done)))
+        before, self.units = self.units, max(self.units + 1, self._progress())
+        return self.units - before
+
+    def state(self) -> State:
+        numbers = {"group": torch.tensor(self.group), "units": torch.tensor(self.units)}
+        sums = {f"sums/{name}": value for name, value in self.sums.state().items()}
+        return sums | numbers | {name: getattr(self, name).clone() for name in ("counts", "found", "spent")}
+
+    def restore(self, state: State) -> int:
+        self.counts, self.found = state["counts"].clone(), state["found"].clone()
+        self.group, self.units = int(state["group"]), int(state["units"])
+        if self.group >= 0:
+            self._enter()
+        self.spent = state["spent"].clone()
+        self.sums = Accumulator.from_state(with_prefix("sums/", state), self.device)
+        return self.units
+
+    def figures(self) -> Figures:
+        n = self.block.num_data
+        drawn = (self.counts + self.settings.pilot).double()
+        empty = drawn.new_zeros(n, 0)
+        figures = Figures(
+            **dict(zip(_READ, self.found, strict=True)),
+            num_samples=int(self.counts.max()),
+            curve_k=(),
+            curve_bound=empty,
+            curve_stderr=empty,
+            draws=self.counts,
+            density_evals=drawn * self.whole.per_draw + self.spent[0],
+            gradient_evals=self.spent[1],
+            missed=torch.zeros(n, dtype=torch.bool),
+            expected_ess=drawn.new_full((n,), math.nan),
+            unvisited=torch.zeros(n, dtype=torch.bool),
+        )
+        settings = self.settings
+        other = None if isinstance(settings.proposal, Guide) else settings.proposal
+        return with_simulation_check(
+            figures, settings.program, self.block, settings.seed, settings.shared, other
+        )
+
+    def _next(self) -> bool:
+        """Put down what the group came to and go on to the next; False if there is none."""
+        bad = self.rows[self.sums.nan_data()]
+        if len(bad):
+            first = self.block.offset + int(bad[0])
+            raise NonFiniteError(f"log weights of datum {first}: expected numbers or -inf, got NaN or +inf")
+        figures = self.sums.finish()
+        if self.group < 0:
+            self.counts = self.settings.allocate(figures)
+        else:
+            self.found[:, self.rows] = torch.stack([getattr(figures, name) for name in _READ])
+        if self.group + 1 == len(self.counts.unique()):
+            return False
+        self.group += 1
+        self._enter()
+        return True
+
+    def _enter(self) -> None:
+        size = int(self.counts.unique()[self.group])
+        self.rows = (self.counts == size).nonzero()[:, 0]
+        rows, settings = self.rows.to(self.device), self.settings
+        bound = self.whole.take(rows)
+        if bound is None:
+            part, index = take(self.block.x, rows), settings.stream(self.block.index, self.group)
+            bound = settings.proposal.bind(settings.program, part, settings.seed, index)
+            self._spend(bound, self.rows)
+        self.bound = bound
+        self._begin(size)
+
+    def _begin(self, num_samples: int) -> None:
+        tiles = Tiles.plan(len(self.rows), num_samples, self.settings.width, self.device)
+        self.tile = tiles.samples
+        self.sums = Accumulator(len(self.rows), num_samples, self.device)
+
+    def _spend(self, bound: ProposalOnData, rows: Tensor | slice) -> None:
+        self.spent[0, rows] += bound.density_evals
+        self.spent[1, rows] += bound.gradient_evals
+
+    def _progress(self) -> int:
+        if self.group < 0:
+            return _PILOT_UNITS * self.sums.count // self.settings.pilot
+        size = self.sums.num_samples
+        done = int(self.counts[self.counts < size].sum()) + self.sums.count * len(self.rows)
+        return _PILOT_UNITS + (_UNITS - _PILOT_UNITS) * done // int(self.counts.sum())

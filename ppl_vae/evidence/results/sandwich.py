@@ -1,0 +1,127 @@
+"""A lower and an upper bound of the same log evidences: the two-sided answer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ppl_vae import files
+from ppl_vae.checkpoint import with_prefix
+from ppl_vae.errors import InputError, describe
+from ppl_vae.evidence.results.evidence import Evidence, Mean
+from ppl_vae.program import Data
+
+_KIND = "ppl_vae.Sandwich"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sandwich:
+    """Stochastic bounds of log p(x_n) from both sides, for N data, in nats.
+
+    E[lower] <= log p(x) <= E[upper] for each datum, where ``upper`` is certified: where its chains start from exact
+    samples of the posterior, as there are for data simulated from the model and for no others.
+
+    Attributes:
+        lower: the lower bounds.
+        upper: the upper bounds of the same data.
+        x: the data that were bounded, if they were simulated; else None.
+
+    Raises:
+        InputError: if the two are not of as many data, or ``upper`` is no upper bound.
+    """
+
+    lower: Evidence
+    upper: Evidence
+    x: Data | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if not isinstance(value, Evidence) or value.bound != name:
+                raise InputError(name, f'an Evidence with bound="{name}"', describe(value))
+        if len(self.lower) != len(self.upper):
+            raise InputError("upper", f"an Evidence of {len(self.lower)} data", f"one of {len(self.upper)}")
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    @property
+    def certified(self) -> bool:
+        """Whether both bounds are proved (in expectation): no upper one that is a heuristic, no rounded products."""
+        return self.lower.certified and self.upper.certified
+
+    @property
+    def gap(self) -> Tensor:
+        """``(N,)`` upper - lower, in nats: zero but for noise when the sampler is perfect."""
+        return self.upper.log_evidence - self.lower.log_evidence
+
+    @property
+    def gap_stderr(self) -> Tensor:
+        """``(N,)`` Monte Carlo standard errors of the gap: the two bounds come from independent chains."""
+        return (self.lower.stderr**2 + self.upper.stderr**2).sqrt()
+
+    def mean_gap(self) -> Mean:
+        """The gap averaged over data, with its two errors kept apart."""
+        return Mean.of(self.gap, self.gap_stderr)
+
+    def interval(self, level: float = 0.99) -> tuple[Tensor, Tensor]:
+        """``(N,)`` and ``(N,)``: from the lower bound less its error to the upper bound plus its error.
+
+        Each side is that of the bound's own two-sided interval at ``level``, so log p(x) is inside with a
+        probability of at least about ``level``; see `Evidence.interval`.
+        """
+        return self.lower.interval(level)[0], self.upper.interval(level)[1]
+
+    def contains(self, log_evidence: Tensor, level: float = 0.99) -> Tensor:
+        """``(N,)`` bool: whether values ``(N,)`` lie inside `interval`."""
+        low, high = self.interval(level)
+        return (low <= log_evidence) & (log_evidence <= high)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write both bounds (not x) to one file, atomically; `load` gives them back exactly."""
+        sides = {"lower": self.lower.pack(), "upper": self.upper.pack()}
+        tensors = {f"{side}/{k}": v for side, (packed, _) in sides.items() for k, v in packed.items()}
+        settings = {side: metadata for side, (_, metadata) in sides.items()}
+        files.write_tensors(path, tensors, {"kind": _KIND, **settings})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Sandwich:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: naming the file, if it is missing, broken, or holds anything else.
+        """
+        tensors, metadata = files.read_kind(path, _KIND, "a file written by Sandwich.save")
+        lower, upper = (
+            Evidence.unpack(
+                with_prefix(f"{side}/", tensors), metadata.get(side, {}), f"{os.fspath(path)}: {side}"
+            )
+            for side in ("lower", "upper")
+        )
+        try:
+            return cls(lower, upper)
+        except InputError as error:
+            raise InputError(f"{os.fspath(path)}: {error.argument}", error.expected, error.received) from None
+
+    def __repr__(self) -> str:
+        return f"Sandwich(N={len(self)}, lower {self.lower.mean()}, upper {self.upper.mean()})"
+
+    def __str__(self) -> str:
+        gap = self.mean_gap()
+        largest = float(self.gap.max())
+        trusted = torch.from_numpy((self.lower.status == "trust") & (self.upper.status == "trust"))
+        which = "the upper bound is" if self.lower.certified else "the bounds are"
+        title = "two-sided" if self.certified else f"HEURISTIC two-sided, {which} not certified"
+        data = "simulated from the model" if self.x is not None else "as given"
+        return "\n".join(
+            [
+                f"{title}: {len(self)} data, {data}; nats",
+                f"gap           {gap}; largest {largest:.3g}",
+                f"both trusted  {int(trusted.sum())} of {len(self)}",
+                f"lower: {self.lower}",
+                f"upper: {self.upper}",
+            ]
+        )

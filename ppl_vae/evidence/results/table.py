@@ -1,0 +1,117 @@
+"""What ``print(evidence)`` shows: a table that a person can read."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.evidence.results.pareto import khat_threshold
+from ppl_vae.evidence.results.verdict import FULL, Verdict
+
+if TYPE_CHECKING:
+    from ppl_vae.evidence.results.evidence import Evidence
+
+BOUNDS = {
+    "lower": "stochastic lower bound",
+    "upper": "stochastic upper bound",
+    "consistent": "consistent estimate, no bound",
+}
+_WIDTH = 100
+_TABLE_DATA = 8
+
+
+def _median(values: Tensor) -> float:
+    """The median of what is not NaN (torch would give the lower of the middle two)."""
+    numbers = values[~values.isnan()]
+    return float(np.median(numbers.numpy())) if len(numbers) else math.nan
+
+
+def _hidden(e: Evidence) -> str:
+    """What the tails may hide beyond the errors, over the data that are not rejected."""
+    kept = e.hidden[torch.from_numpy(e.status != "reject")]
+    kept = kept[kept.isfinite()]
+    if not len(kept):
+        return "may hide an unknown amount"
+    mean, most = float(kept.log1p().mean()), float(kept.log1p().max())
+    return f"may hide up to {mean:.2g} nats beyond the errors on average, max {most:.2g}"
+
+
+def direction(e: Evidence) -> str:
+    """Which way an estimate errs, in words."""
+    if e.certified:
+        return BOUNDS[e.bound]
+    if e.precision != FULL:
+        return f"{BOUNDS[e.bound]}, of a model with products in {e.precision}: not certified"
+    return f"HEURISTIC {e.bound} bound, not certified"
+
+
+def table(e: Evidence) -> str:
+    """What ``print(evidence)`` shows."""
+    N, S = len(e), e.num_samples
+    unit = "samples" if e.basis == "weights" else "runs"
+    drawn = "" if e.basis == "computed" else f", S = {S} {unit}, seed {e.seed}"
+    header = f"{e.method}: N = {N} data{drawn}, {direction(e)}; nats"
+    if not N:
+        return header
+    mean = str(e.mean())
+    rows = [("log evidence", mean.replace("Monte Carlo", "numerical") if e.basis == "computed" else mean)]
+    if not e.elbo.isnan().all():
+        rows += [("ELBO", str(e.mean("elbo"))), ("gap", str(e.mean("gap")))]
+    if e.basis != "computed":
+        of = f"{S}" if int(e.draws.min()) == S else f"{int(e.draws.min())} to {S}"
+        rows.append(("ESS", f"median {_median(e.ess):.1f} [min {float(e.ess.min()):.1f}] of {of}"))
+    numbers = e.khat[~e.khat.isnan()]
+    if len(numbers) or e.basis == "weights":
+        worst = float(numbers.max()) if len(numbers) else math.nan
+        # Of a few runs k-hat is that of all weights behind them, and the bar is the number of runs'.
+        threshold = khat_threshold(int(e.draws.min()))
+        rows.append(("k-hat", f"median {_median(e.khat):.2f}, max {worst:.2f}, threshold {threshold:.2f}"))
+    if e.basis == "weights" and not e.hidden.isnan().all():
+        rows.append(("tail", _hidden(e)))
+    if e.details:
+        rows.append(("run", e.details))
+    cost = e.cost
+    rows.append(
+        ("cost", f"{cost.density:,.0f} densities and {cost.gradient:,.0f} gradients of log p(x, z) each")
+    )
+    fractions = e.status_fractions()
+    counts = [f"{status} {round(share * N)} ({share:.1%})" for status, share in fractions.items()]
+    rows.append(("status", ", ".join(counts)))
+    tally = Counter(e.verdicts)
+    rows += [("", f"{v.status} {tally[v]}: {v.message}") for v in Verdict if tally[v] and v.status != "trust"]
+    curve = e.curve()
+    points = zip(curve.k.tolist(), curve.bound.tolist(), curve.stderr.tolist(), strict=True)
+    if len(curve.k):
+        rows.append(
+            (
+                "IWAE-K" if e.basis == "weights" else "K runs",
+                ", ".join(f"{k}:\xa0{bound:.3f}\xa0±\xa0{error:.2g}" for k, bound, error in points),
+            )
+        )
+    lines = [header]
+    for name, text in rows:
+        wrapped = textwrap.fill(text, _WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14)
+        lines.append(wrapped.replace("\xa0", " "))
+    if N <= _TABLE_DATA:
+        form = "{:>6} {:>14} {:>9} {:>14} {:>9} {:>9} {:>7}  {}"
+        lines.append(form.format("datum", "log evidence", "±", "ELBO", "±", "ESS", "k-hat", "status"))
+        for n in range(N):
+            figures = [f"{float(getattr(e, name)[n]):{spec}}" for name, spec in _COLUMNS]
+            lines.append(form.format(n, *figures, e.verdicts[n].status))
+    return "\n".join(lines)
+
+
+_COLUMNS = (
+    ("log_evidence", ".4f"),
+    ("stderr", ".2g"),
+    ("elbo", ".4f"),
+    ("elbo_stderr", ".2g"),
+    ("ess", ".1f"),
+    ("khat", ".2f"),
+)

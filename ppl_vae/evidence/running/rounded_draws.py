@@ -1,0 +1,71 @@
+"""Draws on the edge of their support: whether rounding spoils an estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ppl_vae import rng
+from ppl_vae.errors import NonFiniteError
+from ppl_vae.evidence.results.accumulator import Figures
+from ppl_vae.program import Data, Program, Sites, device_of, num_data
+from ppl_vae.program.edges import edge_share
+
+DRAWS = 256
+"""Draws of a datum that are looked at."""
+
+_NUMBERS = 2**20  # numbers in one pass
+_PLAIN = ("Guide", "Defensive")  # proposals whose draws are never mapped to unconstrained coordinates
+
+
+@contextmanager
+def naming_edges(sites: Sites) -> Iterator[None]:
+    """Name the latents with edges in a `NonFiniteError`: rounding onto an edge is its most frequent cause."""
+    try:
+        yield
+    except NonFiniteError as error:
+        edged = [f"{name!r} ({site.distribution})" for name, site in sites.latent.items() if site.edged]
+        if not edged:
+            raise
+        cause = "rounding may have put it onto an edge of its support: use float64, or another family"
+        raise NonFiniteError(f"{error}; latent site {', '.join(edged)}: {cause}") from error
+
+
+def count_edges(
+    figures: Figures,
+    program: Program,
+    x: Data,
+    sites: Sites,
+    identity: Mapping[str, Any],
+    seed: int,
+    index: int,
+) -> Figures:
+    """Figures with ``on_edge`` filled in: the share of draws that rounding has put onto an edge of their support.
+
+    Draws of its own are looked at, of what the estimator starts from; nothing where no latent has an edge.
+
+    Args:
+        figures: of a block.
+        program: the program.
+        x: the data of the block.
+        sites: the program's.
+        identity: the estimator's settings: "start" of chains, and "proposal".
+        seed: the user's.
+        index: of the block; it has a stream of its own.
+    """
+    n = num_data(x)
+    if not any(site.edged for site in sites.latent.values()) or identity.get("computed"):
+        return replace(figures, on_edge=torch.zeros(n, dtype=torch.float64))
+    proposal = str(identity.get("proposal", "Guide()")).partition("(")[0]
+    chains = "start" in identity
+    prior = identity.get("start") == "prior"
+    draws = max(16, min(DRAWS, _NUMBERS // (n * max(sites.numbers_per_datum, 1))))
+    rng.reseed(device_of(x), seed, "draws on an edge", index)
+    unconstrained = (chains and not prior) or proposal not in _PLAIN
+    share = edge_share(program, x, draws, prior=prior, unconstrained=unconstrained)
+    cost = 2.0 * draws if unconstrained else 1.0 * draws if prior else 0.0
+    return replace(figures, on_edge=share.cpu(), density_evals=figures.density_evals + cost)
