@@ -31,7 +31,7 @@ def vae(latent=2, **options):
 
 def evidences(level="plain"):
     """Estimates over several blocks, over fewer blocks than processes, and by every kind of draw."""
-    pv.evidence.engine.level_for = lambda *_: level
+    pv.evidence.running.blocks.level_for = lambda *_: level
     program, x, few = vae().program, DIGITS.train[:600], DIGITS.test[:90]
     quiet = {"progress": False, "seed": 5}
     yield "importance", pv.evidence.importance(program, x, 128, **quiet)

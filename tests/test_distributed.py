@@ -141,7 +141,7 @@ def test_messages(tmp_path):
 def test_evidence_is_that_of_one_process_to_the_last_bit(tmp_path):
     done("evidence", tmp_path)
     torch.set_num_threads(1)
-    original = pv.evidence.engine.level_for
+    original = pv.evidence.running.blocks.level_for
     try:
         for level in jobs.LEVELS:
             for name, expected in jobs.evidences(level):
@@ -150,7 +150,7 @@ def test_evidence_is_that_of_one_process_to_the_last_bit(tmp_path):
                     found, _ = files.read_tensors(tmp_path / f"{level} {name}.{rank}")
                     assert same(found, tensors), (level, name, rank)
     finally:
-        pv.evidence.engine.level_for = original
+        pv.evidence.running.blocks.level_for = original
 
 
 @pytest.mark.slow

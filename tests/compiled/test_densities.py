@@ -14,8 +14,9 @@ from compiled_programs import CONTINUOUS, PROGRAMS, Net, randn, shrunk
 from torch import nn
 
 from ppl_vae import rng
-from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights, backend
+from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights
 from ppl_vae.compiled.cache import _caches
+from ppl_vae.compiled.graph import backend
 from ppl_vae.program import Coordinates, Program
 from ppl_vae.program.agreement import TOLERANCE
 

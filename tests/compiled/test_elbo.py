@@ -11,7 +11,8 @@ from pyro.infer import SVI, JitTrace_ELBO, ReweightedWakeSleep, Trace_ELBO, Trac
 
 import ppl_vae as pv
 from ppl_vae import InputError, rng
-from ppl_vae.compiled import CompiledELBO, CompileWarning, backend
+from ppl_vae.compiled import CompiledELBO, CompileWarning
+from ppl_vae.compiled.graph import backend
 
 
 @pytest.fixture(autouse=True)

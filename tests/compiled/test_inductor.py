@@ -13,7 +13,8 @@ from agreeing import S, built, check, check_joint
 from compiled_programs import PROGRAMS, Net
 
 from ppl_vae import rng
-from ppl_vae.compiled import CompileWarning, LogWeights, backend
+from ppl_vae.compiled import CompileWarning, LogWeights
+from ppl_vae.compiled.graph import backend
 from ppl_vae.program import Program
 
 

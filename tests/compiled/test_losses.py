@@ -10,8 +10,9 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFie
 from torch import nn
 
 from ppl_vae import rng
-from ppl_vae.compiled import CompileWarning, TrainingLoss, backend
+from ppl_vae.compiled import CompileWarning, TrainingLoss
 from ppl_vae.compiled.cache import _caches
+from ppl_vae.compiled.graph import backend
 from ppl_vae.program import Program
 from ppl_vae.training import SharedOptim, adam
 

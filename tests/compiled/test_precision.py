@@ -17,13 +17,15 @@ from torch.nn.functional import linear
 
 import ppl_vae as pv
 from ppl_vae import InputError, Program, checkpoint
-from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights, backend
+from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights
 from ppl_vae.compiled import precision as switches
+from ppl_vae.compiled.graph import backend
 from ppl_vae.compiled.precision import computing, precision_on
-from ppl_vae.evidence import Evidence, PrecisionError, engine, precision_error
+from ppl_vae.evidence import Evidence, PrecisionError, precision_error
 from ppl_vae.evidence.annealing.path import Bridge
 from ppl_vae.evidence.importance_sampling.proposals import StudentT
 from ppl_vae.evidence.results.verdict import Verdict
+from ppl_vae.evidence.running import blocks
 from ppl_vae.program.handlers import Replayed
 from ppl_vae.program.matmul_precision import BY_HAND, FULL, InFloat64, lowering, products
 from ppl_vae.program.sites import site_log_prob
@@ -59,7 +61,7 @@ def vae(likelihood=None, posterior=pv.posteriors.MeanFieldNormal, hidden=(24, 16
 @pytest.fixture
 def captured(monkeypatch):
     """Whatever the size of a job, its graphs are captured, and no compiler is started."""
-    monkeypatch.setattr(engine, "level_for", lambda compile, *_: "captured" if compile is True else "plain")  # noqa: A006
+    monkeypatch.setattr(blocks, "level_for", lambda compile, *_: "captured" if compile is True else "plain")  # noqa: A006
 
 
 # ---- what is rounded -----------------------------------------------------------------------------------------

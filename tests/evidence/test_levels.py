@@ -7,7 +7,8 @@ import ppl_vae as pv
 from ppl_vae import InputError
 from ppl_vae.compiled.effort import CAPTURE_FROM, COMPILE_FROM, Effort, level_for
 from ppl_vae.compiled.execution import executing, sampler
-from ppl_vae.evidence import annealed, engine, importance, jackknife, psis, sandwich, smc
+from ppl_vae.evidence import annealed, importance, jackknife, psis, sandwich, smc
+from ppl_vae.evidence.running import blocks
 from ppl_vae.validation.models import MODELS
 
 ESTIMATORS = {
@@ -30,7 +31,7 @@ def estimate(estimator, model, **more):
 @pytest.fixture
 def captured(monkeypatch):
     """Whatever the size of a job, its graphs are captured, and no compiler is started."""
-    monkeypatch.setattr(engine, "level_for", lambda compile, *_: "captured" if compile is True else "plain")  # noqa: A006
+    monkeypatch.setattr(blocks, "level_for", lambda compile, *_: "captured" if compile is True else "plain")  # noqa: A006
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -83,16 +84,16 @@ def test_a_checkpoint_of_another_level_is_refused(captured, tmp_path):
     def stop(*_, **__):
         raise StopError
 
-    keep = engine.Keeper.due
+    keep = blocks.Keeper.due
     try:
-        engine.Keeper.due = lambda self: True
+        blocks.Keeper.due = lambda self: True
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine, "evidence_of", stop)
-            patch.setattr(engine.Keeper, "remove", stop)
+            patch.setattr(blocks, "evidence_of", stop)
+            patch.setattr(blocks.Keeper, "remove", stop)
             with pytest.raises(StopError):
                 importance(model.program, model.x, 300, compile=False, checkpoint=path, progress=False)
     finally:
-        engine.Keeper.due = keep
+        blocks.Keeper.due = keep
     with pytest.raises(InputError, match="checkpoint"):
         importance(model.program, model.x, 300, compile=True, checkpoint=path, resume=True, progress=False)
     importance(model.program, model.x, 300, compile=False, checkpoint=path, resume=True, progress=False)

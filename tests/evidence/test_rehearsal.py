@@ -99,7 +99,7 @@ def test_a_prior_start_is_not_blamed_for_the_guide():
 def test_no_number_changes_and_the_cost_is_counted():
     model = MODELS["gamma-poisson"](num_data=10)
     e = ev.importance(model.program, model.x, 300, seed=4)
-    sums = pv.evidence.weights.Accumulator(10, 300)
+    sums = pv.evidence.results.accumulator.Accumulator(10, 300)
     state = torch.get_rng_state()
     weights = model.program.log_weights(model.x, 300, seed=0)
     sums.add(weights)

@@ -60,7 +60,7 @@ def test_no_honest_estimate_is_accused(name):
     model = MODELS[name](num_data=20)
     for seed in range(3):
         e = ev.importance(model.program, model.x, 500, seed=seed)
-        sums = pv.evidence.weights.Accumulator(20, 500)
+        sums = pv.evidence.results.accumulator.Accumulator(20, 500)
         sums.add(model.program.log_weights(model.x, 500, seed=seed))
         figures = with_mode_search(sums.finish(), model.program, Block(model.x, 0, 0), seed)
         assert not figures.missed.any()
@@ -70,7 +70,7 @@ def test_no_honest_estimate_is_accused(name):
 
 def test_discrete_latents_are_left_alone():
     model = MODELS["mixture"](num_data=4)
-    sums = pv.evidence.weights.Accumulator(4, 50)
+    sums = pv.evidence.results.accumulator.Accumulator(4, 50)
     sums.add(model.program.log_weights(model.x, 50, seed=0))
     figures = sums.finish()
     assert with_mode_search(figures, model.program, Block(model.x, 0, 0), 0) is figures
