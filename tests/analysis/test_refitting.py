@@ -88,9 +88,7 @@ def test_a_seed_gives_the_same_numbers_and_leaves_the_global_ones_alone():
 
 def test_blocks_and_their_checkpoint(tmp_path, monkeypatch):
     """Interrupted after the first block, it ends with the same bits; a checkpoint of another run is refused."""
-    monkeypatch.setattr(
-        sys.modules["ppl_vae.evidence.refit"], "_DATA", 10
-    )  # the name in the package is the function
+    monkeypatch.setattr(sys.modules["ppl_vae.evidence.importance_sampling.refit"], "_DATA", 10)
     exact = mean_field(2, 5, 25, shift=1.0)
     whole = refit(exact.program, exact.x)
     path = tmp_path / "refit.safetensors"

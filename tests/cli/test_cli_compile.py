@@ -40,9 +40,10 @@ def told(monkeypatch):
         monkeypatch.setattr(module, name, run)
 
     listen("training", "fit")
-    listen("evidence.smoothed", "psis")
-    for method in ("importance", "annealed", "smc", "jackknife", "sandwich"):
-        listen(f"evidence.{method}", method)
+    for method in ("importance", "jackknife", "psis"):
+        listen(f"evidence.importance_sampling.{method}", method)
+    for module, method in (("ais", "annealed"), ("smc", "smc"), ("bdmc", "sandwich")):
+        listen(f"evidence.annealing.{module}", method)
     return heard
 
 

@@ -171,7 +171,7 @@ def test_an_estimate_that_fails_before_any_result_leaves_nothing(call, tmp_path,
     def fail(*_, **__):
         raise InputError("x", "y", "z")
 
-    monkeypatch.setattr("ppl_vae.evidence.running.blocks.Keeper", fail)
+    monkeypatch.setattr("ppl_vae.evidence.running.blocks.Checkpoint", fail)
     assert call("evidence", trained, "--num-samples", "32", "--out", tmp_path / "e").status == 2
     assert snapshot(tmp_path) == {}
 

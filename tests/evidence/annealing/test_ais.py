@@ -164,7 +164,7 @@ def test_the_cost_is_what_was_evaluated(monkeypatch):
     module = importlib.import_module(
         "ppl_vae.evidence.annealing.ais"
     )  # the package has a function of that name
-    monkeypatch.setattr(module, "rehearsed_chains", lambda figures, *_: figures)
+    monkeypatch.setattr(module, "with_simulation_check_of_chains", lambda figures, *_: figures)
     for transition in (HMC(3), RandomWalk(4)):
         counted[True] = counted[False] = 0
         e = annealed(exact.program, exact.x, 4, 12, transition=transition, prior_draws=0)

@@ -1,0 +1,1 @@
+"""So that the helpers of this folder are found from the folders in it."""
