@@ -4,7 +4,7 @@ from ppl_vae.analysis.active_units import ActiveUnits, active_units
 from ppl_vae.analysis.calibration import Calibration, calibration
 from ppl_vae.analysis.gaps import Gaps, gaps
 from ppl_vae.analysis.surgery import Surgery, surgery
-from ppl_vae.evidence.importance_sampling.refit import Refit, refit
+from ppl_vae.evidence import Refit, refit
 
 __all__ = [
     "ActiveUnits",

@@ -14,10 +14,8 @@ from torch import Tensor
 from ppl_vae import files, rng
 from ppl_vae.checkpoint import digest, with_prefix
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
-from ppl_vae.evidence.importance_sampling.importance import importance
-from ppl_vae.evidence.importance_sampling.proposals import StudentT
+from ppl_vae.evidence import Evidence, Mean, StudentT, importance
 from ppl_vae.evidence.importance_sampling.refit import TOLERANCE, Refit, refit
-from ppl_vae.evidence.results.evidence import Evidence, Mean
 from ppl_vae.evidence.running.blocks import prepare
 from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take

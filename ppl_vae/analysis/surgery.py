@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_one_of, check_positive_int, check_seed
-from ppl_vae.evidence.results.evidence import Mean
+from ppl_vae.evidence import Mean
 from ppl_vae.evidence.running.blocks import prepare
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.densities import log_terms

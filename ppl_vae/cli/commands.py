@@ -11,7 +11,8 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 
 from ppl_vae import distributed
-from ppl_vae.cli import COMMANDS, exits, streams
+from ppl_vae.cli import exits, streams
+from ppl_vae.cli.command_list import COMMANDS
 from ppl_vae.cli.compiling import announced
 from ppl_vae.cli.oneline import HelpShown, UsageError, explain
 

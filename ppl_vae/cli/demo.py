@@ -22,7 +22,7 @@ from ppl_vae.cli.runfolder import (
 from ppl_vae.errors import InputError
 
 if TYPE_CHECKING:
-    from ppl_vae.evidence.results.evidence import Evidence
+    from ppl_vae.evidence import Evidence
 
 _MARKER = "demo.yaml"
 _DESCRIPTION = """\

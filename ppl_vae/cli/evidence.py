@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
     from ppl_vae.cli.judging import Job
     from ppl_vae.data import Dataset
+    from ppl_vae.evidence import Evidence, Mean
     from ppl_vae.evidence.importance_sampling.proposals import Proposal
-    from ppl_vae.evidence.results.evidence import Evidence, Mean
     from ppl_vae.vae import VAE
 
 _TABLE = {
@@ -111,7 +110,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
     _check_compile(settings)
-    from ppl_vae.evidence.results.evidence import Evidence
+    from ppl_vae.evidence import Evidence
 
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
     with judging.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
@@ -192,9 +191,9 @@ def _resolve(settings: dict[str, Any]) -> Proposal | None:
 
 
 def _estimator(settings: dict[str, Any]) -> Callable[..., Evidence]:
-    method = settings["method"]
-    module = import_module(f"ppl_vae.evidence.{'smoothed' if method == 'psis' else method}")
-    estimator: Callable[..., Evidence] = getattr(module, method)
+    from ppl_vae import evidence
+
+    estimator: Callable[..., Evidence] = getattr(evidence, settings["method"])
     return estimator
 
 
@@ -218,7 +217,7 @@ def _compile(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _rehearse(job: Job, proposal: Proposal | None) -> None:
     """The estimator on one datum, with all of its options but fewer samples, chains and steps."""
-    from ppl_vae.evidence.importance_sampling.proposals import Refitted
+    from ppl_vae.evidence import Refitted
 
     settings, x = job.settings, job.x[:1]
     job.check_memory()
@@ -286,7 +285,7 @@ def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:
     They do for integers. Of dequantised integers they are an upper bound for the integers' own: the density's,
     and log2 of the number of levels. Of real numbers in units of their own they would say nothing.
     """
-    from ppl_vae.evidence.results.evidence import Mean
+    from ppl_vae.evidence import Mean
 
     bits = evidence.bits_per_dim(vae.shape.numel())
     if vae.likelihood.base_measure == "counting":

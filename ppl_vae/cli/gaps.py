@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ppl_vae.analysis import ActiveUnits, Gaps, Surgery
     from ppl_vae.cli.judging import Job
-    from ppl_vae.evidence.results.evidence import Evidence
+    from ppl_vae.evidence import Evidence
 
 _TABLE = {"importance": (), "annealed": methods.ANNEALING}
 _DATA = 100
@@ -47,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
             raise InputError(option(name), "at least 2, for errors", 1)
     methods.check(settings, _TABLE)
     check_one_of("--split", settings["split"], datasets.SPLITS)
-    from ppl_vae.evidence.annealing.ais import annealed
+    from ppl_vae.evidence import annealed
 
     own = _TABLE[settings["method"]]
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"], "usual": _DATA}
@@ -85,7 +85,7 @@ def _parser() -> ArgumentParser:
 def _rehearse(job: Job) -> None:
     """What may find the model wanting, on two data."""
     from ppl_vae.analysis import gaps, refit, surgery
-    from ppl_vae.evidence.annealing.ais import annealed
+    from ppl_vae.evidence import annealed
 
     job.check_memory()
     if len(job.x) < 2:
@@ -121,8 +121,7 @@ def _analyse(job: Job) -> tuple[Gaps, Surgery, ActiveUnits]:
 
 def _evidence(job: Job) -> Evidence | None:
     """log p(x) by annealing, kept in a file until all is done; None where the refit's own weights will do."""
-    from ppl_vae.evidence.annealing.ais import annealed
-    from ppl_vae.evidence.results.evidence import Evidence
+    from ppl_vae.evidence import Evidence, annealed
 
     settings, path = job.settings, job.folder.path
     if settings["method"] != "annealed":

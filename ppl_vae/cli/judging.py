@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Dataset
-    from ppl_vae.evidence.results.evidence import Evidence, Mean
+    from ppl_vae.evidence import Evidence, Mean
     from ppl_vae.vae import VAE
 
 

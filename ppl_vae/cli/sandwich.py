@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from ppl_vae.cli.judging import Job
-    from ppl_vae.evidence.results.sandwich import Sandwich
+    from ppl_vae.evidence import Sandwich
     from ppl_vae.program import Latents
 
 _TABLE = {"annealed": (*methods.ANNEALING, "precision"), "importance": ("num_samples", "precision")}
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     check_numbers(settings, counts=("num_data",))
     methods.check(settings, _TABLE)
     compiling.check(settings)
-    from ppl_vae.evidence.annealing.bdmc import sandwich
+    from ppl_vae.evidence import sandwich
 
     own, real = _TABLE[settings["method"]], settings["real"]
     which: dict[str, Any] = {"number": settings["num_data"], "usual": _DATA} if real else {"number": None}
@@ -122,8 +122,7 @@ def _posterior(job: Job) -> Latents | None:
 
 
 def _bound(job: Job) -> Sandwich:
-    from ppl_vae.evidence.annealing.bdmc import sandwich
-    from ppl_vae.evidence.results.sandwich import Sandwich
+    from ppl_vae.evidence import Sandwich, sandwich
 
     settings, path, program = job.settings, job.folder.path, job.vae.program
     if (path / SANDWICH_RESULT).is_file():  # a resumed command that had only the pictures left to draw
@@ -148,7 +147,7 @@ def _bound(job: Job) -> Sandwich:
 
 def _rehearse(job: Job) -> None:
     """The bounds of one datum, with all of the options but fewer samples, chains and steps."""
-    from ppl_vae.evidence.annealing.bdmc import sandwich
+    from ppl_vae.evidence import sandwich
 
     settings = job.settings
     job.check_memory()

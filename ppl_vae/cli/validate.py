@@ -221,7 +221,7 @@ def _own_model(path: str, num_data: int, seed: int) -> ExactModel:
 
 def _rehearse(path: str, estimator: Callable[..., Any], model: Any, seed: int) -> None:
     """A user's estimator on two data, so that what is no estimator fails before anything is written."""
-    from ppl_vae.evidence.results.evidence import Evidence
+    from ppl_vae.evidence import Evidence
     from ppl_vae.program import num_data, take
     from ppl_vae.validation import ExactModel
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_vae.errors import InputError, describe
-from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence import Evidence
 from ppl_vae.evidence.results.pareto import khat_threshold
 from ppl_vae.evidence.results.table import direction
 from ppl_vae.evidence.results.verdict import INFINITE_VARIANCE, STATUSES

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ppl_vae.analysis.gaps import Gaps
 from ppl_vae.errors import InputError, describe
-from ppl_vae.evidence.results.evidence import Mean
+from ppl_vae.evidence import Mean
 from ppl_vae.evidence.results.table import direction
 from ppl_vae.evidence.results.verdict import STATUSES
 from ppl_vae.plots import style

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_vae.errors import InputError, check_one_of, describe
+from ppl_vae.evidence import Sandwich
 from ppl_vae.evidence.results.evidence import BOUNDS, Evidence, Mean
-from ppl_vae.evidence.results.sandwich import Sandwich
 from ppl_vae.evidence.results.table import BOUNDS as WORDS
 from ppl_vae.plots import style
 from ppl_vae.plots.evidence import Exact, _exact_value

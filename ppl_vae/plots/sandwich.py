@@ -15,8 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from numpy.typing import NDArray
 
 from ppl_vae.errors import InputError, check_positive_int, describe
-from ppl_vae.evidence.results.evidence import Evidence, Mean
-from ppl_vae.evidence.results.sandwich import Sandwich
+from ppl_vae.evidence import Evidence, Mean, Sandwich
 from ppl_vae.plots import style
 from ppl_vae.plots.evidence import Exact, _exact_value
 

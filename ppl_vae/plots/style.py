@@ -19,7 +19,7 @@ from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
 from ppl_vae.errors import InputError, describe
-from ppl_vae.evidence.results.evidence import Evidence, Mean
+from ppl_vae.evidence import Evidence, Mean
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"

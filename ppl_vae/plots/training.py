@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ppl_vae.errors import InputError, describe
-from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence import Evidence
 from ppl_vae.history import Epoch, History
 from ppl_vae.plots import style
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +14,8 @@ from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.program.agreement import disagreement
 from ppl_vae.program.blame import where_raised
-from ppl_vae.program.data import Data, device_of, num_data, write_back
-from ppl_vae.program.handlers import OBSERVED, Given, Unobserved
+from ppl_vae.program.data import Data, device_of, num_data
+from ppl_vae.program.handlers import Given
 from ppl_vae.program.pair import RunnablePair
 from ppl_vae.program.sites import (
     bounds,
@@ -231,40 +231,6 @@ def check_auxiliary(program: RunnablePair, x: Data, guide: Run) -> None:
 
 def _flat(value: Tensor) -> Tensor:
     return value.flatten(2) if value.ndim > 2 else value.unsqueeze(-1)
-
-
-def simulated(model: Callable[..., Any], x: Data) -> Run:
-    """A run of the model that draws what is observed; a distribution that cannot be drawn from is refused by name."""
-    handler = Unobserved()
-    try:
-        return run(model, x, 1, PLAIN, handler)
-    except (NotImplementedError, AttributeError) as error:
-        expected = "a distribution that can be drawn from, to simulate data"
-        received = f"{type(error).__name__}{where_raised(error)}: {first_line(error)}"
-        raise ProgramError(f"model site {handler.last!r}", expected, received) from error
-
-
-def taken_apart(found: Run, named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The latents of a `simulated` run, ``(1, N, *event)`` each, and the data with what it drew in the observed places.
-
-    Args:
-        found: the run.
-        named: the data that it was given, by name.
-    """
-    drawn = {name: value.clone() for name, value in named.items()}
-    z = {}
-    for name, site in found.sites.items():
-        if OBSERVED not in site["infer"]:
-            z[name] = found.value(name)
-        elif not write_back(site["infer"][OBSERVED], site["value"], named, drawn):
-            if name not in named:
-                raise ProgramError(
-                    f"observed site {name!r}",
-                    "obs= to be the data themselves, a slice of them, or an entry of the same name",
-                    "a value computed from them",
-                )
-            drawn[name] = site["value"].to(drawn[name].dtype).reshape(drawn[name].shape)
-    return z, drawn
 
 
 def first_line(error: BaseException) -> str:

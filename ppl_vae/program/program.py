@@ -31,9 +31,9 @@ from ppl_vae.program.handlers import Given, Replayed, ScaledLatents
 from ppl_vae.program.matching import check_covers, check_masked
 from ppl_vae.program.modules import Networks
 from ppl_vae.program.parameters import OwnParameters, leaves_of
-from ppl_vae.program.plain import simulated, taken_apart
 from ppl_vae.program.pyro_state import unvalidated
 from ppl_vae.program.reference import Folding, examine, examine_more
+from ppl_vae.program.simulation import simulated
 from ppl_vae.program.sites import GIVEN, Sites, is_auxiliary, refuse_nan
 from ppl_vae.program.tracing import Layouts, Run, run
 
@@ -129,16 +129,7 @@ class Program:
         )
         if beta == 1.0:
             return model, guide
-
-        def scaled(fn: Callable[..., Any]) -> Callable[..., Any]:
-            @wraps(fn)
-            def run(*args: Any, **kwargs: Any) -> Any:
-                with ScaledLatents(beta):
-                    return fn(*args, **kwargs)
-
-            return run
-
-        return scaled(model), scaled(guide)
+        return ScaledLatents(beta)(model), ScaledLatents(beta)(guide)
 
     def parameters(self, x: Data) -> dict[str, torch.Tensor]:
         """Every trainable leaf tensor (unconstrained) by site name; runs model and guide once on ``x``.
@@ -244,20 +235,12 @@ class Program:
         Raises:
             ProgramError: if an observed site's value cannot be found in ``x`` (it is computed from it).
         """
-        # Observed values are found in x by where they lie in memory, so a site may observe x, x["counts"] or
-        # a slice such as x[:, :3] alike. Each tensor is copied for that: entries of x may share their memory.
-        entries = {"": x} if isinstance(x, torch.Tensor) else x
-        named = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in entries.items()}
-        argument = named[""] if isinstance(x, torch.Tensor) else named
         with ExitStack() as stack:
             if seed is not None:
                 check_seed(seed)
-                stack.enter_context(rng.seeded(device_of(argument), seed, "simulate"))
+                stack.enter_context(rng.seeded(device_of(x), seed, "simulate"))
             stack.enter_context(self.evaluating())
-            stack.enter_context(torch.no_grad())
-            found = simulated(self._model, argument)
-        z, drawn = taken_apart(found, named)
-        return z, drawn[""] if isinstance(x, torch.Tensor) else drawn
+            return simulated(self._model, x)
 
     def check(self, x: Data, *, offset: int = 0, num_samples: int | None = None) -> Sites:
         """Run the pair on ``x`` by plain Pyro: refuse it if it has no evidence per datum, and learn how to run it.

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppl_vae.evidence.annealing.ais import annealed
-from ppl_vae.evidence.annealing.smc import smc
-from ppl_vae.evidence.exact.enumeration import enumerate_latents
-from ppl_vae.evidence.exact.quadrature import quadrature
-from ppl_vae.evidence.importance_sampling.importance import importance
-from ppl_vae.evidence.importance_sampling.jackknife import jackknife
-from ppl_vae.evidence.importance_sampling.proposals import Defensive, Refitted, StudentT, Widened
-from ppl_vae.evidence.importance_sampling.psis import psis
-from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence import (
+    Defensive,
+    Evidence,
+    Refitted,
+    StudentT,
+    Widened,
+    annealed,
+    enumerate_latents,
+    importance,
+    jackknife,
+    psis,
+    quadrature,
+    smc,
+)
 from ppl_vae.evidence.running.prior_check import DRAWS
 from ppl_vae.program import Data, Program
 

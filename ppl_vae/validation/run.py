@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_vae import rng
 from ppl_vae.checkpoint import Checkpoint, digest
 from ppl_vae.errors import InputError, NonFiniteError, check_positive_int, check_seed, describe
-from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence import Evidence
 from ppl_vae.progress import bar
 from ppl_vae.validation.estimators import ESTIMATORS, Estimator
 from ppl_vae.validation.exact_model import Builder, ExactModel

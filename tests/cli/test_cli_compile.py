@@ -40,10 +40,8 @@ def told(monkeypatch):
         monkeypatch.setattr(module, name, run)
 
     listen("training", "fit")
-    for method in ("importance", "jackknife", "psis"):
-        listen(f"evidence.importance_sampling.{method}", method)
-    for module, method in (("ais", "annealed"), ("smc", "smc"), ("bdmc", "sandwich")):
-        listen(f"evidence.annealing.{module}", method)
+    for method in ("importance", "jackknife", "psis", "annealed", "smc", "sandwich"):
+        listen("evidence", method)
     return heard
 
 

@@ -10,7 +10,7 @@ import yaml
 from cli_helpers import TINY, snapshot
 
 import ppl_vae as pv
-from ppl_vae.cli import COMMANDS
+from ppl_vae.cli.command_list import COMMANDS
 from ppl_vae.cli.runfolder import PICTURES
 from ppl_vae.history import History
 

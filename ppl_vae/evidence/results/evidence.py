@@ -24,6 +24,8 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
+from ppl_vae.evidence.results.curve import Cost as Cost
+from ppl_vae.evidence.results.curve import Curve as Curve
 from ppl_vae.evidence.results.mean import Mean as Mean  # this is where it is imported from
 from ppl_vae.evidence.results.stored_rows import check_agreement, check_rows, check_settings
 from ppl_vae.evidence.results.table import table
@@ -49,40 +51,6 @@ _ROWS = tuple(name for name in _TENSORS if name != "curve_k")
 _NEEDED = ("num_samples", "method", "bound", "seed")
 _SETTINGS = (*_NEEDED, "basis", "certified", "details", "precision")
 _KIND = "ppl_vae.Evidence"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an estimate cost for each datum, on average: what estimators are compared at equal amounts of.
-
-    Attributes:
-        density: evaluations of log p(x, z) without a gradient.
-        gradient: evaluations of log p(x, z) together with its gradient in z. Pilot runs are counted, too.
-    """
-
-    density: float
-    gradient: float
-
-    @property
-    def passes(self) -> float:
-        """Passes through the decoder: 1 for a density, 2 for a gradient (forward, and backward to z)."""
-        return self.density + 2 * self.gradient
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """The IWAE-K bound averaged over data, in nats, for K from 1 (the ELBO) to S (the evidence estimate).
-
-    Attributes:
-        k: ``(J,)`` the K, int64.
-        bound: ``(J,)`` the mean over data of E[log (1/K) sum_k w_k], non-decreasing in K but for the error.
-        stderr: ``(J,)`` its Monte Carlo standard error. The points share samples: their errors are not
-            independent.
-    """
-
-    k: Tensor
-    bound: Tensor
-    stderr: Tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)

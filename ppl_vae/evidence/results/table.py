@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ppl_vae.evidence.results.curve import Cost, Curve
+from ppl_vae.evidence.results.mean import Mean
 from ppl_vae.evidence.results.pareto import khat_threshold
 from ppl_vae.evidence.results.verdict import FULL, Verdict
-
-if TYPE_CHECKING:
-    from ppl_vae.evidence.results.evidence import Evidence
 
 BOUNDS = {
     "lower": "stochastic lower bound",
@@ -26,13 +26,73 @@ _WIDTH = 100
 _TABLE_DATA = 8
 
 
+class Tabulated(Protocol):
+    """What the table reads of an `Evidence`; the meaning of each is told there."""
+
+    @property
+    def num_samples(self) -> int: ...  # noqa: D102
+
+    @property
+    def method(self) -> str: ...  # noqa: D102
+
+    @property
+    def bound(self) -> str: ...  # noqa: D102
+
+    @property
+    def basis(self) -> str: ...  # noqa: D102
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+    @property
+    def certified(self) -> bool: ...  # noqa: D102
+
+    @property
+    def details(self) -> str: ...  # noqa: D102
+
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+
+    @property
+    def elbo(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def ess(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def khat(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def hidden(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def draws(self) -> Tensor: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    @property
+    def status(self) -> NDArray[np.str_]: ...  # noqa: D102
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]: ...  # noqa: D102
+
+    @property
+    def cost(self) -> Cost: ...  # noqa: D102
+
+    def mean(self, of: str = ...) -> Mean: ...  # noqa: D102
+
+    def curve(self) -> Curve: ...  # noqa: D102
+
+    def status_fractions(self) -> dict[str, float]: ...  # noqa: D102
+
+
 def _median(values: Tensor) -> float:
     """The median of what is not NaN (torch would give the lower of the middle two)."""
     numbers = values[~values.isnan()]
     return float(np.median(numbers.numpy())) if len(numbers) else math.nan
 
 
-def _hidden(e: Evidence) -> str:
+def _hidden(e: Tabulated) -> str:
     """What the tails may hide beyond the errors, over the data that are not rejected."""
     kept = e.hidden[torch.from_numpy(e.status != "reject")]
     kept = kept[kept.isfinite()]
@@ -42,7 +102,7 @@ def _hidden(e: Evidence) -> str:
     return f"may hide up to {mean:.2g} nats beyond the errors on average, max {most:.2g}"
 
 
-def direction(e: Evidence) -> str:
+def direction(e: Tabulated) -> str:
     """Which way an estimate errs, in words."""
     if e.certified:
         return BOUNDS[e.bound]
@@ -51,7 +111,7 @@ def direction(e: Evidence) -> str:
     return f"HEURISTIC {e.bound} bound, not certified"
 
 
-def table(e: Evidence) -> str:
+def table(e: Tabulated) -> str:
     """What ``print(evidence)`` shows."""
     N, S = len(e), e.num_samples
     unit = "samples" if e.basis == "weights" else "runs"
