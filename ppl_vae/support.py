@@ -1,58 +1,59 @@
-"""Do the data lie on the likelihood's support? Asked once; a refusal names what would fit."""
+"""Support check: whether the data lie on the likelihood's support, and which likelihood would fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import inspect
+from typing import Any, NamedTuple
 
 import torch
 from torch.distributions import constraints
 
+from ppl_vae import likelihoods
 from ppl_vae.errors import InputError, describe
-
-CHUNK = 2**20  # elements looked at together: a few megabytes of temporaries, however large the data
-
-
-class Summary(NamedTuple):
-    """A tensor's values: the range of the finite ones; whether all are finite, and all integers."""
-
-    low: float
-    high: float
-    finite: bool
-    integers: bool
+from ppl_vae.likelihoods import Likelihood
+from ppl_vae.likelihoods.summary import Summary, chunks, summarise
 
 
-def summarise(x: torch.Tensor) -> Summary:
-    """One pass over ``x`` (not empty), in chunks."""
-    low, high, finite, integers = float("inf"), float("-inf"), True, True
-    for _, part in _chunks(x):
-        good = torch.isfinite(part)
-        whole = bool(good.all())
-        values = part if whole else part[good]
-        finite = finite and whole
-        if values.numel():
-            low, high = min(low, values.min().item()), max(high, values.max().item())
-            integers = integers and (not values.is_floating_point() or torch.equal(values, values.floor()))
-    # + 0.0 turns a negative zero, which reads oddly in a message, into zero.
-    return Summary(low + 0.0, high + 0.0, finite, finite and integers)
+class Choice(NamedTuple):
+    """A likelihood that suits some data.
+
+    Attributes:
+        family: the class.
+        arguments: those after its shape.
+    """
+
+    family: type[Likelihood]
+    arguments: dict[str, Any]
+
+    def __str__(self) -> str:
+        parameters = inspect.signature(self.family).parameters
+        needed = [
+            f"{k}={v}" for k, v in self.arguments.items() if parameters[k].default is inspect.Parameter.empty
+        ]
+        return self.family.__name__ + (f"({', '.join(needed)})" if needed else "")
+
+
+def families() -> list[type[Likelihood]]:
+    """All likelihoods of the library, in the order of ``ppl_vae.likelihoods.__all__``."""
+    found = (getattr(likelihoods, name) for name in likelihoods.__all__)
+    return [kind for kind in found if issubclass(kind, Likelihood) and kind is not Likelihood]
+
+
+def choices(summary: Summary) -> list[Choice]:
+    """The likelihoods that suit data with such values, in the order of `families`; none if a value is not finite."""
+    if not summary.finite:
+        return []
+    found = ((family, family.suits(summary)) for family in families())
+    return [Choice(family, arguments) for family, arguments in found if arguments is not None]
 
 
 def suggest(x: torch.Tensor) -> list[str]:
-    """The likelihood families that fit ``x``, as a user would write them; none if a value is not finite.
+    """The likelihoods that suit ``x``, as a user would write them; none if a value is not finite.
 
-    Zeros and ones: Bernoulli. Other integers from 0: Binomial of the largest. Other finite numbers: Gaussian.
-    A Gaussian is not offered for integers: its density can grow without bound on a discrete set, so its
+    A density such as the Gaussian is not offered for integers: it can grow without bound on a discrete set, so its
     evidence would mean nothing; `ppl_vae.data.dequantise` makes them continuous first.
     """
-    return _suggest(summarise(x))
-
-
-def _suggest(summary: Summary) -> list[str]:
-    if not summary.finite:
-        return []
-    if summary.integers and summary.low >= 0:
-        return ["Bernoulli"] if summary.high <= 1 else [f"Binomial(total_count={int(summary.high)})"]
-    return ["Gaussian"]
+    return [str(choice) for choice in choices(summarise(x))]
 
 
 def check_support(
@@ -79,7 +80,7 @@ def check_support(
     # Most supports leave out what is not finite by themselves; asking again would double the time of this pass.
     odd = (torch.inf, -torch.inf, torch.nan) if x.is_floating_point() else ()
     lax = any(bool(support.check(torch.full_like(x[:1], value)).any()) for value in odd)
-    for start, part in _chunks(x):
+    for start, part in chunks(x):
         bad = ~(torch.isfinite(part) & support.check(part)) if lax else ~support.check(part)
         if bad.any():
             advice = _advice(summarise(x))
@@ -90,13 +91,6 @@ def check_support(
                 f"values on the support of {likelihood} ({_words(support)})",
                 f"{part[index].item():g} at datum {start + row}{_element(element)} {advice}",
             )
-
-
-def _chunks(x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Runs of whole data with the index of their first: a support may vary over a datum's elements."""
-    rows = max(1, CHUNK // max(1, x[:1].numel()))
-    for start in range(0, len(x), rows):
-        yield start, x[start : start + rows]
 
 
 def _element(index: list[int]) -> str:
@@ -110,7 +104,7 @@ def _advice(summary: Summary) -> str:
     if not finite:
         return "(not all values are finite): no likelihood would fit"
     found = f"(all values in [{low:g}, {high:g}], {'integers' if integers else 'not integers'})"
-    families = " or ".join(_suggest(summary))
+    families = " or ".join(map(str, choices(summary)))
     if not integers:
         return f"{found}: {families} would fit" + ("; or binarise the data" if low >= 0 and high <= 1 else "")
     return f"{found}: {families} would fit" + (

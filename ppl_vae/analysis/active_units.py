@@ -1,4 +1,4 @@
-"""Which latent dimensions the guide uses."""
+"""Active units: which latent dimensions the guide uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: does the guide, or the guide reweighted, give the truth the ranks that it should?"""
+"""Simulation-based calibration: the ranks of true latents among draws of the guide, plain or reweighted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the gap between log p(x) and the ELBO comes from: the guide's family, or the network that feeds it."""
+"""Gaps: how much of log p(x) - ELBO comes from the guide's family, and how much from its network."""
 
 from __future__ import annotations
 

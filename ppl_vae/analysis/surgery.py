@@ -1,4 +1,4 @@
-"""ELBO surgery: what the rate pays for, and whether the aggregate posterior is where the prior is."""
+"""ELBO surgery: the rate split into mutual information and the distance of the aggregate posterior from the prior."""
 
 from __future__ import annotations
 

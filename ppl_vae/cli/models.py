@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pyro.infer import ELBO
 from torch import nn
 
-from ppl_vae import rng
+from ppl_vae import likelihoods, posteriors, priors, rng
 from ppl_vae.cli import memory, proposals
 from ppl_vae.cli.oneline import UsageError, option, relabel
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError
 from ppl_vae.evidence.importance_sampling.proposals import Proposal
 from ppl_vae.likelihoods import Likelihood
+from ppl_vae.likelihoods.summary import Summary
 from ppl_vae.networks import MLP, ConvNet, Network
 from ppl_vae.posteriors import Posterior
 from ppl_vae.priors import Prior
+from ppl_vae.support import choices, families
 from ppl_vae.vae import VAE
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 _OWN = "or the import path of {} of your own (my_file.{})"
+
+
+def _listed(package: ModuleType, base: type) -> str:
+    kinds = {name: getattr(package, name) for name in package.__all__}
+    return "".join(f"{name}, " for name, kind in kinds.items() if kind is not base and issubclass(kind, base))
+
+
 CLASSES = {
-    "prior": "StandardNormal, MixtureOfGaussians, VampPrior, " + _OWN.format("a Prior", "MyPrior"),
-    "likelihood": "Bernoulli, Binomial, Gaussian, " + _OWN.format("a Likelihood", "MyLikelihood"),
-    "posterior": "MeanFieldNormal, MultivariateNormal, " + _OWN.format("a Posterior", "MyPosterior"),
+    "prior": _listed(priors, Prior) + _OWN.format("a Prior", "MyPrior"),
+    "likelihood": _listed(likelihoods, Likelihood) + _OWN.format("a Likelihood", "MyLikelihood"),
+    "posterior": _listed(posteriors, Posterior) + _OWN.format("a Posterior", "MyPosterior"),
     "network": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyNetwork"),
     "encoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyEncoder"),
     "decoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyDecoder"),
@@ -67,8 +79,7 @@ def add_options(parser: ArgumentParser) -> None:
     model.add_argument(
         "--likelihood",
         type=Callable[[Any], Likelihood] | None,
-        help="p(x|z). Default: what the data call for: Bernoulli for binary data, Binomial for counts, Gaussian with a "
-        "learned scale for real numbers",
+        help="p(x|z). Default: the first of these that suits the values of the data: " + _suited(),
         metavar="CLASS",
     )
     model.add_argument(
@@ -129,23 +140,32 @@ def convolutional(settings: dict[str, Any]) -> bool:
 
 def default_likelihood(dataset: Dataset) -> dict[str, Any]:
     """The likelihood that the data call for; raises `InputError` for grey levels, which have none."""
-    if dataset.values == "binary":
-        return {"class_path": "ppl_vae.likelihoods.Bernoulli", "init_args": {}}
-    if dataset.values == "counts":
-        splits = (dataset.train, dataset.valid, dataset.test)
-        top = dataset.total_count or max(int(x.max()) for x in splits if x is not None)
-        return {"class_path": "ppl_vae.likelihoods.Binomial", "init_args": {"total_count": top}}
-    if dataset.values == "real":
-        return {
-            "class_path": "ppl_vae.likelihoods.Gaussian",
-            "init_args": {"scale": "learned", "min_scale": 1e-3},
-        }
+    splits = [x for x in (dataset.train, dataset.valid, dataset.test) if x is not None]
+    summaries = {
+        "binary": lambda: Summary(0.0, 1.0, finite=True, integers=True),
+        "counts": lambda: Summary(0.0, dataset.total_count or _top(splits), finite=True, integers=True),
+        "real": lambda: Summary(-math.inf, math.inf, finite=True, integers=False),
+    }
+    if dataset.values in summaries:
+        family, arguments = choices(summaries[dataset.values]())[0]
+        return {"class_path": f"ppl_vae.likelihoods.{family.__name__}", "init_args": arguments}
     raise InputError(
         "--likelihood",
         "a choice, since no likelihood is natural for grey levels in [0, 1] (Gaussian would do; or --view dynamic or "
         "threshold for Bernoulli)",
         "none",
     )
+
+
+def _suited() -> str:
+    """Every likelihood with the data that it suits, as its `suits` says."""
+    lines = {kind.__name__: inspect.getdoc(kind.suits) or "" for kind in families()}
+    first = {name: text.partition("\n")[0].rstrip(".") for name, text in lines.items()}
+    return ", ".join(f"{name} ({text[:1].lower()}{text[1:]})" for name, text in first.items())
+
+
+def _top(splits: Sequence[torch.Tensor]) -> int:
+    return max(int(x.max()) for x in splits)
 
 
 def build(settings: dict[str, Any], dataset: Dataset) -> VAE:

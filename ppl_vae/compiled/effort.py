@@ -1,4 +1,4 @@
-"""Is a job long enough for a graph, or for a compiler, to be worth its start? By what it is, not by a clock.
+"""Effort: the size of a job, by which it is decided whether a graph or a compiler is worth its start.
 
 Levels differ in round-off, so the choice must not differ between two runs of one job: it is a function of sizes alone.
 """

@@ -1,4 +1,4 @@
-"""At which level the programs of a run are run: set once for a run, asked for wherever one of its parts needs it."""
+"""Execution level of a run: plain, captured or compiled, set once and read by each of its parts."""
 
 from __future__ import annotations
 

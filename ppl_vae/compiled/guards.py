@@ -1,4 +1,4 @@
-"""What a captured graph takes for granted, noted when it is captured and checked before it is used again."""
+"""Guards: what a captured graph takes for granted, checked before it is used again."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ppl_vae.data.binary import read_npy, read_npz
 from ppl_vae.data.dataset import Dataset, check_image_shape, random_split
 from ppl_vae.data.tables import read_csv
 from ppl_vae.errors import InputError, check_seed, describe
-from ppl_vae.support import summarise
+from ppl_vae.likelihoods.summary import summarise
 
 SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz")
 EXACT = 2**24

@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 from ppl_vae._part import Part
 from ppl_vae.errors import InputError, describe
+from ppl_vae.likelihoods.summary import Summary
 
 
 class Likelihood(Part):
@@ -68,6 +69,17 @@ class Likelihood(Part):
             x_mean: the mean of the training data, ``shape``.
         """
         return {name: x_mean.new_zeros(shape) for name, shape in self.param_shapes.items()}
+
+    @classmethod
+    def suits(cls, summary: Summary) -> dict[str, Any] | None:  # noqa: ARG003
+        """Whether data with such values are what the family is for.
+
+        The default choice of the command line and the advice in error messages follow from it.
+
+        Returns:
+            the arguments after ``shape`` that it would take; None if it does not suit, which is the default.
+        """
+        return None
 
     @property
     def out_shape(self) -> torch.Size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -10,6 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.summary import Summary
 
 
 class Bernoulli(Likelihood):
@@ -41,3 +43,8 @@ class Bernoulli(Likelihood):
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
         """The logits of ``x_mean``, kept 0.001 away from 0 and 1, whose logits are infinite."""
         return {"logits": x_mean.clamp(min=1e-3).log() - (1 - x_mean).clamp(min=1e-3).log()}
+
+    @classmethod
+    def suits(cls, summary: Summary) -> dict[str, Any] | None:
+        """Zeros and ones."""
+        return {} if summary.integers and 0 <= summary.low <= summary.high <= 1 else None

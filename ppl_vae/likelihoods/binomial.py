@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from ppl_vae.errors import check_positive_int
 from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.summary import Summary
 
 
 class Binomial(Likelihood):
@@ -50,6 +52,15 @@ class Binomial(Likelihood):
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
         """The logits of ``x_mean / total_count``, kept 0.001 counts inside the ends (infinite logits)."""
         return {"logits": x_mean.clamp(min=1e-3).log() - (self.total_count - x_mean).clamp(min=1e-3).log()}
+
+    @classmethod
+    def suits(cls, summary: Summary) -> dict[str, Any] | None:
+        """Integers from 0 to above 1.
+
+        The largest is taken for ``total_count``.
+        """
+        good = summary.integers and summary.low >= 0 and summary.high > 1
+        return {"total_count": int(summary.high)} if good else None
 
 
 class _Binomial(dist.Binomial):

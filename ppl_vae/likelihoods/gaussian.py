@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 
 from ppl_vae.errors import InputError, check_positive_float, describe
 from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.summary import Summary
 
 
 class Gaussian(Likelihood):
@@ -82,3 +83,11 @@ class Gaussian(Likelihood):
             above = max(1.0 - self.min_scale, self.min_scale)
             start["raw_scale"] = torch.full_like(x_mean, above + math.log(-math.expm1(-above)))
         return start
+
+    @classmethod
+    def suits(cls, summary: Summary) -> dict[str, Any] | None:
+        """Real numbers.
+
+        Not integers from 0, on which the evidence under a density means nothing.
+        """
+        return None if summary.integers and summary.low >= 0 else {"scale": "learned"}

@@ -1,4 +1,4 @@
-"""Which line of a user's code is to blame for a run that differs from another one, as far as that can be told."""
+"""Blame: the line of a user's code at which a run first differs from another one, as far as that can be told."""
 
 from __future__ import annotations
 

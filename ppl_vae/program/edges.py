@@ -1,4 +1,4 @@
-"""How many draws rounding has put onto an edge of their support, where a density may be anything."""
+"""Counts of draws that rounding has put onto an edge of their support."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guide's draws as a function of uniform numbers: what points that are more even than random ones need."""
+"""Inverse CDF: a guide's draws as a function of uniform numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a guide has density wherever the model has it: by what both say, and by draws where that tells too little.
+"""Matching of supports: whether the guide has density wherever the model has it.
 
 A guide that misses a part of the posterior gives an estimate that is too low, and no weight shows it. Supports that
 distributions declare are compared number by number and datum by datum. Draws of the prior to which the guide gives no

@@ -1,4 +1,4 @@
-"""Where a guide is and how wide, in unconstrained coordinates, as far as its distribution says so itself."""
+"""Moments of a guide in unconstrained coordinates: its mean and covariance, where its distribution gives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose parameters are whose: programs in one process share none, whatever the parameters are called."""
+"""Parameters of programs: each program has its own, whatever they are called in Pyro's global store."""
 
 from __future__ import annotations
 

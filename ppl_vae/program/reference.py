@@ -1,4 +1,4 @@
-"""What a program means, and whether it may be run with a sample axis: both are asked of plain Pyro.
+"""Reference semantics: what a program means to plain Pyro, and whether it may be run with a sample axis.
 
 The meaning of a (model, guide) pair is that of a run by plain Pyro: one draw for each datum, no sample axis, as
 `pyro.infer.SVI` runs it. `examine` runs the pair so, refuses what has no evidence per datum, and then compares, site by

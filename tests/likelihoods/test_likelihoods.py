@@ -9,6 +9,7 @@ import pyro
 import pytest
 import torch
 from scipy import special, stats
+from torch.distributions import constraints
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae._part import rebuild
@@ -52,7 +53,12 @@ def support_grid(likelihood, numbers):
     if likelihood.base_measure == "lebesgue":
         line, step = torch.linspace(-20, 20, 801, dtype=torch.float64), 0.05
     else:
-        line, step = torch.arange(0, getattr(likelihood, "total_count", 1) + 1, dtype=torch.float64), 1.0
+        # Where there is no largest integer, up to where no mass is left at the rates of these tests.
+        top = int(
+            getattr(likelihood.support, "upper_bound", None)
+            or (1 if likelihood.support is constraints.boolean else 200)
+        )
+        line, step = torch.arange(0, top + 1, dtype=torch.float64), 1.0
     return torch.cartesian_prod(*[line] * numbers).reshape(-1, numbers), step**numbers
 
 

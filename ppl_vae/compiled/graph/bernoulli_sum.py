@@ -1,4 +1,4 @@
-"""Sums of Bernoulli log densities over many pixels, in a form that takes a quarter of the logarithms.
+"""Bernoulli sums: log densities over many pixels, in a form that takes a quarter of the logarithms.
 
     sum_j [x_j l_j - max(l_j, 0)] - sum_j log(1 + exp(-|l_j|)),
 

@@ -1,4 +1,4 @@
-"""A compiled graph on a GPU, recorded once as a CUDA graph and replayed: one launch in place of one a kernel.
+"""CUDA graphs: a compiled graph on a GPU, recorded once and launched as one.
 
 A recording has the addresses of its tensors in it. The program's own tensors stay where they are, and are read there; a
 recording is made anew where one has moved. What is given anew at each call is copied into places of the recording's

@@ -1,4 +1,4 @@
-"""A graph in two: what does not depend on the draws, computed once, and the rest, computed for every batch of draws.
+"""Hoisting: a graph in two parts, what does not depend on the draws (computed once) and the rest.
 
 An encoder runs once for its data however many samples are drawn, and so does the part of a likelihood that depends on
 data alone: whatever the program is, without knowing what an encoder is.

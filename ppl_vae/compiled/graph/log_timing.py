@@ -1,4 +1,4 @@
-"""What capturing and compiling cost: said through Python's `logging`, to the logger "ppl_vae.compiled", at INFO."""
+"""Timing log: what capturing and compiling took, at level INFO of the logger "ppl_vae.compiled"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Annealed importance sampling: from the guide, or from the prior, to p(x, z) along a bridge of many steps."""
+"""Annealed importance sampling (AIS): chains from the guide or the prior to p(x, z), through many steps."""
 
 from __future__ import annotations
 

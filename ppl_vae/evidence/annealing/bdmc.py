@@ -1,4 +1,4 @@
-"""Bounds of log p(x) from both sides, by bidirectional Monte Carlo."""
+"""Bidirectional Monte Carlo (BDMC): bounds of log p(x) from both sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Markov transitions that leave a tempered density f_b invariant, as values that a user can replace.
+"""Markov kernels that leave a tempered density f_b invariant: HMC, random walks, or the user's own.
 
 A transition moves S chains of each of N data at once. It is made of parts that are each reversible, and can be run
 in the reversed order: that is what annealing needs for a chain that comes back from an exact posterior sample.

@@ -1,4 +1,4 @@
-"""The multi-sample upper bound: importance sampling in which one sample comes from the posterior itself."""
+"""Multi-sample upper bound: importance sampling in which one sample comes from the posterior itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bridge from a distribution that is easy to draw from to p(x, z): what annealing walks along.
+"""Annealing path: the densities between a distribution that is easy to draw from and p(x, z).
 
     log f_b(u) = (1 - b) log f_0(u) + b log p(x, u),    0 <= b <= 1
 

@@ -1,4 +1,4 @@
-"""The pilot: step sizes, scales and (if asked for) the schedule of an annealing run, found and then frozen.
+"""Pilot: step sizes, scales and (if asked for) the schedule of an annealing run, tuned on chains of its own and frozen.
 
 Whatever is tuned on the chains that it then weights makes their weights biased, and leaves a reversed chain that is
 not the reversal. So a few chains of their own, with random numbers of their own, go ahead and are thrown away.

@@ -1,4 +1,4 @@
-"""How annealed chains go along the bridge: what a user asked for, checked, and what a run of it is cut up into."""
+"""Settings of annealing: a user's arguments, checked, and how a run with them is cut up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo: annealing with particles that are resampled where their weights have become uneven."""
+"""Sequential Monte Carlo (SMC): annealing with particles that are resampled where their weights have become uneven."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far apart do independent runs have to be expected? From the steps that they took, not from where they ended.
+"""Work variance: how far apart independent runs are expected to be, from the increments of their steps.
 
 The verdict on a few runs must not hang on how close together they happened to end: it would pick those whose spread
 came out small by luck, with their intervals too short. The variance of a sum of many increments is told far more

@@ -1,4 +1,4 @@
-"""Cells of a cube, the rule that integrates over one, and what it can tell of what it has not seen."""
+"""Cubature rule: cells of a cube, the rule that integrates over one, and its error estimate."""
 
 from __future__ import annotations
 

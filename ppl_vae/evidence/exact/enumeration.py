@@ -1,4 +1,4 @@
-"""Log evidence as a sum over every value of discrete latents."""
+"""Enumeration: log evidence as a sum over every value of discrete latents."""
 
 from __future__ import annotations
 

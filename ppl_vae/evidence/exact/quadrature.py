@@ -1,4 +1,4 @@
-"""Log evidence by quadrature over the latents: exact, with an error bound, in 1 to 3 dimensions."""
+"""Quadrature: log evidence as an integral over 1 to 3 latent dimensions, with an error bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jackknife: the bias of order 1 / S of an importance sampling estimate, removed by leaving samples out."""
+"""Jackknife: removes the bias of order 1 / S of importance sampling, by leaving samples out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What matrix products of a lower precision do to log p(x): measured against float64, beside the Monte Carlo error."""
+"""Precision error: what matrix products of a lower precision do to log p(x), measured against float64."""
 
 from __future__ import annotations
 

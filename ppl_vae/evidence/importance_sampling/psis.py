@@ -1,4 +1,4 @@
-"""Pareto smoothed importance sampling: an estimate that one outsize weight cannot move far."""
+"""Pareto smoothed importance sampling: the largest weights are replaced by quantiles of a fitted tail."""
 
 from __future__ import annotations
 

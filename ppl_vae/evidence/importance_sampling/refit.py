@@ -1,4 +1,4 @@
-"""The best member of the guide's family for each datum alone: what the ELBO would be if nothing were amortised."""
+"""Refit: the guide's family fitted to each datum alone, so that the ELBO has no amortisation gap."""
 
 from __future__ import annotations
 

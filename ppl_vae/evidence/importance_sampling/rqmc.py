@@ -1,4 +1,4 @@
-"""Randomised quasi-Monte Carlo: importance sampling at points that are spread more evenly than random ones."""
+"""Randomised quasi-Monte Carlo: importance sampling at scrambled Sobol points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies beyond the outermost few of S draws of a guide: mass of p(x) where evenly spread points never go.
+"""Tail of randomised quasi-Monte Carlo: mass of p(x) beyond the outermost of S even points.
 
 Independent draws miss a region of probability 1 / S as often as they hit it, but their own noise hides what it holds.
 Points that are spread evenly have next to no noise, so there it is the error.

@@ -1,4 +1,4 @@
-"""As many samples for each datum as its standard error needs: a pilot tells, and fresh draws estimate."""
+"""Sampling until a standard error is met: a pilot gives the number of samples of each datum, fresh draws estimate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The streaming accumulator that every figure of an evidence estimate is read from.
+"""Accumulator: streaming sums of log weights, from which every figure of an estimate is read.
 
 Log weights come in, a chunk of samples at a time, and are forgotten; what stays does not grow with the number
 of samples S but for the tail, which is O(sqrt(S)), and the curve, which is O(log S).

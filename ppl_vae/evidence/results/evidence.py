@@ -1,4 +1,4 @@
-"""The frozen result of an evidence estimator: per datum first, and no figure without its error."""
+"""Evidence: the frozen result of an estimator, with numbers for each datum and an error for each number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An average over data: its value, its two errors, and whether they are known."""
+"""Mean: an average over data, its Monte Carlo error, its error over data, and whether these are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Pareto tail diagnostic k-hat: are there enough samples for the mean of these weights to be believed?
+"""Pareto k-hat: whether there are enough samples for the mean of these weights to be believed.
 
 The largest importance weights of one datum are fitted by a generalised Pareto distribution; its shape k tells
 how many moments the weights have (moments of order below 1/k exist). Above a threshold that depends on the

@@ -1,4 +1,4 @@
-"""A lower and an upper bound of the same log evidences: the two-sided answer."""
+"""Sandwich: a lower and an upper bound of the same log evidences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of an estimate must be like, asked of those that come from a file.
+"""Stored rows: checks of the numbers of an estimate that is read from a file.
 
 Verdicts are not stored: they are computed again from these numbers, so a file cannot claim a trust that its numbers do
 not bear out.

@@ -1,4 +1,4 @@
-"""What ``print(evidence)`` shows: a table that a person can read."""
+"""Table: what ``print(evidence)`` shows."""
 
 from __future__ import annotations
 

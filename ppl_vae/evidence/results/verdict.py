@@ -1,4 +1,4 @@
-"""When an importance sampling estimate is to be trusted: the rules, and what to do if it is not."""
+"""Verdicts: the rules by which an estimate is given trust, caution or reject, and what to do about the last two."""
 
 from __future__ import annotations
 

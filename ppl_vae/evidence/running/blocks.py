@@ -1,4 +1,4 @@
-"""What all estimators share: data in blocks, a stream for each, progress, checkpoints, and the result put together.
+"""Blocks: what all estimators share. Data in blocks, a stream for each, progress, checkpoints, the joined result.
 
 An estimator says how it works on one block of data, as a `Work`: something that can be advanced a little at a time,
 whose state can be written down and taken up again. Blocks do not know of one another: the result is the same

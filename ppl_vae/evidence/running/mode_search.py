@@ -1,4 +1,4 @@
-"""A search for modes: does the way up from the guide lead to mass that an estimate does not hold?
+"""Mode search: gradient ascent from the guide, to find mass that an estimate does not hold.
 
 A narrow spike inside a broad hill is missed by draws, since none falls on it, and by tempered chains, since nearly all
 of the hill is far from its top. But the way up leads there. What is found is weighed by independent draws from a normal

@@ -1,4 +1,4 @@
-"""Does the prior know of mass that an estimate does not hold? What no agreement of chains or weights can tell.
+"""Prior check: draws of the prior look for mass that an estimate does not hold.
 
 Chains that start from a guide inside one mode agree with one another, and so do importance weights from it; the
 estimate lacks the other modes and looks well. The mean of p(x|z) over draws z ~ p(z) is unbiased for p(x), too. It is

@@ -1,4 +1,4 @@
-"""What a proposal is: where importance samples come from, and the log weights that they get."""
+"""Proposal: where importance samples come from, and the log weights that they get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws on the edge of their support: whether rounding spoils an estimate."""
+"""Rounded draws: draws that rounding has put onto the edge of their support, and what they do to an estimate."""
 
 from __future__ import annotations
 

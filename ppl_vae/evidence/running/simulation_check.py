@@ -1,4 +1,4 @@
-"""A rehearsal on data that the model makes: do draws and chains go where the exact posterior samples are?
+"""Simulation check: whether draws and chains go where exact posterior samples of simulated data are.
 
 Mass that neither draws of the guide nor chains visit leaves no trace in their weights: they agree, and the estimate is
 too low. But for data x' simulated from the model an exact sample z' of the posterior p(z | x') is known, and exact

@@ -1,4 +1,4 @@
-"""How samples of data are cut into pieces that are evaluated in one pass, the same whoever evaluates them."""
+"""Tiles: how the samples of some data are cut into pieces that are evaluated in one pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A share of the draws from the prior: weights that cannot exceed a multiple of the likelihood."""
+"""Defensive proposal: a share of the draws comes from the prior, which bounds the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guide itself as a proposal: what importance sampling draws from unless it is told otherwise."""
+"""Guide proposal: samples from the guide itself, the default."""
 
 from __future__ import annotations
 

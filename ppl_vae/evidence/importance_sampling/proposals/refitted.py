@@ -1,4 +1,4 @@
-"""The guide's family fitted to each datum anew: what the encoder could not do for all of them at once."""
+"""Refitted proposal: the guide's family fitted to each datum anew."""
 
 from __future__ import annotations
 

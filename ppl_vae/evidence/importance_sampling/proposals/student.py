@@ -1,4 +1,4 @@
-"""A Student t distribution where the guide is: tails that no Gaussian posterior outgrows."""
+"""Student-t proposal: a Student t distribution with the guide's mean and covariance."""
 
 from __future__ import annotations
 

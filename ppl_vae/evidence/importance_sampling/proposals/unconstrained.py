@@ -1,4 +1,4 @@
-"""A guide seen as draws of a vector of unconstrained numbers: where it can be widened or given other tails."""
+"""A guide in unconstrained coordinates, where it can be widened or given other tails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guide blown up about its mean, shape and all."""
+"""Widened proposal: the guide scaled about its mean."""
 
 from __future__ import annotations
 
