@@ -148,7 +148,8 @@ def default_likelihood(dataset: Dataset) -> dict[str, Any]:
     }
     if dataset.values in summaries:
         family, arguments = choices(summaries[dataset.values]())[0]
-        return {"class_path": f"ppl_vae.likelihoods.{family.__name__}", "init_args": arguments}
+        spec = {"class_path": f"ppl_vae.likelihoods.{family.__name__}", "init_args": arguments}
+        return _with_defaults("likelihood", spec)
     raise InputError(
         "--likelihood",
         "a choice, since no likelihood is natural for grey levels in [0, 1] (Gaussian would do; or --view dynamic or "

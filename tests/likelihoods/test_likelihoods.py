@@ -173,7 +173,8 @@ def test_a_deep_copy_is_independent(name):
 def test_values_off_the_support_are_refused(name):
     likelihood = build(name, 1)
     if likelihood.base_measure == "counting":
-        assert not likelihood.support.check(torch.tensor([0.5, -1.0, 300.0, math.nan])).any()
+        too_many = [7.0] if hasattr(likelihood, "total_count") or name == "bernoulli" else []
+        assert not likelihood.support.check(torch.tensor([0.5, -1.0, math.nan, *too_many])).any()
     else:
         assert not likelihood.support.check(torch.tensor(math.nan))
 

@@ -26,64 +26,64 @@ _WIDTH = 100
 _TABLE_DATA = 8
 
 
-class Tabulated(Protocol):
+class _Tabulated(Protocol):
     """What the table reads of an `Evidence`; the meaning of each is told there."""
 
     @property
-    def num_samples(self) -> int: ...  # noqa: D102
+    def num_samples(self) -> int: ...
 
     @property
-    def method(self) -> str: ...  # noqa: D102
+    def method(self) -> str: ...
 
     @property
-    def bound(self) -> str: ...  # noqa: D102
+    def bound(self) -> str: ...
 
     @property
-    def basis(self) -> str: ...  # noqa: D102
+    def basis(self) -> str: ...
 
     @property
-    def seed(self) -> int: ...  # noqa: D102
+    def seed(self) -> int: ...
 
     @property
-    def certified(self) -> bool: ...  # noqa: D102
+    def certified(self) -> bool: ...
 
     @property
-    def details(self) -> str: ...  # noqa: D102
+    def details(self) -> str: ...
 
     @property
-    def precision(self) -> str: ...  # noqa: D102
+    def precision(self) -> str: ...
 
     @property
-    def elbo(self) -> Tensor: ...  # noqa: D102
+    def elbo(self) -> Tensor: ...
 
     @property
-    def ess(self) -> Tensor: ...  # noqa: D102
+    def ess(self) -> Tensor: ...
 
     @property
-    def khat(self) -> Tensor: ...  # noqa: D102
+    def khat(self) -> Tensor: ...
 
     @property
-    def hidden(self) -> Tensor: ...  # noqa: D102
+    def hidden(self) -> Tensor: ...
 
     @property
-    def draws(self) -> Tensor: ...  # noqa: D102
+    def draws(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
 
     @property
-    def status(self) -> NDArray[np.str_]: ...  # noqa: D102
+    def status(self) -> NDArray[np.str_]: ...
 
     @property
-    def verdicts(self) -> tuple[Verdict, ...]: ...  # noqa: D102
+    def verdicts(self) -> tuple[Verdict, ...]: ...
 
     @property
-    def cost(self) -> Cost: ...  # noqa: D102
+    def cost(self) -> Cost: ...
 
-    def mean(self, of: str = ...) -> Mean: ...  # noqa: D102
+    def mean(self, of: str = ...) -> Mean: ...
 
-    def curve(self) -> Curve: ...  # noqa: D102
+    def curve(self) -> Curve: ...
 
-    def status_fractions(self) -> dict[str, float]: ...  # noqa: D102
+    def status_fractions(self) -> dict[str, float]: ...
 
 
 def _median(values: Tensor) -> float:
@@ -92,7 +92,7 @@ def _median(values: Tensor) -> float:
     return float(np.median(numbers.numpy())) if len(numbers) else math.nan
 
 
-def _hidden(e: Tabulated) -> str:
+def _hidden(e: _Tabulated) -> str:
     """What the tails may hide beyond the errors, over the data that are not rejected."""
     kept = e.hidden[torch.from_numpy(e.status != "reject")]
     kept = kept[kept.isfinite()]
@@ -102,7 +102,7 @@ def _hidden(e: Tabulated) -> str:
     return f"may hide up to {mean:.2g} nats beyond the errors on average, max {most:.2g}"
 
 
-def direction(e: Tabulated) -> str:
+def direction(e: _Tabulated) -> str:
     """Which way an estimate errs, in words."""
     if e.certified:
         return BOUNDS[e.bound]
@@ -111,7 +111,7 @@ def direction(e: Tabulated) -> str:
     return f"HEURISTIC {e.bound} bound, not certified"
 
 
-def table(e: Tabulated) -> str:
+def table(e: _Tabulated) -> str:
     """What ``print(evidence)`` shows."""
     N, S = len(e), e.num_samples
     unit = "samples" if e.basis == "weights" else "runs"
