@@ -31,6 +31,7 @@ PRIORS = {
 LIKELIHOODS = {
     "Bernoulli": [{}],
     "Binomial": [{"total_count": 4}],
+    "Poisson": [{}],
     "Gaussian": [{"scale": 0.7}, {"scale": "learned"}, {"scale": "decoder"}],
 }
 POSTERIORS = {"MeanFieldNormal": [{}], "MultivariateNormal": [{}]}

@@ -4,5 +4,6 @@ from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.bernoulli import Bernoulli
 from ppl_vae.likelihoods.binomial import Binomial
 from ppl_vae.likelihoods.gaussian import Gaussian
+from ppl_vae.likelihoods.poisson import Poisson
 
-__all__ = ["Bernoulli", "Binomial", "Gaussian", "Likelihood"]
+__all__ = ["Bernoulli", "Binomial", "Gaussian", "Likelihood", "Poisson"]

@@ -14,11 +14,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae._part import rebuild
 from ppl_vae.errors import InputError
-from ppl_vae.likelihoods import Bernoulli, Binomial, Gaussian
+from ppl_vae.likelihoods import Bernoulli, Binomial, Gaussian, Poisson
 
 LIKELIHOODS = {
     "bernoulli": lambda shape: Bernoulli(shape),
     "binomial": lambda shape: Binomial(shape, total_count=6),
+    "poisson": lambda shape: Poisson(shape),
     "gaussian": lambda shape: Gaussian(shape, scale=0.7),
     "gaussian-learned": lambda shape: Gaussian(shape, scale="learned"),
     "gaussian-decoder": lambda shape: Gaussian(shape, scale="decoder", min_scale=0.01),
