@@ -124,7 +124,7 @@ class Annealing:
         block: the data.
         settings: how chains go.
         seed: the user's.
-        shared: the rehearsal of the run; None without one.
+        shared: the simulation check of the run; None without one.
         posterior: ``(S or 1, N, D)`` samples of the posterior in unconstrained coordinates: the chains run backwards
             from them, and the figures are those of an upper bound.
         thinning: moves that leave the posterior invariant, between a posterior sample and the start of a chain: they
@@ -256,7 +256,7 @@ class Annealing:
         return self.settings.num_chains
 
     def ends(self) -> Tensor:
-        """See `rehearsal.Chains`."""
+        """See `simulation_check.Chains`."""
         while self.advance():
             pass
         if self.chains is None:
@@ -264,7 +264,7 @@ class Annealing:
         return self.chains.point.log_ratio()
 
     def pilot_ends(self, num_steps: int) -> Iterator[tuple[Tensor, int, int]]:
-        """See `rehearsal.Chains`."""
+        """See `simulation_check.Chains`."""
         tuning, chains = self.pilot(num_steps)
         densities, gradients, transition = tuning.densities, tuning.gradients, self.settings.transition
         one = torch.ones_like(tuning.beta[-1])

@@ -103,7 +103,7 @@ class Settings:
         most: samples that any datum gets.
         width: numbers for each sample of a datum.
         seed: the user's.
-        shared: the rehearsal of the run.
+        shared: the simulation check of the run.
     """
 
     program: Program

@@ -38,7 +38,7 @@ CANDIDATES = 1024
 """Simulated data that they are chosen from: each is one run of the model."""
 
 SHARE = 0.02
-"""Of what the draws of a block cost, what its rehearsal may cost, where that is more than the fewest draws take."""
+"""The share of the cost of a block's draws that the check may cost, where that is more than the fewest draws take."""
 
 VISITS = 10
 """A part of the posterior is out of reach if fewer than so many times its share of p(x) of the draws go there."""
@@ -89,7 +89,7 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What chains made of a rehearsal.
+    """What chains made of a simulation check.
 
     Attributes:
         unvisited: whether they leave out a part of the posterior.
@@ -103,7 +103,7 @@ class Outcome:
 
 
 class SharedSimulation:
-    """One rehearsal for all blocks of a run, made when the first of them asks for it: a function of the run alone.
+    """One simulation check for all blocks of a run, made when the first of them asks for it. A function of the run alone.
 
     Args:
         program: the program.
@@ -120,13 +120,13 @@ class SharedSimulation:
         self._outcome: Outcome | None = None
 
     def __call__(self) -> Simulation | None:
-        """The rehearsal; None as in `simulate_data`."""
+        """The simulation check; None as in `simulate_data`."""
         if not self._found:
             self._found.append(self._make())
         return self._found[0]
 
     def outcome(self, found: Simulation, chains: Chains) -> Outcome:
-        """What the chains of a run make of its rehearsal."""
+        """What the chains of a run make of its simulation check."""
         if self._outcome is None:
             try:
                 self._outcome = _visited(found, chains, self.block_size)
@@ -143,7 +143,7 @@ def simulate_data(program: Program, block: Block, seed: int, num_samples: int) -
         program: the program.
         block: the data; their covariates are those of the simulated data.
         seed: the user's; the simulation has a stream of its own.
-        num_samples: S, of the estimate that the rehearsal is for: it costs about ``SHARE`` of that.
+        num_samples: S, of the estimate that the simulation check is for: it costs about ``SHARE`` of that.
 
     Returns:
         None where nothing can be simulated or scored: the observed values are computed from the data, say, or the
@@ -170,7 +170,7 @@ def simulate_data(program: Program, block: Block, seed: int, num_samples: int) -
 
 
 def densities(num_data: int, num_samples: int) -> float:
-    """Evaluations of log p(x, z) that a rehearsal for a block of so many data takes in all."""
+    """Evaluations of log p(x, z) that a simulation check for a block of so many data takes in all."""
     return CANDIDATES + NUM_DATA * (_draws(num_data, num_samples) + 1.0)
 
 
@@ -233,7 +233,7 @@ def with_simulation_check(
         program: the program.
         block: the data.
         seed: the user's.
-        shared: the rehearsal of the run.
+        shared: the simulation check of the run.
         proposal: where the draws came from; None for the guide.
         num_samples: S, if it is not that of the figures.
     """
@@ -315,7 +315,7 @@ def with_simulation_check_of_chains(figures: Figures, chains: Chains, shared: Sh
     Args:
         figures: of one block.
         chains: of the block.
-        shared: the rehearsal of the run.
+        shared: the simulation check of the run.
     """
     if chains.differentiable:
         starts = chains.num_chains if chains.num_chains <= MOST_STARTS else FEW_STARTS
