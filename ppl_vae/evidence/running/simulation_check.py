@@ -103,7 +103,7 @@ class Outcome:
 
 
 class SharedSimulation:
-    """One simulation check for all blocks of a run, made when the first of them asks for it. A function of the run alone.
+    """One simulation check for all blocks of a run, made when the first of them asks for it: a function of the run.
 
     Args:
         program: the program.
