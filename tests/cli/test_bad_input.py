@@ -79,7 +79,7 @@ CASES = {
     "unknown data set": ("train --data cifar", "--data"),
     "unknown view": ("train --view grey", "--view"),
     "unknown split": ("train --data mnist --data-dir mnist --split 70k", "--split"),
-    "unknown prior": ("train --prior Foo", "--prior: expected StandardNormal"),
+    "unknown prior": ("train --prior Foo", "--prior: expected MixtureOfGaussians, StandardNormal, VampPrior"),
     "unknown likelihood": ("train --likelihood Poissson", "--likelihood"),
     "unknown posterior": ("train --posterior Foo", "--posterior"),
     "unknown network": ("train --network Foo", "--network"),
@@ -153,7 +153,7 @@ CASES = {
     ),
     "counts under Bernoulli": (
         "train --view counts --likelihood Bernoulli",
-        "Binomial(total_count=16) would fit",
+        "Binomial(total_count=16) or Poisson would fit",
     ),
     "grey under Bernoulli": (
         "train --data array --path grey.npy --likelihood Bernoulli",
