@@ -16,6 +16,7 @@ from torch import Tensor
 from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, device_of, num_data
+from ppl_vae.program.draws import NoSamplerError
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.masks import counted, expanded, is_masked
 from ppl_vae.program.pair import RunnablePair
@@ -213,7 +214,7 @@ def _prior(program: RunnablePair, x: Data, num_samples: int, seed: int) -> Run |
     with rng.seeded(device_of(x), seed, "draws of the prior for a check"):
         try:
             return program.run("model", x, num_samples)
-        except NotImplementedError:
+        except NoSamplerError:
             return None
 
 

@@ -235,13 +235,7 @@ def _flat(value: Tensor) -> Tensor:
 
 def simulated(model: Callable[..., Any], x: Data) -> Run:
     """A run of the model that draws what is observed; a distribution that cannot be drawn from is refused by name."""
-    handler = Unobserved()
-    try:
-        return run(model, x, 1, PLAIN, handler)
-    except (NotImplementedError, AttributeError) as error:
-        expected = "a distribution that can be drawn from, to simulate data"
-        received = f"{type(error).__name__}{where_raised(error)}: {first_line(error)}"
-        raise ProgramError(f"model site {handler.last!r}", expected, received) from error
+    return run(model, x, 1, PLAIN, Unobserved())
 
 
 def taken_apart(found: Run, named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

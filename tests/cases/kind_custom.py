@@ -268,7 +268,10 @@ _LEAST = {
 CASES = [
     *(_as_likelihood(kind, **(_LEAST if kind is Bare else {})) for kind in (*_KINDS, NoSample)),
     *(_as_guide(kind, trains=False, **(_LEAST if kind in (Bare, NoArguments) else {})) for kind in _KINDS),
-    *(_as_prior(kind, **(_LEAST if kind is Bare else {})) for kind in (*_KINDS, NoSample)),
+    *(_as_prior(kind, **(_LEAST if kind is Bare else {})) for kind in _KINDS),
+    _as_prior(
+        NoSample, accepts=("importance", "widened", "student", "refitted", "sobol", "annealed", "smc", "gaps")
+    ),
     _counts(),
     _curve(),
     _logit_normal(),
