@@ -164,7 +164,8 @@ def check_within(program: RunnablePair, x: Data) -> None:
     for name, site in guide.sites.items():
         if name not in model.sites:
             continue
-        lacks = _lacking(site, model.sites[name])
+        # A Delta's values, computed from an auxiliary site, say where it is; what it declares as its support does not.
+        lacks = None if is_delta(site) else _lacking(site, model.sites[name])
         outside = model.log_prob(name, {name: {}}) == -torch.inf
         if (lacks is not None and bool(lacks.any())) or bool(outside.any()):
             within = describe_support(model.sites[name]["fn"])

@@ -89,7 +89,7 @@ def test_a_seed_gives_the_same_numbers_and_leaves_the_global_ones_alone():
 def test_blocks_and_their_checkpoint(tmp_path, monkeypatch):
     """Interrupted after the first block, it ends with the same bits; a checkpoint of another run is refused."""
     monkeypatch.setattr(
-        sys.modules["ppl_vae.evidence.refit"], "_DATA", 10
+        sys.modules["ppl_vae.evidence.importance_sampling.refit"], "_DATA", 10
     )  # the name in the package is the function
     exact = mean_field(2, 5, 25, shift=1.0)
     whole = refit(exact.program, exact.x)
@@ -120,7 +120,7 @@ def test_blocks_and_their_checkpoint(tmp_path, monkeypatch):
 
 def test_stopped_when_all_is_done_but_the_checkpoint(tmp_path, monkeypatch):
     """25 data in blocks of 10, killed before the checkpoint goes: no block is done twice."""
-    monkeypatch.setattr(sys.modules["ppl_vae.evidence.refit"], "_DATA", 10)
+    monkeypatch.setattr(sys.modules["ppl_vae.evidence.importance_sampling.refit"], "_DATA", 10)
     monkeypatch.setattr(checkpoint, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "MAX_SHARE", float("inf"))
     exact = mean_field(2, 5, 25, shift=1.0)

@@ -151,7 +151,8 @@ def _always_written(monkeypatch):
 
 def interrupt(monkeypatch, after):
     """Ctrl-C in the tile after ``after`` of them."""
-    module = sys.modules["ppl_vae.evidence.importance"]  # the name in the package is the function
+    # The name in the package is the function.
+    module = sys.modules["ppl_vae.evidence.importance_sampling.importance"]
     original, calls = module._tile, []
 
     def tile(*args):
