@@ -158,7 +158,7 @@ class Function:
         precision = precision_of([*fixed, *given, *outputs])
         entry = Entry(graph, guards, self.varying, cause, precision)
         if not cause:
-            other = self._shuffle(given)
+            other = [laid_like(value, like) for value, like in zip(self._shuffle(given), given, strict=True)]
             with rng.forked(given[0].device):
                 rng.reseed(given[0].device, 0, "agreement")
                 difference = self._settle(entry, other)
@@ -281,6 +281,20 @@ class PartialFunction:
 
 def _refuse(cause: str) -> Tensors:
     raise CaptureError(cause)
+
+
+def laid_like(value: Tensor, like: Tensor) -> Tensor:
+    """``value`` with the strides of ``like``: a graph is compiled for the strides that it is first run with."""
+    if value.stride() == like.stride():
+        return value
+    repeated = [dim for dim, step in enumerate(like.stride()) if step == 0]
+    for dim in repeated:
+        value = value.narrow(dim, 0, 1)
+    made = value.new_empty_strided(value.shape, like.stride())
+    try:
+        return made.copy_(value).expand(like.shape)
+    except RuntimeError:
+        return like  # numbers that share their memory, as in windows of a series, cannot be set one by one
 
 
 def rolled(given: Tensors) -> list[Tensor]:
