@@ -51,8 +51,9 @@ class Case:
     plain: bool = True
 
 
-def count(x: Data) -> int:
-    return len(x) if isinstance(x, Tensor) else len(next(iter(x.values())))
+def count(x: Any) -> int:
+    """The number of data, also of those that must be refused: arrays, lists and tuples."""
+    return len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)
 
 
 def plate(x: Data) -> Any:
