@@ -406,7 +406,7 @@ def test_a_lower_bound_of_another_precision_is_not_taken_up(tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("ppl_vae.evidence.annealing.bdmc"), "drive", stops)
+        patch.setattr(import_module("ppl_vae.evidence.annealing.bdmc"), "run_blocks", stops)
         with pytest.raises(KeyboardInterrupt):
             pv.evidence.sandwich(model.program, x, 4, 4, checkpoint=path, progress=False)
     with pytest.raises(InputError, match="precision: expected 'full'"):
