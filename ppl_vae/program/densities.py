@@ -7,9 +7,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ppl_vae.program.data import Data, Latents
-from ppl_vae.program.handlers import Given
+from ppl_vae.program.draws import NoSamplerError
+from ppl_vae.program.handlers import Given, Replayed
 from ppl_vae.program.program import Program
-from ppl_vae.program.tracing import zeros
+from ppl_vae.program.tracing import Run, zeros
 
 
 class Terms(NamedTuple):
@@ -22,6 +23,17 @@ class Terms(NamedTuple):
 
     log_prior: Tensor
     log_likelihood: Tensor
+
+
+def model_run(program: Program, x: Data) -> Run:
+    """A run of the model at some values of its latents, inside `Program.evaluating`: for what its sites look like.
+
+    They are drawn from the prior, or from the guide where a prior can only be scored; from torch's global generator.
+    """
+    try:
+        return program.run("model", x, 1)
+    except NoSamplerError:
+        return program.run("model", x, 1, Replayed(program.run("guide", x, 1).latents()))
 
 
 def prior_log_likelihood(program: Program, x: Data, num_samples: int) -> Tensor:

@@ -61,10 +61,7 @@ class Replayed(Handler):
 class Unobserved(Messenger):
     """Draws what is observed; unlike `pyro.poutine.uncondition`, leaves `pyro.deterministic` as it is."""
 
-    last = ""  # the site that is being drawn
-
     def _pyro_sample(self, msg: Any) -> None:
-        self.last = msg["name"]
         if msg["is_observed"] and not msg["infer"].get("_deterministic") and not is_computed(msg):
             msg["infer"] = {**msg["infer"], OBSERVED: msg["value"]}
             msg["is_observed"], msg["value"], msg["done"] = False, None, False

@@ -16,6 +16,7 @@ from torch import Tensor
 from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, device_of, num_data
+from ppl_vae.program.draws import NoSamplerError
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.masks import counted, expanded, is_masked
 from ppl_vae.program.pair import RunnablePair
@@ -163,7 +164,8 @@ def check_within(program: RunnablePair, x: Data) -> None:
     for name, site in guide.sites.items():
         if name not in model.sites:
             continue
-        lacks = _lacking(site, model.sites[name])
+        # A Delta's values, computed from an auxiliary site, say where it is; what it declares as its support does not.
+        lacks = None if is_delta(site) else _lacking(site, model.sites[name])
         outside = model.log_prob(name, {name: {}}) == -torch.inf
         if (lacks is not None and bool(lacks.any())) or bool(outside.any()):
             within = describe_support(model.sites[name]["fn"])
@@ -213,7 +215,7 @@ def _prior(program: RunnablePair, x: Data, num_samples: int, seed: int) -> Run |
     with rng.seeded(device_of(x), seed, "draws of the prior for a check"):
         try:
             return program.run("model", x, num_samples)
-        except NotImplementedError:
+        except NoSamplerError:
             return None
 
 

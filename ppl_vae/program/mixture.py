@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.program.data import Data, Latents
+from ppl_vae.program.draws import draw
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import GIVEN
 from ppl_vae.program.tracing import Handler, zeros
@@ -56,7 +57,7 @@ class _Mixing(Handler):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["name"] not in self.z:
             return
-        given, drawn = self.z[msg["name"]], msg["fn"]()
+        given, drawn = self.z[msg["name"]], draw(msg)
         mask = self.from_prior.reshape(*self.from_prior.shape, *(1,) * (given.ndim - 2)).expand(given.shape)
         msg["value"], msg["is_observed"] = torch.where(self.lay(msg, mask), drawn, self.lay(msg, given)), True
         msg["infer"] = {**msg["infer"], GIVEN: True}

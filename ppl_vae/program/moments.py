@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ppl_vae import rng
 from ppl_vae.program.data import Data, device_of
+from ppl_vae.program.densities import model_run
 from ppl_vae.program.masks import is_masked
 from ppl_vae.program.program import Program
 from ppl_vae.program.supports import core as core_of
@@ -31,7 +32,7 @@ class Moments(NamedTuple):
 def is_unconstrained(program: Program, x: Data) -> bool:
     """Whether unconstrained coordinates are z itself: every latent may be any real number, and none is masked."""
     with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program.evaluating():
-        sites = run(program.callable("model"), x, 1, PLAIN).sites
+        sites = model_run(program, x).sites
     latent = [site for site in sites.values() if not site["is_observed"]]
     return all(is_real(support_of(site["fn"])) and not is_masked(site) for site in latent)
 

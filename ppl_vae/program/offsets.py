@@ -4,7 +4,8 @@ Every parameter of every guide site gets an offset for each datum, added where t
 ``transform_to`` of its constraint). Offsets of zero are the guide itself, so whatever is found by moving them starts
 there. For a site whose parameters depend on x alone the offsets span its family: any member can be had for each datum.
 For a site that depends on other latents they move its parameters by as much wherever those latents are, and the
-conditional itself stays the guide's. Of a flow only the base distribution is moved.
+conditional itself stays the guide's. Of a flow only the base distribution is moved. A latent that is computed from an
+auxiliary site, as those of an AutoNormal are, moves with that site.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from pyro.poutine.messenger import Messenger
@@ -22,7 +24,7 @@ from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.program.data import Data, num_data
 from ppl_vae.program.handlers import Replayed, is_latent
 from ppl_vae.program.program import Program
-from ppl_vae.program.sites import family
+from ppl_vae.program.sites import family, is_delta
 from ppl_vae.program.supports import base, support_of
 from ppl_vae.program.tracing import PLAIN, run
 
@@ -32,6 +34,7 @@ Offsets = Mapping[str, Tensor]
 _PREFIX = "offset of "
 _FROZEN = "_ppl_vae_frozen"  # keeps the distribution whose offsets are constants
 _ALTERNATIVES = {"logits": ("probs",), "scale_tril": ("covariance_matrix", "precision_matrix")}
+_OF_TRANSFORMS = ("log_prob", "rsample")  # what a transformed distribution is
 _SETTINGS = ("temperature",)  # of a relaxation, not something a network emits
 
 
@@ -96,7 +99,8 @@ def path_log_weights(program: Program, x: Data, offsets: Offsets, num_samples: i
         found = run(guide, carry(x, offsets), num_samples, layout)
         log_weights = program.run("model", x, num_samples, Replayed(found.latents())).total(found.sites)
         for name, site in found.sites.items():
-            log_weights = log_weights - found.log_prob(name, {}, site["infer"][_FROZEN])
+            # A Delta that is computed from an auxiliary site has no parameters of its own.
+            log_weights = log_weights - found.log_prob(name, {}, site["infer"].get(_FROZEN))
     return log_weights
 
 
@@ -113,7 +117,7 @@ def _split(x: Data) -> tuple[Data, Offsets]:
         raise InputError("x", "data with offsets, as carry returns them", "a tensor")
     offsets = {k.removeprefix(_PREFIX): v for k, v in x.items() if k.startswith(_PREFIX)}
     rest = {k: v for k, v in x.items() if not k.startswith(_PREFIX)}
-    return rest.get("", rest), offsets
+    return rest[""] if rest.keys() == {""} else rest, offsets
 
 
 class _Moving(Messenger):
@@ -125,7 +129,7 @@ class _Moving(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         # Plates inside the guide were here before, so the last batch axes of fn are in place.
-        if not is_latent(msg):
+        if not is_latent(msg) or is_delta(msg):
             return
         fn, name = msg["fn"], msg["name"]
         msg["fn"] = _move(name, fn, lambda key, _: self._offset(key))
@@ -150,7 +154,7 @@ class _Finding(Messenger):
         self.offsets: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not is_latent(msg):
+        if not is_latent(msg) or is_delta(msg):
             return
         fn, name = msg["fn"], msg["name"]
         if not fn.has_rsample:
@@ -198,7 +202,7 @@ def _move(
         constraint = fn.arg_constraints
         if isinstance(fn, TransformedDistribution) and not constraint:
             whole = fn if batch is None else fn.expand(batch)
-            return type(fn)(_move(name, whole.base_dist, offset, inner), fn.transforms)
+            return _transformed(fn, _move(name, whole.base_dist, offset, inner))
         batch = batch or fn.batch_shape
         dropped = {other for kept in constraint for other in _ALTERNATIVES.get(kept, ())}
         values = {
@@ -213,10 +217,29 @@ def _move(
             delta = offset(f"{name}.{key}", u[(0,) * (len(batch) - inner - 1)])
             moved[key] = transform(u + _unit(key, values) * delta)
         return type(fn)(**moved)
-    except (NotImplementedError, RuntimeError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         expected = "a family that can be built from its parameters, each reached by torch's transform_to"
         first_line = str(error).partition("\n")[0]
         raise ProgramError(f"guide site {name!r}", expected, f"{family(fn)} ({first_line})") from error
+
+
+def _transformed(fn: TransformedDistribution, base_dist: Any) -> TransformedDistribution:
+    """The transforms of a distribution over another base.
+
+    Not of its own class, whose constructor may take anything; so it must be one that draws and scores as torch's does.
+    """
+    if isinstance(fn, dist.FoldedDistribution):
+        return dist.FoldedDistribution(base_dist)
+    own = [
+        name
+        for name in _OF_TRANSFORMS
+        if getattr(type(fn), name) is not getattr(TransformedDistribution, name)
+    ]
+    if own:
+        raise TypeError(f"{own[0]} is its own")
+    return dist.TransformedDistribution(base_dist, fn.transforms)
 
 
 def _whole(value: Tensor, own: torch.Size, batch: torch.Size, event_dim: int) -> Tensor:

@@ -122,21 +122,27 @@ def set_up(program: Program, x: Data) -> None:
                 fn(x)
 
 
+def without_rows(x: Data) -> Data:
+    """The data as they were before `with_rows`: without the numbers of their rows."""
+    if isinstance(x, Tensor) or _ENTRY not in x:
+        return x
+    rest = {name: value for name, value in x.items() if name != _ENTRY}
+    return rest.get("", rest)
+
+
 def _rowed(program: Program, total: int) -> Program:
     def cut(fn: Callable[..., Any]) -> Callable[..., Any]:
         def under(x: Data) -> Any:
             if isinstance(x, Tensor):
                 raise AssertionError("data without the numbers of their rows")
-            rest = {name: value for name, value in x.items() if name != _ENTRY}
             with _Rows(x[_ENTRY], total), _plates(fn, x[_ENTRY], total):
-                return fn(rest.get("", rest))
+                return fn(without_rows(x))
 
         return under
 
     def checked(x: Data) -> None:
-        if program.check_data is not None and not isinstance(x, Tensor):
-            rest = {name: value for name, value in x.items() if name != _ENTRY}
-            program.check_data(rest.get("", rest))
+        if program.check_data is not None:
+            program.check_data(without_rows(x))
 
     return program.derived(cut(program.callable("model")), cut(program.callable("guide")), checked)
 

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import ProgramError
-from ppl_vae.program.blame import where_raised
 from ppl_vae.program.data import Data, write_back
 from ppl_vae.program.handlers import OBSERVED, Unobserved
-from ppl_vae.program.plain import first_line
 from ppl_vae.program.tracing import PLAIN, Run, run
 
 
@@ -31,14 +29,8 @@ def simulated(model: Callable[..., Any], x: Data) -> tuple[dict[str, Tensor], Da
     """
     entries = {"": x} if isinstance(x, Tensor) else x
     named = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in entries.items()}
-    handler = Unobserved()
     with torch.no_grad():
-        try:
-            found = run(model, named[""] if isinstance(x, Tensor) else named, 1, PLAIN, handler)
-        except (NotImplementedError, AttributeError) as error:
-            expected = "a distribution that can be drawn from, to simulate data"
-            received = f"{type(error).__name__}{where_raised(error)}: {first_line(error)}"
-            raise ProgramError(f"model site {handler.last!r}", expected, received) from error
+        found = run(model, named[""] if isinstance(x, Tensor) else named, 1, PLAIN, Unobserved())
     z, drawn = _taken_apart(found, named)
     return z, drawn[""] if isinstance(x, Tensor) else drawn
 

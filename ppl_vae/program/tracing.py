@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, num_data
+from ppl_vae.program.draws import Drawing
 from ppl_vae.program.filled import Filled
 from ppl_vae.program.matmul_precision import products
 from ppl_vae.program.sites import GIVEN, family, is_auxiliary, is_delta, sample_sites, site_log_prob
@@ -253,6 +254,9 @@ def run(
         layout: how S draws of N data are to lie.
         handler: what it runs under.
         into: a trace to fill, which then holds the sites before a fault as well.
+
+    Raises:
+        NoSamplerError: naming the site, if a value is to be drawn from a distribution that has no sampler.
     """
     data = layout.data(x, num_samples)
     if isinstance(handler, Handler):
@@ -264,7 +268,7 @@ def run(
             fn(data)
 
     # As a context: as a wrapper it would raise errors again with its own text, which ours do not survive.
-    with poutine.trace() as tracer:
+    with Drawing(), poutine.trace() as tracer:
         if into is not None:
             tracer.trace = into
         if handler is None:

@@ -14,6 +14,7 @@ from torch.distributions.transforms import Transform
 from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.data import Data, Latents, device_of, num_data
+from ppl_vae.program.densities import model_run
 from ppl_vae.program.masks import counted, expanded, is_masked
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import GIVEN, family, is_delta
@@ -80,7 +81,7 @@ class Coordinates:
         self.program, self.x, self.num_data, self.cut, self.resolved = program, x, num_data(x), cut, resolved
         self.x_device = device_of(x)
         with torch.no_grad(), rng.seeded(self.x_device, 0, "shapes"), program.evaluating():
-            found = program.run("model", x, 1)
+            found = model_run(program, x)
         self._shapes: dict[str, torch.Size] = {}
         self._single: Any = None
         dtype = None
@@ -254,7 +255,7 @@ def _refuse_moving_mask(name: str, program: Program, x: Data, site: Mapping[str,
     first = counted(site["fn"], site["mask"])
     for draw in range(1, 4):
         with torch.no_grad(), rng.seeded(device_of(x), draw, "masks"), program.evaluating():
-            again = program.run("model", x, 1).sites[name]
+            again = model_run(program, x).sites[name]
         if not torch.equal(first, counted(again["fn"], again["mask"])):  # type: ignore[arg-type]
             expected = "a mask that depends on the data alone (for unconstrained coordinates)"
             raise ProgramError(f"latent site {name!r}", expected, "one that depends on latents")

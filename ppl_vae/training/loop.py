@@ -256,7 +256,10 @@ def _ready(
     found, x, sites = ready(program, x_train, batch)
     if x is not x_train:
         if x_valid is not None:
-            expected = "None, where the guide's parameters have a row for each datum of x_train"
+            expected = (
+                "None, where the guide's parameters have a row for each datum of x_train (a guide that takes its rows "
+                "by an index in the data can be validated)"
+            )
             raise InputError("x_valid", expected, describe(x_valid))
         found.parameters(x)  # first values for all rows, before a batch asks for its own
         return found, found, x, take(x, slice(0, batch)), sites

@@ -28,6 +28,7 @@ class Case:
         x: the data.
         exact: log p(x) of each datum ``(N,)`` in float64, as a function of the data; None where the case is refused.
         refused: where the evidence of the program is not defined: what every refusal must match.
+        sums: whether `enumerate_latents`, which does without the guide, gives the right values where it is ``refused``.
         says: what a refusal must match besides, where one is allowed: the way round that it has to name.
         accepts: the estimators that must give values. All the others may refuse, by the name of a site.
         names: the sites, parameters and modules that a refusal may name.
@@ -42,6 +43,7 @@ class Case:
     x: Any
     exact: Callable[[Any], Tensor] | None = None
     refused: str | None = None
+    sums: bool = False
     says: str | None = None
     accepts: tuple[str, ...] = ("importance",)
     names: tuple[str, ...] = ("z", "x")
@@ -51,8 +53,9 @@ class Case:
     plain: bool = True
 
 
-def count(x: Data) -> int:
-    return len(x) if isinstance(x, Tensor) else len(next(iter(x.values())))
+def count(x: Any) -> int:
+    """The number of data, also of those that must be refused: arrays, lists and tuples."""
+    return len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)
 
 
 def plate(x: Data) -> Any:

@@ -21,6 +21,12 @@ _N = 12
 _X = 1.2 * seeded(71, _N)
 _INDEXED = {"x": _X, "i": torch.arange(_N)}
 _PART = {"x": _X[4:7], "i": torch.arange(4, 7)}
+_ALL_ROWS = (
+    "importance",
+    "refitted",
+    "gaps",
+    "sandwich",
+)  # of estimators for guides with a row for each datum
 _SAYS = r"index|auxiliary"  # the way round: an index of the row; or another estimator
 _ROWS = ("z_unconstrained", "loc", "scale", "z", "x", "guide", "AutoNormal.locs.z", "AutoNormal.scales.z")
 
@@ -160,8 +166,8 @@ def _rows_of_the_model(name, x, **options):
 
 
 CASES = [
-    _auto("auto_normal", autoguide.AutoNormal),
-    _auto("auto_normal_untrained", autoguide.AutoNormal, steps=0),
+    _auto("auto_normal", autoguide.AutoNormal, accepts=("importance", "refitted", "gaps")),
+    _auto("auto_normal_untrained", autoguide.AutoNormal, steps=0, accepts=("importance", "refitted", "gaps")),
     _auto("auto_normal_of_a_part", autoguide.AutoNormal, evaluate=_X[:3], plain=False),
     _auto("auto_normal_of_one", autoguide.AutoNormal, evaluate=_X[5:6], plain=False),
     _auto("auto_normal_gamma_poisson", autoguide.AutoNormal, model=_counts, x=torch.tensor([0.0, 2, 3, 5]),
@@ -173,16 +179,16 @@ CASES = [
     _auto("auto_laplace", autoguide.AutoLaplaceApproximation),
     _auto("auto_structured", autoguide.AutoStructured, steps=20),
     _auto("auto_iaf_normal", autoguide.AutoIAFNormal, steps=5),
-    _rows("rows", _outside),
-    _rows("rows_inside_the_plate", _inside),
+    _rows("rows", _outside, accepts=_ALL_ROWS),
+    _rows("rows_inside_the_plate", _inside, accepts=_ALL_ROWS),
     _rows("rows_of_a_part", _outside, x=_X[:5]),
     _rows("rows_of_one", _inside, x=_X[3:4]),
     _rows("rows_by_index", _by_index, x=_INDEXED, accepts=("importance", "annealed", "quadrature"), says=None),
     _rows("rows_by_index_of_a_part", _by_index, x=_PART, accepts=("importance", "annealed", "quadrature"), says=None),
     _by_table("embedding_by_index", _INDEXED),
     _by_table("embedding_by_index_of_a_part", _PART),
-    Case("pyro_module_rows", lambda: pv.Program(_model, _Rows()), _X, normal(), accepts=(), names=_ROWS, plain=False,
-         trains=False, says=_SAYS),
+    Case("pyro_module_rows", lambda: pv.Program(_model, _Rows()), _X, normal(), accepts=_ALL_ROWS, names=_ROWS,
+         plain=False, trains=False, says=_SAYS),
     Case("pyro_module_rows_by_index", lambda: pv.Program(_model, _RowsByIndex()), _PART, normal(), names=_ROWS),
     _rows_of_the_model("rows_of_the_model", _INDEXED),
     _rows_of_the_model("rows_of_the_model_of_a_part", _PART),

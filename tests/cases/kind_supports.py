@@ -75,9 +75,13 @@ def _sum(values, log_prior, log_likelihood):
     return exact
 
 
-_CLASSES = _sum(
-    range(3), lambda k: -math.log(3.0), lambda k, x: torch.distributions.Normal(float(k), 1.0).log_prob(x)
-)
+def _around(z, x):
+    return torch.distributions.Normal(float(z), 1.0).log_prob(x)
+
+
+_CLASSES = _sum(range(3), lambda k: -math.log(3.0), _around)
+_TRIALS = _sum(range(5), lambda k: math.log(math.comb(4, k)) - 4 * math.log(2.0), _around)
+_BINARY = _sum(range(2), lambda k: math.log((0.6, 0.4)[k]), _around)
 
 CASES = [
     _real("normal", lambda x: dist.Normal(0.0 * x, 1.2)),
@@ -135,8 +139,9 @@ CASES = [
         lambda x: dist.Categorical(torch.ones(3)),
         lambda z: dist.Normal(z.float(), 1.0),
         lambda x: dist.Categorical(torch.ones(2).expand(len(x), 2)),
-        None,
+        _CLASSES,
         refused=_NAMED,
+        sums=True,
     ),
     _other(
         "more_classes",
@@ -161,8 +166,9 @@ CASES = [
         lambda x: dist.Binomial(4, _T(0.5)),
         lambda z: dist.Normal(z, 1.0),
         lambda x: dist.Binomial(2, 0.5 + 0.0 * x),
-        None,
+        _TRIALS,
         refused=_NAMED,
+        sums=True,
     ),
     _other(
         "real_for_discrete",
@@ -177,8 +183,9 @@ CASES = [
         lambda x: dist.Bernoulli(_T(0.4)),
         lambda z: dist.Normal(z, 1.0),
         lambda x: dist.RelaxedBernoulli(_T(0.5), probs=0.4 + 0.0 * x),
-        None,
+        _BINARY,
         refused=_NAMED,
+        sums=True,
     ),
     _other(
         "poisson_for_geometric",

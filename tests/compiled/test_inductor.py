@@ -56,6 +56,25 @@ def test_inductor_draws_what_the_program_draws():
     assert not backend._warned
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x.T.contiguous().T,
+        lambda x: x[:1].expand(len(x), -1),
+        lambda x: x.flatten().unfold(0, x.shape[1], 1)[: len(x)],
+    ],
+    ids=["transposed", "repeated", "windows"],
+)
+def test_data_of_any_strides(layout):
+    own = Net()
+    program = Program(own.model, own.guide)
+    x = layout(own.x)
+    assert x.shape == own.x.shape
+    assert x.stride() != own.x.stride()
+    check(program, x, LogWeights(program, S, level="compiled"))
+    assert not backend._warned
+
+
 def test_without_a_compiler_the_graph_runs_uncompiled(monkeypatch):
     import torch._inductor.compile_fx as inductor
 

@@ -59,7 +59,33 @@ FAMILIES = {
         dist.Normal(x, positive(x)).to_event(1), [transforms.StickBreakingTransform()]
     ),
 }
+
+
+class Squashed(dist.TransformedDistribution):
+    """With a constructor of its own."""
+
+    arg_constraints = {}  # noqa: RUF012  (torch's own way)
+
+    def __init__(self, loc, scale):
+        super().__init__(dist.Normal(loc, scale), [dist.transforms.SigmoidTransform()])
+
+    def expand(self, batch_shape, _instance=None):
+        return type(self)(
+            *(value.expand(batch_shape) for value in (self.base_dist.loc, self.base_dist.scale))
+        )
+
+
+class Scored(Squashed):
+    """With a density of its own, and so not known from its base and its transforms."""
+
+    def log_prob(self, value):
+        return super().log_prob(value)
+
+
+FAMILIES["Squashed"] = lambda x: Squashed(x, positive(x)).to_event(1)
+FAMILIES["FoldedDistribution"] = lambda x: dist.FoldedDistribution(dist.Normal(x, positive(x))).to_event(1)
 REFUSED = {
+    "Scored": (lambda x: Scored(x, positive(x)).to_event(1), "built from its parameters"),
     "VonMises": (lambda x: dist.VonMises(x, positive(x)).to_event(1), "reparameterised"),
     "Bernoulli": (lambda x: dist.Bernoulli(logits=x).to_event(1), "reparameterised"),
     "Categorical": (lambda x: dist.Categorical(logits=x), "reparameterised"),

@@ -108,7 +108,7 @@ def test_training_moves_the_rows_of_a_batch_to_their_own_data():
     # The posterior's means, up to the noise of one draw a step; rows of other data would have no correlation.
     assert float(torch.corrcoef(torch.stack([found, X]))[0, 1]) > 0.97
     assert float((found - 0.8 * X).abs().mean()) < 0.15
-    with pytest.raises(InputError, match="x_valid"):
+    with pytest.raises(InputError, match=r"x_valid.*by an index in the data"):
         pv.fit(Program(model, guide), X, x_valid=X, epochs=1, progress=False)
 
 
@@ -145,6 +145,37 @@ def test_an_auxiliary_site_that_a_delta_is_computed_from_is_a_change_of_variable
         pv.evidence.annealed(program, X[:5], num_chains=2, num_steps=2, progress=False)
     prior = pv.evidence.annealed(program, X[:5], num_chains=2, num_steps=2, start="prior", progress=False)
     assert bool(prior.log_evidence.isfinite().all())
+
+
+def test_an_auxiliary_site_is_refitted_with_what_is_computed_from_it():
+    program = Program(model, AutoNormal(model))  # untrained: N(0, 0.1^2) for every datum
+    refitted = pv.evidence.refit(program, X[:20], progress=False)
+    elbo = pv.evidence.importance(refitted.program, refitted.x, 400, progress=False).elbo
+    torch.testing.assert_close(elbo, dist.Normal(0.0, math.sqrt(1.25)).log_prob(X[:20]), rtol=0, atol=0.05)
+
+
+def test_the_guide_of_rows_is_refitted():
+    # The family holds the posterior: the gap is that of the rows alone.
+    gaps = pv.analysis.gaps(Program(model, by_rows), X, 200, progress=False)
+    assert bool((gaps.refitted_elbo - gaps.evidence.log_evidence > -0.05).all())
+    assert bool((gaps.elbo - gaps.refitted_elbo <= 5 * gaps.amortisation_stderr + 0.01).all())
+
+
+def test_simulated_data_are_given_back_as_the_data_are():
+    sandwich = pv.evidence.sandwich(Program(model, by_rows), X, num_chains=2, num_steps=4, progress=False)
+    assert isinstance(sandwich.x, torch.Tensor)
+    assert sandwich.x.shape == X.shape
+
+
+def test_a_support_that_a_delta_declares_is_not_compared():
+    def counts(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(x.new_tensor(3.0), 1.0))
+            pyro.sample("x", dist.Poisson(z), obs=x)
+
+    program = Program(counts, AutoNormal(counts))
+    with pytest.raises(ProgramError, match=r"'z_unconstrained'.*auxiliary"):
+        pv.evidence.sandwich(program, X.abs().round(), num_chains=2, num_steps=4, progress=False)
 
 
 def _normal_guide(x, scale):

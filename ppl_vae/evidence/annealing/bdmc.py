@@ -24,6 +24,7 @@ from ppl_vae.evidence.results.sandwich import Sandwich
 from ppl_vae.evidence.running.blocks import Block, Plan, evidence_of, identify, prepare, run_blocks
 from ppl_vae.program import Coordinates, Data, Latents, Program, device_of, num_data
 from ppl_vae.program.matching import check_within
+from ppl_vae.program.rows import without_rows
 
 METHODS = ("annealed", "importance")
 _THINNING = 10
@@ -183,7 +184,7 @@ def sandwich(
         certified=certified,
         details=words,
     )
-    return Sandwich(lower, upper, x if simulated else None)
+    return Sandwich(lower, upper, without_rows(x) if simulated else None)
 
 
 def _check_posterior(z: Any, num_chains: int) -> None:

@@ -22,7 +22,7 @@ from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, Prop
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
-from ppl_vae.evidence.running.prior_check import check_prior_draws, with_prior_check
+from ppl_vae.evidence.running.prior_check import check_drawable, check_prior_draws, with_prior_check
 from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check
 from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data
@@ -152,6 +152,8 @@ def estimate_from_draws(
         check_positive_int("chunk_size", chunk_size)
     check_proposal(proposal)
     program, x, sites = prepare(program, x)
+    if prior_draws:
+        check_drawable(program, x)
     tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device_of(x))
     identity = {"num_samples": num_samples, "estimator": sums.__name__, "proposal": repr(proposal)}
     identity |= {"prior_draws": prior_draws} if prior_draws else {}

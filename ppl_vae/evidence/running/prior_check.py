@@ -11,14 +11,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, describe
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.running.blocks import Block
-from ppl_vae.program import Program, device_of
+from ppl_vae.program import Data, Program, device_of, take
 from ppl_vae.program.densities import prior_log_likelihood
+from ppl_vae.program.draws import NoSamplerError
+from ppl_vae.program.tracing import PLAIN, run
 
 DRAWS = 16_384
 """Draws of the prior a datum, at most."""
@@ -41,11 +44,18 @@ def check_prior_draws(value: object) -> int:
     return value
 
 
+def check_drawable(program: Program, x: Data) -> None:
+    """Refuse, by the name of its site, a prior that can only be scored: where draws of it are asked for."""
+    device = device_of(x)
+    with torch.no_grad(), rng.seeded(device, 0, "a draw of the prior"), program.evaluating():
+        run(program.callable("model"), take(x, slice(0, 1)), 1, PLAIN)
+
+
 def with_prior_check(figures: Figures, program: Program, block: Block, seed: int, most: int) -> Figures:
     """Figures with ``missed`` filled in, and what that took in their cost.
 
     A datum is marked where r - 1 > 3 sqrt((r e)² + s²): r the ratio of the prior's estimate of p(x) to this one, e and
-    s their relative standard errors. So it takes e < 1/3, whatever r.
+    s their relative standard errors. So it takes e < 1/3, whatever r. A prior that can only be scored tells nothing.
 
     Args:
         figures: of one block; of a lower bound.
@@ -63,7 +73,10 @@ def with_prior_check(figures: Figures, program: Program, block: Block, seed: int
         rng.reseed(
             device, seed, "probe of the prior", block.index * math.ceil(most / _FIRST) + sums.count // _FIRST
         )
-        sums.add(prior_log_likelihood(program, block.x, number))
+        try:
+            sums.add(prior_log_likelihood(program, block.x, number))
+        except NoSamplerError:
+            return figures
         found = sums.finish(offset=block.offset)
         lost = min(limit for draws, limit in _LOST if draws <= max(sums.count, _FIRST))
         if not bool(((found.stderr < lost) & (found.stderr > _RESOLVED)).any()):
