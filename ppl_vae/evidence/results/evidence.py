@@ -112,8 +112,8 @@ class Evidence:
         draws: ``(N,)`` the number of weights that each datum got; ``num_samples`` each by default.
         density_evals: ``(N,)`` evaluations of log p(x, z) spent on each datum; ``draws`` by default.
         gradient_evals: ``(N,)`` evaluations of log p(x, z) and its gradient in z; none by default.
-        missed: ``(N,)`` bool, where draws of the prior found clearly more mass than the estimate holds (see
-            `ppl_vae.evidence.running.prior_check`); False where nobody looked.
+        missed: ``(N,)`` bool, where other draws found clearly more mass than the estimate holds (see `prior_check`,
+            `guide_check` and `mode_search` in `ppl_vae.evidence.running`); False where nobody looked.
         expected_ess: ``(N,)`` the effective sample size that the steps of a few runs let expect (see
             `ppl_vae.evidence.annealing.work_variance`), by which their verdict goes; NaN where there are no steps.
         on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support (see

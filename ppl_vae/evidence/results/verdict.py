@@ -71,8 +71,8 @@ class Verdict(Enum):
     MISSED_MASS = (
         "reject",
         (
-            "draws of the prior, or a search for modes, find more mass than the estimate holds, so a part of the "
-            "posterior is missed: "
+            "draws of the prior or of the guide, or a search for modes, find more mass than the estimate holds, so a "
+            "part of the posterior is missed: "
             "use chains that start from the prior, a Defensive proposal, or a better guide"
         ),
     )
@@ -195,7 +195,7 @@ def judge(
         basis: one of `BASES`. A few runs are judged by whether they agree, and by k-hat, too, where there are
             enough of them for one.
         stderr: ``(N,)`` errors, by which computed values are judged.
-        missed: ``(N,)`` bool, where draws of the prior found more than the estimate holds.
+        missed: ``(N,)`` bool, where other draws found more than the estimate holds.
         expected_ess: ``(N,)`` the effective sample sizes that the steps of a few runs let expect; NaN where there are
             none.
         hidden: ``(N,)`` what the tail of the weights may hide, as a share of p(x). Where it is NaN, as in files that
