@@ -15,10 +15,11 @@ import torch
 
 from ppl_vae import rng
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
-from ppl_vae.evidence.results.verdict import LOST_IN_TAIL
+from ppl_vae.evidence.results.verdict import LOST_IN_TAIL, ON_EDGE
 from ppl_vae.evidence.running.blocks import Block
 from ppl_vae.evidence.running.prior_check import clearly_above
 from ppl_vae.program import Data, Program, device_of, num_data, take
+from ppl_vae.program.edges import edge_share
 
 DRAWS, MORE = 256, 2048
 """Draws of the guide for each datum, and for data where these leave a doubt; at most as many as the estimate has."""
@@ -53,6 +54,11 @@ def with_guide_check(figures: Figures, program: Program, block: Block, seed: int
         found = _weigh(program, x, more, seed, "more draws of the guide", block.index)
         missed[rows] = clearly_above(found, figures.log_evidence[rows], figures.stderr[rows])
         spent[rows] += more
+    rows = missed.nonzero()[:, 0]
+    if len(rows):
+        x = take(block.x, rows.to(device_of(block.x)))
+        rng.reseed(device_of(x), seed, "edges of the guide", block.index)
+        missed[rows] = (edge_share(program, x, DRAWS) <= ON_EDGE).cpu()
     return replace(figures, missed=figures.missed | missed, density_evals=figures.density_evals + spent)
 
 
