@@ -33,6 +33,8 @@ def with_guide_check(figures: Figures, program: Program, block: Block, seed: int
 
     The rule is that of `ppl_vae.evidence.running.prior_check.with_prior_check`, with the guide in the place of the
     prior. Data where the guide's estimate is above by 1.5 standard errors get more draws, and are judged by these.
+    Where rounding puts draws of the guide onto an edge of their support, the guide accuses nobody: its own weights are
+    off, and the verdict is about the edge.
 
     Args:
         figures: of independent weights of a block, from draws of another proposal than the guide.
