@@ -16,7 +16,9 @@ from ppl_vae.checkpoint import digest, with_prefix
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import Evidence, Mean, StudentT, importance
 from ppl_vae.evidence.importance_sampling.refit import TOLERANCE, Refit, refit
+from ppl_vae.evidence.results.verdict import ON_EDGE
 from ppl_vae.evidence.running.blocks import prepare
+from ppl_vae.evidence.running.rounded_draws import share_on_edge
 from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.sites import refuse_nan
@@ -26,7 +28,7 @@ PARTS = ("gap", "approximation", "amortisation")
 _KIND = "ppl_vae.Gaps"
 _TENSORS = (
     "elbo", "elbo_stderr", "refitted_elbo", "refitted_elbo_stderr", "gap_stderr", "approximation_stderr",
-    "amortisation_stderr", "converged", "steps",
+    "amortisation_stderr", "converged", "steps", "on_edge",
 )  # fmt: skip
 _CLEARLY = 4.0  # standard errors: a chance of 1 in 30,000 a datum
 
@@ -53,6 +55,9 @@ class Gaps:
         steps: ``(N,)`` int64, the steps of the refit.
         num_samples: S, draws for each ELBO.
         seed: what the draws are a function of.
+        on_edge: ``(N,)`` the share of draws, of the guide or of the refitted one, whichever is larger, that rounding
+            has put onto an edge of their support (see `ppl_vae.evidence.running.rounded_draws`); 0 where nobody looked,
+            as in older files.
     """
 
     evidence: Evidence
@@ -67,8 +72,11 @@ class Gaps:
     steps: Tensor
     num_samples: int
     seed: int
+    on_edge: Tensor = None  # type: ignore[assignment]  # __post_init__ fills it in
 
     def __post_init__(self) -> None:
+        if self.on_edge is None:
+            object.__setattr__(self, "on_edge", torch.zeros(len(self.evidence), dtype=torch.float64))
         for name in _TENSORS:
             value = getattr(self, name)
             if not isinstance(value, Tensor) or value.shape != (len(self.evidence),):
@@ -96,6 +104,14 @@ class Gaps:
     def worsened(self) -> Tensor:
         """``(N,)`` bool: the refitted ELBO is below the guide's, by more than 4 standard errors and 0.01 nats."""
         return self.amortisation < -(_CLEARLY * self.amortisation_stderr).clamp(min=TOLERANCE)
+
+    @property
+    def rounded(self) -> Tensor:
+        """``(N,)`` bool: the ELBOs are off by an unknown amount, since rounding puts draws onto an edge (`on_edge`).
+
+        Densities there are not those of the model, so either ELBO may even be above log p(x).
+        """
+        return self.on_edge > ON_EDGE
 
     def mean(self, of: str = "gap") -> Mean:
         """The average over data, in nats, with the Monte Carlo and the data's standard error.
@@ -131,11 +147,14 @@ class Gaps:
             with_prefix("evidence/", tensors), stored.entry("evidence", dict), f"{source}: evidence"
         )
         shape = (len(evidence),)
-        for name in _TENSORS:
+        names = [name for name in _TENSORS if name != "on_edge" or name in tensors]
+        for name in names:
             dtype = {"converged": torch.bool, "steps": torch.int64}.get(name, torch.float64)
             low = 0.0 if name.endswith("stderr") or name == "steps" else -math.inf
             stored.tensor(name, shape, dtype, low=low, nan=True)
-        own: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+        if "on_edge" in names:
+            stored.tensor("on_edge", shape, low=0.0, high=1.0)
+        own: dict[str, Any] = {name: tensors[name] for name in names}
         own |= {"num_samples": stored.number("num_samples", 1), "seed": stored.number("seed", 0, 2**63 - 1)}
         return cls(evidence, **own)
 
@@ -171,6 +190,11 @@ class Gaps:
         if bool(self.worsened.any()):
             lines.append(
                 f"               {int(self.worsened.sum())} data are worse off refitted: do not use them"
+            )
+        if bool(self.rounded.any()):
+            lines.append(
+                f"ELBOs          of {int(self.rounded.sum())} data are off by an unknown amount: rounding puts draws "
+                "onto an edge of their support; use float64"
             )
         return "\n".join(lines)
 
@@ -227,7 +251,7 @@ def gaps(
     with torch.no_grad(), rng.forked(device):
         for block in range(tiles.blocks):
             rows = tiles.rows(block)
-            pair = []
+            pair, edges = [], []
             for which, data in ((refitted.program, take(refitted.x, rows)), (program, take(x, rows))):
                 weights = []
                 for tile in range(tiles.tiles):
@@ -235,7 +259,8 @@ def gaps(
                     weights.append(which.log_weights(data, tiles.size(tile), seed=None, check=False))
                 pair.append(torch.cat(weights))
                 refuse_nan(pair[-1], "log weight", rows.start)
-            parts.append(_elbos(*pair))
+                edges.append(share_on_edge(which, data, sites, (seed, "gaps, edges", block))[0])
+            parts.append({**_elbos(*pair), "on_edge": torch.maximum(*edges).to(device)})
     joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
     for part, elbo in (("gap", "elbo"), ("approximation", "refitted_elbo")):
         joined[f"{part}_stderr"] = (found.stderr**2 + joined[f"{elbo}_stderr"] ** 2).sqrt()

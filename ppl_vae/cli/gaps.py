@@ -162,6 +162,7 @@ def _report(found: Gaps, rate: Surgery, units: ActiveUnits, job: Job, text: str)
         "refit": {
             "converged": int(found.converged.sum()),
             "worsened": int(found.worsened.sum()),
+            "rounded": int(found.rounded.sum()),
             "mean_steps": float(found.steps.double().mean()),
         },
         "surgery": {

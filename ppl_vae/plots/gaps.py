@@ -198,7 +198,9 @@ def _tabulate(axes: Axes, results: Mapping[str, Gaps]) -> None:
             cells.append(_cell(mean) + share)
         worse = int(result.worsened.sum())
         converged = f"{int(result.converged.sum())} of {len(result)}"
-        cells.append(converged + (f"\n{worse} worse off" if worse else ""))
+        rounded = int(result.rounded.sum())
+        converged += f"\n{worse} worse off" if worse else ""
+        cells.append(converged + (f"\n{rounded} off by rounding" if rounded else ""))
         for (x, _), words in zip(_COLUMNS, cells, strict=True):
             axes.text(x, y, words, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
 

@@ -8,15 +8,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyro
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-if TYPE_CHECKING:
-    from ppl_vae.program.tracing import Layout
+L = TypeVar("L")  # how a run lies
 
 _OWN = str(Path(__file__).parent.parent)
 _LIBRARIES = (*(str(Path(str(package.__file__)).parent) for package in (torch, pyro)), _OWN)
@@ -39,7 +38,7 @@ def where_raised(error: BaseException) -> str:
     return f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
 
 
-def blame(runs: Callable[[Layout], object], given: Layout, right: Layout, num_samples: int) -> str:
+def blame(runs: Callable[[L], object], given: L, right: L, num_samples: int) -> str:
     """The first torch function whose result is another in a run with a sample axis, ready to be put into a sentence.
 
     Args:

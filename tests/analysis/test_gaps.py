@@ -7,6 +7,8 @@ seeds would show a failure.
 import math
 
 import exact_models as models
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from mean_field import mean_field
@@ -225,3 +227,35 @@ def test_what_does_not_fit_is_refused():
     good = gaps(program, take(x, slice(0, 2)), 50, evidence=computed(exact.log_evidence[:2]))
     with pytest.raises(InputError, match="elbo: expected a tensor of shape"):
         Gaps(**{**vars(good), "elbo": torch.zeros(3)})
+
+
+def beta_binomial(a, dtype):
+    """Ten trials of a chance that is a beta variable, whose draws are rounded to 0 or 1 where ``a`` is small."""
+    x, a = torch.tensor([0.0, 10.0, 5.0], dtype=dtype), torch.tensor(a, dtype=dtype)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Beta(a, a))
+            pyro.sample("x", dist.Binomial(10, probs=z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Beta(a + 0.9 * x, a + 0.9 * (10 - x)))
+
+    exact = dist.BetaBinomial(a.double(), a.double(), 10).log_prob(x.double())
+    return pv.Program(model, guide), x, exact
+
+
+def test_elbos_that_rounding_spoils_are_marked(tmp_path):
+    """Whatever the evidence comes from: here it is exact, and its own verdict is to trust it."""
+    program, x, exact = beta_binomial(0.01, torch.float32)
+    found = gaps(program, x, 200, evidence=computed(exact), progress=False)
+    assert found.rounded.tolist() == [True, True, False]
+    assert "ELBOs          of 2 data are off" in str(found)
+    low = found.refitted_elbo <= exact + 5 * found.refitted_elbo_stderr + 0.03
+    assert not low.all()
+    assert (low | found.rounded).all()
+    found.save(tmp_path / "gaps.safetensors")
+    assert torch.equal(Gaps.load(tmp_path / "gaps.safetensors").on_edge, found.on_edge)
+    program, x, exact = beta_binomial(2.0, torch.float32)
+    assert not gaps(program, x, 200, evidence=computed(exact), progress=False).rounded.any()

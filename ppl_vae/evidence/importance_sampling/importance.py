@@ -18,12 +18,13 @@ from ppl_vae.compiled.effort import Compile
 from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence.importance_sampling import rqmc, until_stderr
+from ppl_vae.evidence.importance_sampling.proposal_checks import with_proposal_checks
 from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, ProposalOnData, check_proposal
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
 from ppl_vae.evidence.running.prior_check import check_drawable, check_prior_draws, with_prior_check
-from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check
+from ppl_vae.evidence.running.simulation_check import SharedSimulation
 from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data
 
@@ -167,8 +168,7 @@ def estimate_from_draws(
 
         def looked_after(figures: Figures) -> Figures:
             figures = with_prior_check(figures, program, block, seed, prior_draws)
-            other = None if isinstance(proposal, Guide) else proposal
-            return with_simulation_check(figures, program, block, seed, shared, other)
+            return with_proposal_checks(figures, program, block, seed, shared, proposal)
 
         return _Sampling(bound, block, tiles, sums, seed, chunk_size, looked_after)
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from ppl_vae import rng
 from ppl_vae.checkpoint import with_prefix
 from ppl_vae.errors import NonFiniteError, check_positive_float, check_positive_int, check_seed
+from ppl_vae.evidence.importance_sampling.proposal_checks import with_proposal_checks
 from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, ProposalOnData
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
-from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check
+from ppl_vae.evidence.running.simulation_check import SharedSimulation
 from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
 
@@ -186,9 +187,8 @@ class _Budgeted:
             unvisited=torch.zeros(n, dtype=torch.bool),
         )
         settings = self.settings
-        other = None if isinstance(settings.proposal, Guide) else settings.proposal
-        return with_simulation_check(
-            figures, settings.program, self.block, settings.seed, settings.shared, other
+        return with_proposal_checks(
+            figures, settings.program, self.block, settings.seed, settings.shared, settings.proposal
         )
 
     def _next(self) -> bool:

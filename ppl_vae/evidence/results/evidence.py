@@ -44,9 +44,10 @@ BOUNDS = ("lower", "upper", "consistent")
 _PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
 _COUNTED = ("draws", "density_evals", "gradient_evals")
 _PER_DATUM_AND_K = ("curve_bound", "curve_stderr")
-_FOUND = ("missed", "expected_ess", "on_edge", "hidden", "unvisited")
+_FOUND = ("missed", "expected_ess", "on_edge", "hidden", "unvisited", "unconfirmed")
 _TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED, *_FOUND)
-_DTYPES = {"curve_k": torch.int64, "draws": torch.int64, "missed": torch.bool, "unvisited": torch.bool}
+_DTYPES = {"curve_k": torch.int64, "draws": torch.int64}
+_DTYPES |= dict.fromkeys(("missed", "unvisited", "unconfirmed"), torch.bool)
 _ROWS = tuple(name for name in _TENSORS if name != "curve_k")
 _NEEDED = ("num_samples", "method", "bound", "seed")
 _SETTINGS = (*_NEEDED, "basis", "certified", "details", "precision")
@@ -80,8 +81,8 @@ class Evidence:
         draws: ``(N,)`` the number of weights that each datum got; ``num_samples`` each by default.
         density_evals: ``(N,)`` evaluations of log p(x, z) spent on each datum; ``draws`` by default.
         gradient_evals: ``(N,)`` evaluations of log p(x, z) and its gradient in z; none by default.
-        missed: ``(N,)`` bool, where draws of the prior found clearly more mass than the estimate holds (see
-            `ppl_vae.evidence.running.prior_check`); False where nobody looked.
+        missed: ``(N,)`` bool, where other draws found clearly more mass than the estimate holds (see `prior_check`,
+            `guide_check` and `mode_search` in `ppl_vae.evidence.running`); False where nobody looked.
         expected_ess: ``(N,)`` the effective sample size that the steps of a few runs let expect (see
             `ppl_vae.evidence.annealing.work_variance`), by which their verdict goes; NaN where there are no steps.
         on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support (see
@@ -90,6 +91,7 @@ class Evidence:
             `ppl_vae.evidence.results.pareto.hidden_share`); NaN where there are no weights to tell.
         unvisited: ``(N,)`` bool, where exact posterior samples of data that the model makes lie where neither draws nor
             chains go (see `ppl_vae.evidence.running.simulation_check`); False where nobody looked.
+        unconfirmed: ``(N,)`` bool, where the other bound of a `Sandwich` does not confirm this one; False elsewhere.
         basis: what the errors and the verdict rest on: "weights" (independent importance weights, judged by k-hat),
             "runs" (chains, islands or scramblings: few, each an estimate of its own, judged by their spread), or
             "computed" (nothing was drawn).
@@ -117,7 +119,7 @@ class Evidence:
     curve_k: Tensor
     curve_bound: Tensor
     curve_stderr: Tensor
-    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these eight in
+    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these nine in
     density_evals: Tensor = None  # type: ignore[assignment]
     gradient_evals: Tensor = None  # type: ignore[assignment]
     missed: Tensor = None  # type: ignore[assignment]
@@ -125,6 +127,7 @@ class Evidence:
     on_edge: Tensor = None  # type: ignore[assignment]
     hidden: Tensor = None  # type: ignore[assignment]
     unvisited: Tensor = None  # type: ignore[assignment]
+    unconfirmed: Tensor = None  # type: ignore[assignment]
     basis: str = "weights"
     certified: bool = True
     details: str = ""
@@ -194,6 +197,7 @@ class Evidence:
             self.hidden,
             self.unvisited,
             self.on_edge,
+            self.unconfirmed,
         )
         if self.certified:
             return tuple(found)

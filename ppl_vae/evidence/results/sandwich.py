@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,9 +12,15 @@ from ppl_vae import files
 from ppl_vae.checkpoint import with_prefix
 from ppl_vae.errors import InputError, describe
 from ppl_vae.evidence.results.evidence import Evidence, Mean
+from ppl_vae.evidence.results.verdict import RESOLVED
 from ppl_vae.program import Data
 
 _KIND = "ppl_vae.Sandwich"
+_NOISE, _CLEARLY = (
+    2.0,
+    3.0,
+)  # standard errors of a gap that an upper bound, and a lower one, may have by chance
+_NEAR = 0.05  # nats: a gap that is no reason for doubt, however small its error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,9 +30,14 @@ class Sandwich:
     E[lower] <= log p(x) <= E[upper] for each datum, where ``upper`` is certified: where its chains start from exact
     samples of the posterior, as there are for data simulated from the model and for no others.
 
+    The reversed chains of a datum start around one exact sample, so their spread does not show what other samples, or
+    rare ways back to the guide, would give. The lower bound does: a certified upper bound is trusted only where the
+    lower one is not rejected and the gap is within 2 of its standard errors, at most 0.2 nats, or below 0.05. A lower
+    bound, whose chains are independent, is doubted only where both would be trusted, and are apart by 3 errors.
+
     Attributes:
-        lower: the lower bounds.
-        upper: the upper bounds of the same data.
+        lower: the lower bounds, with ``unconfirmed`` filled in.
+        upper: the upper bounds of the same data, likewise.
         x: the data that were bounded, if they were simulated; else None.
 
     Raises:
@@ -44,6 +55,8 @@ class Sandwich:
                 raise InputError(name, f'an Evidence with bound="{name}"', describe(value))
         if len(self.lower) != len(self.upper):
             raise InputError("upper", f"an Evidence of {len(self.lower)} data", f"one of {len(self.upper)}")
+        for name, value in self._unconfirmed().items():
+            object.__setattr__(self, name, replace(getattr(self, name), unconfirmed=value))
 
     def __len__(self) -> int:
         return len(self.lower)
@@ -62,6 +75,19 @@ class Sandwich:
     def gap_stderr(self) -> Tensor:
         """``(N,)`` Monte Carlo standard errors of the gap: the two bounds come from independent chains."""
         return (self.lower.stderr**2 + self.upper.stderr**2).sqrt()
+
+    def _unconfirmed(self) -> dict[str, Tensor]:
+        """``(N,)`` bool for either side: where the other one does not confirm it. A heuristic tells nothing of either."""
+        nothing = torch.zeros(len(self), dtype=torch.bool)
+        if not self.certified:
+            return {"lower": nothing, "upper": nothing}
+        lower, upper = (replace(side, unconfirmed=nothing).status for side in (self.lower, self.upper))
+        both = torch.from_numpy((lower == "trust") & (upper == "trust"))
+        rejected = torch.from_numpy(lower == "reject")
+        apart, error = self.gap.abs(), self.gap_stderr
+        loose = ~(apart <= (_NOISE * error).clamp(max=RESOLVED).clamp(min=_NEAR))
+        clearly = ~(apart <= (_CLEARLY * error).clamp(min=_NEAR))
+        return {"lower": both & clearly, "upper": rejected | loose}
 
     def mean_gap(self) -> Mean:
         """The gap averaged over data, with its two errors kept apart."""

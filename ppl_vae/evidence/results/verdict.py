@@ -71,8 +71,8 @@ class Verdict(Enum):
     MISSED_MASS = (
         "reject",
         (
-            "draws of the prior, or a search for modes, find more mass than the estimate holds, so a part of the "
-            "posterior is missed: "
+            "draws of the prior or of the guide, or a search for modes, find more mass than the estimate holds, so a "
+            "part of the posterior is missed: "
             "use chains that start from the prior, a Defensive proposal, or a better guide"
         ),
     )
@@ -163,6 +163,14 @@ class Verdict(Enum):
             "not show here: use full precision, or see with precision_error that it does not matter"
         ),
     )
+    UNCONFIRMED = (
+        "caution",
+        (
+            "the other bound of the same datum does not confirm it: the two are further apart than their errors "
+            "explain, or the other one is rejected, so it may be loose by more than its standard error says: "
+            "use more steps, or a better guide"
+        ),
+    )
     GOOD = ("trust", "the weights' tail hides little and enough of them count")
     AGREE = ("trust", "the runs agree")
     COMPUTED = ("trust", "nothing was drawn: the error is the numerical one")
@@ -184,6 +192,7 @@ def judge(
     hidden: Tensor | None = None,
     unvisited: Tensor | None = None,
     on_edge: Tensor | None = None,
+    unconfirmed: Tensor | None = None,
 ) -> list[Verdict]:
     """The verdict on each datum.
 
@@ -195,7 +204,7 @@ def judge(
         basis: one of `BASES`. A few runs are judged by whether they agree, and by k-hat, too, where there are
             enough of them for one.
         stderr: ``(N,)`` errors, by which computed values are judged.
-        missed: ``(N,)`` bool, where draws of the prior found more than the estimate holds.
+        missed: ``(N,)`` bool, where other draws found more than the estimate holds.
         expected_ess: ``(N,)`` the effective sample sizes that the steps of a few runs let expect; NaN where there are
             none.
         hidden: ``(N,)`` what the tail of the weights may hide, as a share of p(x). Where it is NaN, as in files that
@@ -203,6 +212,7 @@ def judge(
             its standard error, it reaches 0.5.
         unvisited: ``(N,)`` bool, where exact posterior samples of simulated data lie where no draw or chain goes.
         on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support.
+        unconfirmed: ``(N,)`` bool, where a bound from the other side does not confirm it.
     """
     number = torch.as_tensor(draws).expand(log_evidence.shape)
     thresholds = {int(S): khat_threshold(int(S)) for S in number.unique()}
@@ -222,6 +232,7 @@ def judge(
     found = torch.zeros_like(always) if missed is None else missed
     rounded = torch.zeros_like(always) if on_edge is None else on_edge > ON_EDGE
     elsewhere = torch.zeros_like(always) if unvisited is None else unvisited
+    alone = torch.zeros_like(always) if unconfirmed is None else unconfirmed
     share_hidden = torch.full_like(khat, torch.nan) if hidden is None else hidden
     told = ~share_hidden.isnan()
     much = torch.where(told, share_hidden > LOST_IN_TAIL, heavy)
@@ -236,6 +247,7 @@ def judge(
             Verdict.NO_TAIL_FIT: ~told & khat.isnan(),
             Verdict.TAIL: some,
             Verdict.FEW_EFFECTIVE: ~(ess >= ENOUGH_ESS),
+            Verdict.UNCONFIRMED: alone,
             Verdict.GOOD: always,
         },
         "runs": {
@@ -248,6 +260,7 @@ def judge(
             Verdict.UNVISITED: elsewhere,
             Verdict.SPREAD: apart | wide,
             Verdict.TAILED: some & ~khat.isnan(),
+            Verdict.UNCONFIRMED: alone,
             Verdict.AGREE: always,
         },
         "computed": {

@@ -34,6 +34,7 @@ CLEARLY = 3.0
 
 _FIRST = 256  # draws at a time
 _LOST = ((256, 0.75), (2048, 0.5))  # draws from which on so large a relative error is given up
+_ROUNDING = 1e-4  # a relative difference that float32 densities may have where neither estimate has an error
 _RESOLVED = 0.05  # relative error from which on a tenth of the mass that is missed shows
 
 
@@ -88,8 +89,8 @@ def with_prior_check(figures: Figures, program: Program, block: Block, seed: int
     )
 
 
-def clearly_above(prior: Figures, log_evidence: Tensor, stderr: Tensor) -> Tensor:
+def clearly_above(prior: Figures, log_evidence: Tensor, stderr: Tensor, errors: float = CLEARLY) -> Tensor:
     """``(N,)`` bool: where independent estimates of p(x) are clearly above others; see `with_prior_check`."""
     ratio = (prior.log_evidence - log_evidence).exp()
     own = stderr.nan_to_num(nan=1.0)
-    return ratio - 1 > CLEARLY * ((ratio * prior.stderr) ** 2 + own**2).sqrt()
+    return ratio - 1 > _ROUNDING + errors * ((ratio * prior.stderr) ** 2 + own**2).sqrt()

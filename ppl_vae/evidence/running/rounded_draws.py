@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ppl_vae import rng
 from ppl_vae.errors import NonFiniteError
@@ -58,14 +59,40 @@ def count_edges(
         index: of the block; it has a stream of its own.
     """
     n = num_data(x)
-    if not any(site.edged for site in sites.latent.values()) or identity.get("computed"):
+    if identity.get("computed"):
         return replace(figures, on_edge=torch.zeros(n, dtype=torch.float64))
     proposal = str(identity.get("proposal", "Guide()")).partition("(")[0]
     chains = "start" in identity
     prior = identity.get("start") == "prior"
-    draws = max(16, min(DRAWS, _NUMBERS // (n * max(sites.numbers_per_datum, 1))))
-    rng.reseed(device_of(x), seed, "draws on an edge", index)
     unconstrained = (chains and not prior) or proposal not in _PLAIN
-    share = edge_share(program, x, draws, prior=prior, unconstrained=unconstrained)
+    stream = (seed, "draws on an edge", index)
+    share, draws = share_on_edge(program, x, sites, stream, prior=prior, unconstrained=unconstrained)
     cost = 2.0 * draws if unconstrained else 1.0 * draws if prior else 0.0
-    return replace(figures, on_edge=share.cpu(), density_evals=figures.density_evals + cost)
+    return replace(figures, on_edge=share, density_evals=figures.density_evals + cost)
+
+
+def share_on_edge(
+    program: Program,
+    x: Data,
+    sites: Sites,
+    stream: tuple[int, str, int],
+    *,
+    prior: bool = False,
+    unconstrained: bool = False,
+) -> tuple[Tensor, int]:
+    """The share of draws that rounding puts onto an edge, ``(N,)`` on the CPU, and how many were looked at.
+
+    Args:
+        program: the program.
+        x: the data.
+        sites: the program's; where none has an edge, nothing is drawn.
+        stream: the user's seed, a purpose and an index: where the random numbers come from.
+        prior: as in `ppl_vae.program.edges.edge_share`.
+        unconstrained: likewise.
+    """
+    n = num_data(x)
+    if not any(site.edged for site in sites.latent.values()):
+        return torch.zeros(n, dtype=torch.float64), 0
+    draws = max(16, min(DRAWS, _NUMBERS // (n * max(sites.numbers_per_datum, 1))))
+    rng.reseed(device_of(x), *stream)
+    return edge_share(program, x, draws, prior=prior, unconstrained=unconstrained).cpu(), draws

@@ -203,3 +203,66 @@ def test_bad_arguments_are_named():
         with pytest.raises(InputError) as caught:
             sandwich(program, x, **({"num_chains": 4, "num_steps": 5} | change))
         assert caught.value.argument == argument
+
+
+def side(bound, values, stderr, ess=15.9):
+    """16 runs that agree, as they say themselves."""
+    n = len(values)
+    nan, none = torch.full((n,), math.nan), torch.empty(n, 0)
+    return pv.Evidence(
+        log_evidence=torch.tensor(values),
+        stderr=torch.tensor(stderr),
+        elbo=nan,
+        elbo_stderr=nan,
+        ess=torch.full((n,), ess),
+        khat=nan,
+        num_samples=16,
+        method="runs",
+        bound=bound,
+        seed=0,
+        curve_k=torch.empty(0, dtype=torch.int64),
+        curve_bound=none,
+        curve_stderr=none,
+        basis="runs",
+    )
+
+
+def test_an_upper_bound_that_the_lower_one_does_not_confirm_is_not_trusted(tmp_path):
+    """A gap of nothing; of 1.5, 2.5 and 4 errors; of many errors, but small; of one error, but large."""
+    stderr = [0.03 / 2**0.5] * 4 + [0.001, 0.09]
+    lower = side("lower", [-5.0] * 6, stderr)
+    upper = side("upper", [-5.0, -4.955, -4.925, -4.88, -4.97, -4.75], stderr)
+    both = pv.evidence.Sandwich(lower, upper)
+    assert set(lower.status) == set(upper.status) == {"trust"}
+    assert both.upper.status.tolist() == ["trust", "trust", "caution", "caution", "trust", "caution"]
+    assert both.lower.status.tolist() == ["trust", "trust", "trust", "caution", "trust", "trust"]
+    assert "does not confirm" in both.upper.reason[2]
+    both.save(tmp_path / "both")
+    again = pv.evidence.Sandwich.load(tmp_path / "both")
+    assert again.upper.verdicts == both.upper.verdicts
+    assert again.lower.verdicts == both.lower.verdicts
+    # A bound from below, clearly above the one from above, is no better.
+    crossed = pv.evidence.Sandwich(lower[:1], side("upper", [-5.2], stderr[:1]))
+    assert crossed.lower.status.tolist() == crossed.upper.status.tolist() == ["caution"]
+    failed = pv.evidence.Sandwich(side("lower", [-5.0], [0.8], ess=1.5), upper[:1])
+    assert failed.lower.status.tolist() == ["reject"]
+    assert failed.upper.status.tolist() == ["caution"]
+
+
+@pytest.mark.statistical
+def test_no_trusted_bound_is_wrong_where_the_chains_come_close_to_failing():
+    """A guide half as wide and two deviations off, 12 steps, 600 data: none beyond 5 errors and 0.03 nats."""
+    program, x, log_p = linear(600, widen=0.5, shift=2.0)
+    s = sandwich(program, x, 32, 12, seed=5)
+    for bound in (s.lower, s.upper):
+        wrong = (bound.log_evidence - log_p(s.x)).abs() > 5 * bound.stderr + 0.03
+        assert not (wrong.numpy() & (bound.status == "trust")).any()
+
+
+@pytest.mark.statistical
+def test_bounds_are_trusted_where_the_chains_do_well():
+    """16 chains of 200 steps: at least 90 % of 300 data on either side."""
+    program, x, _ = linear(300)
+    s = sandwich(program, x, 16, 200, seed=5)
+    for bound in (s.lower, s.upper):
+        assert (bound.status == "trust").mean() >= 0.9

@@ -84,7 +84,7 @@ def test_no_honest_estimate_is_accused(name):
     """
     model = MODELS[name](num_data=12)
     for seed in range(10):
-        found = rehearsal.rehearse(model.program, Block(model.x, 0, 0), seed, 1000)
+        found = rehearsal.simulate_data(model.program, Block(model.x, 0, 0), seed, 1000)
         assert int(found.silent(1000).sum()) < rehearsal.OUT_OF_REACH
 
 
@@ -143,7 +143,7 @@ def test_a_model_that_cannot_be_simulated_is_left_alone():
 
     x = torch.zeros(4, dtype=torch.float64)
     program = pv.Program(model, guide)
-    assert rehearsal.rehearse(program, Block(x, 0, 0), 0, 100) is None
+    assert rehearsal.simulate_data(program, Block(x, 0, 0), 0, 100) is None
     e = ev.importance(program, x, 200)
     assert (e.density_evals == 200).all()
     assert not e.unvisited.any()

@@ -1,0 +1,32 @@
+"""What looks after an estimate from independent draws: a rehearsal, and the guide where another proposal drew them."""
+
+from __future__ import annotations
+
+from ppl_vae.evidence.importance_sampling.proposals import Defensive, Guide
+from ppl_vae.evidence.results.accumulator import Figures
+from ppl_vae.evidence.running.blocks import Block
+from ppl_vae.evidence.running.guide_check import with_guide_check
+from ppl_vae.evidence.running.proposal import Proposal
+from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check
+from ppl_vae.program import Program
+
+
+def with_proposal_checks(
+    figures: Figures, program: Program, block: Block, seed: int, shared: SharedSimulation, proposal: Proposal
+) -> Figures:
+    """Figures with what the checks found, and what they took in their cost.
+
+    Args:
+        figures: of one block.
+        program: the program.
+        block: the data.
+        seed: the user's.
+        shared: the rehearsal of the run.
+        proposal: where the draws came from. What has the guide as a part covers what the guide does, whatever else it
+            draws; any other proposal is compared with the guide.
+    """
+    other = None if isinstance(proposal, Guide) else proposal
+    figures = with_simulation_check(figures, program, block, seed, shared, other)
+    if isinstance(proposal, Guide | Defensive):
+        return figures
+    return with_guide_check(figures, program, block, seed)
