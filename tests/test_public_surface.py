@@ -15,7 +15,7 @@ import ppl_vae
 
 ROOT = Path(ppl_vae.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-MAX_LINES = 420
+MAX_LINES = 400
 
 
 def name_of(path):

@@ -123,10 +123,8 @@ class Program:
             listed: whether all of a VAE's parameters are reported to handlers in every call, as `pyro.infer.SVI`
                 needs it if its optimiser is to find them, or one of them, for an optimiser that holds them already.
         """
-        model, guide = (
-            self._isolated(self._model, "model", listed),
-            self._isolated(self._guide, "guide", listed),
-        )
+        model = self._isolated(self._model, "model", listed)
+        guide = self._isolated(self._guide, "guide", listed)
         if beta == 1.0:
             return model, guide
         return ScaledLatents(beta)(model), ScaledLatents(beta)(guide)
@@ -381,9 +379,8 @@ class Program:
                     "an auxiliary site",
                 )
             if missing or unknown:
-                raise InputError(
-                    "z", f"a value for each latent site of the {role}", f"{missing=}, {unknown=}"
-                )
+                expected = f"a value for each latent site of the {role}"
+                raise InputError("z", expected, f"{missing=}, {unknown=}")
             _check_given(z, found)
             return found.total(outside={name: {} for name in z})
 

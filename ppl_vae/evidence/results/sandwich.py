@@ -77,7 +77,7 @@ class Sandwich:
         return (self.lower.stderr**2 + self.upper.stderr**2).sqrt()
 
     def _unconfirmed(self) -> dict[str, Tensor]:
-        """``(N,)`` bool for either side: where the other one does not confirm it. A heuristic tells nothing of either."""
+        """``(N,)`` bool for each side: where the other one does not confirm it. A heuristic confirms nothing."""
         nothing = torch.zeros(len(self), dtype=torch.bool)
         if not self.certified:
             return {"lower": nothing, "upper": nothing}
