@@ -28,10 +28,10 @@ contracts: $(READY)
 
 # One torch thread a worker: the tests are many small jobs, and threads would only wait for one another.
 pytest: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -q --durations=10
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not exhaustive" -n auto -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not exhaustive" -n auto -q --durations=10
 
 # Every case of tests/cases with every estimator: an hour or more.
 test-exhaustive: $(READY)

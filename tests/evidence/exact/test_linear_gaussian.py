@@ -328,7 +328,7 @@ def test_pyros_own_enumeration_agrees():
 
 
 def test_values_are_worked_through_in_pieces(monkeypatch):
-    from ppl_vae.evidence import enumeration
+    from ppl_vae.evidence.exact import enumeration
 
     program, _ = several()
     x = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -339,7 +339,7 @@ def test_values_are_worked_through_in_pieces(monkeypatch):
 
 def test_an_enumeration_that_was_stopped_goes_on(tmp_path, monkeypatch):
     from ppl_vae import checkpoint
-    from ppl_vae.evidence import enumeration
+    from ppl_vae.evidence.exact import enumeration
 
     monkeypatch.setattr(enumeration, "_NUMBERS", 2**14)
     monkeypatch.setattr(checkpoint, "MIN_SECONDS", 0.0)

@@ -84,16 +84,16 @@ def test_a_checkpoint_of_another_level_is_refused(captured, tmp_path):
     def stop(*_, **__):
         raise StopError
 
-    keep = blocks.Keeper.due
+    keep = blocks.Checkpoint.due
     try:
-        blocks.Keeper.due = lambda self: True
+        blocks.Checkpoint.due = lambda self: True
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(blocks, "evidence_of", stop)
-            patch.setattr(blocks.Keeper, "remove", stop)
+            patch.setattr(blocks.Checkpoint, "remove", stop)
             with pytest.raises(StopError):
                 importance(model.program, model.x, 300, compile=False, checkpoint=path, progress=False)
     finally:
-        blocks.Keeper.due = keep
+        blocks.Checkpoint.due = keep
     with pytest.raises(InputError, match="checkpoint"):
         importance(model.program, model.x, 300, compile=True, checkpoint=path, resume=True, progress=False)
     importance(model.program, model.x, 300, compile=False, checkpoint=path, resume=True, progress=False)
