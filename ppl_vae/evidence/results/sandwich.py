@@ -19,7 +19,8 @@ _KIND = "ppl_vae.Sandwich"
 _NOISE, _CLEARLY = (
     2.0,
     3.0,
-)  # standard errors of a gap that an upper bound, and a lower one, may have by chance
+)  # standard errors of a gap by chance, beside an upper bound and beside a lower one
+_OWN = 4.0  # standard errors of the upper bound alone: a lower one that knows little does not excuse a larger gap
 _NEAR = 0.05  # nats: a gap that is no reason for doubt, however small its error
 
 
@@ -32,8 +33,9 @@ class Sandwich:
 
     The reversed chains of a datum start around one exact sample, so their spread does not show what other samples, or
     rare ways back to the guide, would give. The lower bound does: a certified upper bound is trusted only where the
-    lower one is not rejected and the gap is within 2 of its standard errors, at most 0.2 nats, or below 0.05. A lower
-    bound, whose chains are independent, is doubted only where both would be trusted, and are apart by 3 errors.
+    lower one is not rejected and the gap is below 0.05 nats, or within 2 of its own standard errors, 4 of the upper
+    bound's, and 0.2 nats. A lower bound, whose chains are independent, is doubted only where both would be trusted and
+    the gap is above 3 of its standard errors.
 
     Attributes:
         lower: the lower bounds, with ``unconfirmed`` filled in.
@@ -85,7 +87,8 @@ class Sandwich:
         both = torch.from_numpy((lower == "trust") & (upper == "trust"))
         rejected = torch.from_numpy(lower == "reject")
         apart, error = self.gap.abs(), self.gap_stderr
-        loose = ~(apart <= (_NOISE * error).clamp(max=RESOLVED).clamp(min=_NEAR))
+        noise = torch.minimum(_NOISE * error, _OWN * self.upper.stderr).clamp(max=RESOLVED)
+        loose = ~(apart <= noise.clamp(min=_NEAR))
         clearly = ~(apart <= (_CLEARLY * error).clamp(min=_NEAR))
         return {"lower": both & clearly, "upper": rejected | loose}
 

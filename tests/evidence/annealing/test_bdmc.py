@@ -228,7 +228,7 @@ def side(bound, values, stderr, ess=15.9):
 
 
 def test_an_upper_bound_that_the_lower_one_does_not_confirm_is_not_trusted(tmp_path):
-    """A gap of nothing; of 1.5, 2.5 and 4 errors; of many errors, but small; of one error, but large."""
+    """A gap of nothing; of 1.5, 2.5 and 4 errors; of many errors, but small; of 2 errors, but large."""
     stderr = [0.03 / 2**0.5] * 4 + [0.001, 0.09]
     lower = side("lower", [-5.0] * 6, stderr)
     upper = side("upper", [-5.0, -4.955, -4.925, -4.88, -4.97, -4.75], stderr)
@@ -244,6 +244,9 @@ def test_an_upper_bound_that_the_lower_one_does_not_confirm_is_not_trusted(tmp_p
     # A bound from below, clearly above the one from above, is no better.
     crossed = pv.evidence.Sandwich(lower[:1], side("upper", [-5.2], stderr[:1]))
     assert crossed.lower.status.tolist() == crossed.upper.status.tolist() == ["caution"]
+    # One that knows little does not excuse what the upper one's own error does not explain: 0.06 is 6 of these.
+    vague = pv.evidence.Sandwich(side("lower", [-5.0], [0.08]), side("upper", [-4.94], [0.01]))
+    assert vague.upper.status.tolist() == ["caution"]
     failed = pv.evidence.Sandwich(side("lower", [-5.0], [0.8], ess=1.5), upper[:1])
     assert failed.lower.status.tolist() == ["reject"]
     assert failed.upper.status.tolist() == ["caution"]
