@@ -50,9 +50,14 @@ class Entry:
         self.dropped = False
 
     def bind(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """What the body needs of the arguments that stay, with the tensors that it reads: the head of its inputs."""
+        """What the body needs of the arguments that stay, with the tensors that it reads: the head of its inputs.
+
+        Compiled code is made for the strides of its first inputs, so arguments are made contiguous. The tensors that
+        it reads are passed as they are: it may write into them.
+        """
         if self.body is None:
             raise AssertionError("there is no graph")
+        given = [t.contiguous() for t in given]
         if self._before is None:
             return [*self.body.fixed, *given]
         graph, run = self._before

@@ -229,8 +229,7 @@ class Function:
         late = () if self.varying is None else self.varying
         if head is None:
             head = entry.bind([t for i, t in enumerate(given) if i not in late])
-        # Compiled code is made for the strides of its first inputs: all of its inputs are contiguous.
-        inputs = [t.contiguous() for t in (*head, *(given[i] for i in late))]
+        inputs = [*head, *(given[i].contiguous() for i in late)]  # as `Entry.bind` has it
         run = entry.runner(level, inputs)
         with torch.no_grad():
             if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
@@ -267,9 +266,7 @@ class PartialFunction:
             key, entry = function.find(given)
             if entry is None:
                 return function.make(key, given)[0]
-            head = None
-            if not entry.cause and function.varying is not None:
-                head = [t.contiguous() for t in entry.bind(self._given)]
+            head = None if entry.cause or function.varying is None else entry.bind(self._given)
             self._last = (kind, key, entry, head)
         _, key, entry, head = self._last
         return function.run(key, entry, self._all(varying), head)
