@@ -10,6 +10,7 @@ import inspect
 from abc import ABCMeta
 from collections.abc import Mapping
 from copy import copy
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -138,3 +139,9 @@ def rebuild(
     except Exception as error:
         expected = f"arguments that {kind.__name__} takes"
         raise InputError(argument, expected, f"{type(error).__name__}: {one_line(error, 160)}") from error
+
+
+def families(package: ModuleType, base: type) -> list[Any]:
+    """The classes of one kind that a package exports, in the order of its ``__all__``, without ``base`` itself."""
+    found = (getattr(package, name) for name in package.__all__)
+    return [kind for kind in found if issubclass(kind, base) and kind is not base]

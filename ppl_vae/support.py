@@ -9,6 +9,7 @@ import torch
 from torch.distributions import constraints
 
 from ppl_vae import likelihoods
+from ppl_vae._part import families
 from ppl_vae.errors import InputError, describe
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.likelihoods.summary import Summary, chunks, summarise
@@ -33,17 +34,11 @@ class Choice(NamedTuple):
         return self.family.__name__ + (f"({', '.join(needed)})" if needed else "")
 
 
-def families() -> list[type[Likelihood]]:
-    """All likelihoods of the library, in the order of ``ppl_vae.likelihoods.__all__``."""
-    found = (getattr(likelihoods, name) for name in likelihoods.__all__)
-    return [kind for kind in found if issubclass(kind, Likelihood) and kind is not Likelihood]
-
-
 def choices(summary: Summary) -> list[Choice]:
     """The likelihoods that suit data with such values, in the order of `families`; none if a value is not finite."""
     if not summary.finite:
         return []
-    found = ((family, family.suits(summary)) for family in families())
+    found = ((family, family.suits(summary)) for family in families(likelihoods, Likelihood))
     return [Choice(family, arguments) for family, arguments in found if arguments is not None]
 
 

@@ -9,11 +9,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pyro.infer import ELBO
 from torch import nn
 
 from ppl_vae import likelihoods, posteriors, priors, rng
+from ppl_vae._part import families
 from ppl_vae.cli import memory, proposals
 from ppl_vae.cli.oneline import UsageError, option, relabel
 from ppl_vae.data import Dataset
@@ -24,7 +24,7 @@ from ppl_vae.likelihoods.summary import Summary
 from ppl_vae.networks import MLP, ConvNet, Network
 from ppl_vae.posteriors import Posterior
 from ppl_vae.priors import Prior
-from ppl_vae.support import choices, families
+from ppl_vae.support import choices
 from ppl_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ _OWN = "or the import path of {} of your own (my_file.{})"
 
 
 def _listed(package: ModuleType, base: type) -> str:
-    kinds = {name: getattr(package, name) for name in package.__all__}
-    return "".join(f"{name}, " for name, kind in kinds.items() if kind is not base and issubclass(kind, base))
+    return "".join(f"{kind.__name__}, " for kind in families(package, base))
 
 
 CLASSES = {
@@ -143,7 +142,9 @@ def default_likelihood(dataset: Dataset) -> dict[str, Any]:
     splits = [x for x in (dataset.train, dataset.valid, dataset.test) if x is not None]
     summaries = {
         "binary": lambda: Summary(0.0, 1.0, finite=True, integers=True),
-        "counts": lambda: Summary(0.0, dataset.total_count or _top(splits), finite=True, integers=True),
+        "counts": lambda: Summary(
+            0.0, dataset.total_count or max(int(x.max()) for x in splits), finite=True, integers=True
+        ),
         "real": lambda: Summary(-math.inf, math.inf, finite=True, integers=False),
     }
     if dataset.values in summaries:
@@ -160,13 +161,9 @@ def default_likelihood(dataset: Dataset) -> dict[str, Any]:
 
 def _suited() -> str:
     """Every likelihood with the data that it suits, as its `suits` says."""
-    lines = {kind.__name__: inspect.getdoc(kind.suits) or "" for kind in families()}
+    lines = {kind.__name__: inspect.getdoc(kind.suits) or "" for kind in families(likelihoods, Likelihood)}
     first = {name: text.partition("\n")[0].rstrip(".") for name, text in lines.items()}
     return ", ".join(f"{name} ({text[:1].lower()}{text[1:]})" for name, text in first.items())
-
-
-def _top(splits: Sequence[torch.Tensor]) -> int:
-    return max(int(x.max()) for x in splits)
 
 
 def build(settings: dict[str, Any], dataset: Dataset) -> VAE:

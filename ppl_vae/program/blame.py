@@ -38,6 +38,11 @@ def where_raised(error: BaseException) -> str:
     return f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for one of ours."""
+    return str(error).strip().partition("\n")[0]
+
+
 def blame(runs: Callable[[L], object], given: L, right: L, num_samples: int) -> str:
     """The first torch function whose result is another in a run with a sample axis, ready to be put into a sentence.
 

@@ -9,7 +9,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae.errors import ProgramError
-from ppl_vae.program.blame import where_raised
+from ppl_vae.program.blame import first_line, where_raised
 from ppl_vae.program.sites import family
 
 _NO_SAMPLER = (NotImplementedError, AttributeError)
@@ -56,7 +56,7 @@ def draw(msg: Any) -> Tensor:
 
 def no_sampler(msg: Any, error: BaseException) -> NoSamplerError:
     """The error of a site whose distribution raised ``error`` when it was to be drawn."""
-    first = str(error).strip().partition("\n")[0]
+    first = first_line(error)
     received = f"a {family(msg['fn'])}, whose sampler raises {type(error).__name__}{where_raised(error)}"
     expected = "a distribution that can be drawn from (importance sampling from the guide draws from the guide alone)"
     return NoSamplerError(f"site {msg['name']!r}", expected, f"{received}: {first}" if first else received)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributions import Independent, TransformedDistribution, transform_to
 
 from ppl_vae.errors import InputError, ProgramError
+from ppl_vae.program.blame import first_line
 from ppl_vae.program.data import Data, num_data
 from ppl_vae.program.handlers import Replayed, is_latent
 from ppl_vae.program.program import Program
@@ -221,8 +222,7 @@ def _move(
         raise
     except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         expected = "a family that can be built from its parameters, each reached by torch's transform_to"
-        first_line = str(error).partition("\n")[0]
-        raise ProgramError(f"guide site {name!r}", expected, f"{family(fn)} ({first_line})") from error
+        raise ProgramError(f"guide site {name!r}", expected, f"{family(fn)} ({first_line(error)})") from error
 
 
 def _transformed(fn: TransformedDistribution, base_dist: Any) -> TransformedDistribution:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError
 from ppl_vae.program.agreement import disagreement
-from ppl_vae.program.blame import where_raised
+from ppl_vae.program.blame import first_line, where_raised
 from ppl_vae.program.data import Data, device_of, num_data
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.pair import RunnablePair
@@ -231,8 +231,3 @@ def check_auxiliary(program: RunnablePair, x: Data, guide: Run) -> None:
 
 def _flat(value: Tensor) -> Tensor:
     return value.flatten(2) if value.ndim > 2 else value.unsqueeze(-1)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for one of ours."""
-    return str(error).strip().partition("\n")[0]

@@ -21,7 +21,7 @@ from torch import Tensor
 from ppl_vae import rng
 from ppl_vae.errors import InputError, NonFiniteError, ProgramError
 from ppl_vae.program.agreement import disagreement, precision_of
-from ppl_vae.program.blame import blame, where_raised
+from ppl_vae.program.blame import blame, first_line, where_raised
 from ppl_vae.program.data import Data, device_of, num_data, take
 from ppl_vae.program.handlers import Given, Replayed
 from ppl_vae.program.pair import RunnablePair
@@ -31,7 +31,6 @@ from ppl_vae.program.plain import (
     Pair,
     check_auxiliary,
     check_data,
-    first_line,
     is_common,
     joined,
     refuse_nans,

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from ppl_vae import rng
 from ppl_vae.errors import ProgramError
 from ppl_vae.program.agreement import disagreement
-from ppl_vae.program.blame import where_raised
+from ppl_vae.program.blame import first_line, where_raised
 from ppl_vae.program.data import Data, device_of, num_data, take
 from ppl_vae.program.handlers import Given
 from ppl_vae.program.marked_enumeration import with_enumerated
-from ppl_vae.program.plain import SLACK, first_line, is_common, run_pair
+from ppl_vae.program.plain import SLACK, is_common, run_pair
 from ppl_vae.program.program import Program
 from ppl_vae.program.sites import ROWS, Sites
 from ppl_vae.program.tracing import run

@@ -156,7 +156,7 @@ def sandwich(
 
         def make(block: Block) -> Annealing:
             rows = slice(block.offset, block.offset + block.num_data)
-            return Annealing(program, block, settings, seed, None, vector[:, rows], _THINNING)
+            return Annealing(program, block, settings, seed, posterior=vector[:, rows], thinning=_THINNING)
 
         plan = settings.plan("reverse annealing", x, sites)
         words = settings.words()

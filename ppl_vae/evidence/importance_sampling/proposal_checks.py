@@ -1,4 +1,4 @@
-"""What looks after an estimate from independent draws: a rehearsal, and the guide where another proposal drew them."""
+"""Checks of an estimate from independent draws: simulated data, and the guide where another proposal drew them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_proposal_checks(
         program: the program.
         block: the data.
         seed: the user's.
-        shared: the rehearsal of the run.
+        shared: the simulation check of the run.
         proposal: where the draws came from. What has the guide as a part covers what the guide does, whatever else it
             draws; any other proposal is compared with the guide.
     """

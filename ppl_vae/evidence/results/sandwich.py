@@ -16,10 +16,8 @@ from ppl_vae.evidence.results.verdict import RESOLVED
 from ppl_vae.program import Data
 
 _KIND = "ppl_vae.Sandwich"
-_NOISE, _CLEARLY = (
-    2.0,
-    3.0,
-)  # standard errors of a gap by chance, beside an upper bound and beside a lower one
+_NOISE = 2.0  # standard errors of a gap beyond which an upper bound is not confirmed
+_CLEARLY = 3.0  # the same for a lower bound
 _OWN = 4.0  # standard errors of the upper bound alone: a lower one that knows little does not excuse a larger gap
 _NEAR = 0.05  # nats: a gap that is no reason for doubt, however small its error
 

@@ -1,6 +1,6 @@
-"""Does the guide know of mass that the estimate of another proposal does not hold?
+"""Guide check: draws of the guide look for mass that the estimate of another proposal does not hold.
 
-The rehearsal on simulated data looks at the guide. A proposal that was made from the guide may cover less: the best
+The simulation check looks at the guide. A proposal that was made from the guide may cover less: the best
 member of a family by its ELBO lies in one of two modes, and a distribution with the guide's moments hardly ever hits a
 narrow spike that the guide knows. Its weights agree with one another then. But the mean of the guide's weights is
 unbiased for p(x), too: where it is clearly above the estimate, a part of the posterior is missed.

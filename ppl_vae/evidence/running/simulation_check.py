@@ -342,13 +342,14 @@ def _visited(found: Simulation, chains: Chains, block_size: int) -> Outcome:
         level = again.bridge.at(exact, gradient=False).log_ratio()[0]
         reached = torch.zeros(len(suspects), dtype=torch.bool)
         if short:
-            for ends, *spent in islice(again.pilot_ends(_SHORT), _MOVES):
-                cost = spent
+            for pilot in islice(again.pilot_ends(_SHORT), _MOVES):
+                ends, *cost = pilot
                 reached.scatter_add_(0, which, (level <= ends.amax(0)).cpu())
                 if int((~reached).sum()) < OUT_OF_REACH:
                     break
         else:
-            ends, cost = again.ends(), list(again.cost())
+            ends = again.ends()
+            cost = list(again.cost())
             spread = ends.std(0).nan_to_num(nan=0.0) if len(ends) > 1 else 0.0
             reached.scatter_add_(0, which, (level <= ends.amax(0) + _APART * spread + _ROOM).cpu())
         density, gradient = density + copies * (cost[0] + 1.0), gradient + copies * cost[1]
