@@ -1,223 +1,31 @@
-"""Matrix products of a lower precision: what is rounded and what is not, what it does to log p(x), and who says so."""
+"""The option precision=: captured graphs, every estimator, files, checkpoints and switches."""
 
-import copy
-import math
 import warnings
 from dataclasses import replace
 from importlib import import_module
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from compiled_programs import PROGRAMS, randn
 from exact_models import identical
-from torch import nn
-from torch.nn.functional import linear
+from rounded_vae import ESTIMATORS, S, vae
 
 import ppl_vae as pv
-from ppl_vae import InputError, Program, checkpoint
+from ppl_vae import InputError, checkpoint
 from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights
 from ppl_vae.compiled import precision as switches
 from ppl_vae.compiled.graph import backend
 from ppl_vae.compiled.precision import computing, precision_on
-from ppl_vae.evidence import Evidence, PrecisionError, precision_error
+from ppl_vae.evidence import Evidence, precision_error
 from ppl_vae.evidence.annealing.path import Bridge
-from ppl_vae.evidence.importance_sampling.proposals import StudentT
 from ppl_vae.evidence.results.verdict import Verdict
 from ppl_vae.evidence.running import blocks
-from ppl_vae.program.handlers import Replayed
-from ppl_vae.program.matmul_precision import BY_HAND, FULL, InFloat64, lowering, products
-from ppl_vae.program.sites import site_log_prob
-
-S = 40
-ESTIMATORS = {
-    "importance": lambda program, x, **more: pv.evidence.importance(program, x, 200, **more),
-    "sobol": lambda program, x, **more: pv.evidence.importance(
-        program, x, 64, draws="sobol", num_scrambles=4, **more
-    ),
-    "target": lambda program, x, **more: pv.evidence.importance(
-        program, x, 64, target_stderr=0.2, max_num_samples=2048, **more
-    ),
-    "psis": lambda program, x, **more: pv.evidence.psis(program, x, 200, **more),
-    "jackknife": lambda program, x, **more: pv.evidence.jackknife(program, x, 200, **more),
-    "annealed": lambda program, x, **more: pv.evidence.annealed(program, x, 6, 5, prior_draws=64, **more),
-    "smc": lambda program, x, **more: pv.evidence.smc(program, x, 16, 5, prior_draws=64, **more),
-}
-
-
-def vae(likelihood=None, posterior=pv.posteriors.MeanFieldNormal, hidden=(24, 16), dim=20, **parts):
-    """A small VAE whose decoder has learned nothing, but varies with z; and data."""
-    made = pv.VAE(
-        pv.priors.StandardNormal(3),
-        likelihood or pv.likelihoods.Bernoulli(dim),
-        posterior(3),
-        hidden=hidden,
-        **parts,
-    )
-    return made, pv.sample(made, 5, seed=1)
+from ppl_vae.program.matmul_precision import FULL
 
 
 @pytest.fixture
 def captured(monkeypatch):
     """Whatever the size of a job, its graphs are captured, and no compiler is started."""
     monkeypatch.setattr(blocks, "level_for", lambda compile, *_: "captured" if compile is True else "plain")  # noqa: A006
-
-
-# ---- what is rounded -----------------------------------------------------------------------------------------
-
-
-def by_hand(product, *factors):
-    return product(*(factor.bfloat16() for factor in factors)).float()
-
-
-def test_factors_are_rounded_and_the_rest_is_float32():
-    a, b, c = (randn(4, 6, seed=i).float() for i in range(3))
-    image, kernel = randn(2, 3, 8, 8).float(), randn(5, 3, 3, 3).float()
-    batch = a.reshape(2, 2, 6)
-    cases = [
-        (lambda: a @ b.T, by_hand(torch.matmul, a, b.T)),
-        (lambda: torch.mm(a, b.T), by_hand(torch.mm, a, b.T)),
-        (lambda: torch.matmul(input=a, other=b.T), by_hand(torch.mm, a, b.T)),
-        (lambda: a.mv(b[0]), by_hand(torch.mv, a, b[0])),
-        (lambda: linear(a, b, c[0, :4]), by_hand(linear, a, b) + c[0, :4]),
-        (lambda: linear(a, b, bias=c[0, :4]), by_hand(linear, a, b) + c[0, :4]),
-        (lambda: linear(a, b), by_hand(linear, a, b)),
-        (
-            lambda: torch.addmm(c[:, :4], a, b.T, beta=0.5, alpha=2.0),
-            0.5 * c[:, :4] + 2 * by_hand(torch.mm, a, b.T),
-        ),
-        (lambda: c[:, :4].addmm(mat1=a, mat2=b.T), c[:, :4] + by_hand(torch.mm, a, b.T)),
-        (
-            lambda: torch.baddbmm(c[0, 0], batch, batch.mT),
-            c[0, 0] + by_hand(torch.bmm, batch, batch.mT),
-        ),
-        (
-            lambda: torch.einsum("ij,kj->ik", a, b),
-            by_hand(lambda x, y: torch.einsum("ij,kj->ik", x, y), a, b),
-        ),
-        (
-            lambda: torch.conv2d(image, kernel, c[0, :5], stride=2),
-            by_hand(lambda x, w: torch.conv2d(x, w, stride=2), image, kernel) + c[0, :5].reshape(-1, 1, 1),
-        ),
-    ]
-    for case, expected in cases:
-        exact = case()
-        with lowering("bfloat16"), products():
-            found = case()
-        assert found.dtype == torch.float32
-        assert torch.equal(found, expected)
-        assert not torch.equal(found, exact)
-        with lowering(FULL), products():
-            assert torch.equal(case(), exact)
-        assert torch.equal(case(), exact)  # and not outside of a program
-
-
-def test_other_products_are_left_alone():
-    a = randn(4, 4)
-    out = torch.empty(4, 4)
-    with lowering("bfloat16"), products():
-        assert torch.equal(a @ a, torch.mm(a, a))
-        torch.mm(a.float(), a.float(), out=out)
-        assert torch.equal(torch.tanh(a.float()) * 3, torch.tanh(a.float()) * 3)
-    assert torch.equal(out, a.float() @ a.float())
-
-
-def test_gradients_are_rounded_too():
-    w, x, up = randn(5, 6).float().requires_grad_(), randn(4, 6).float(), randn(4, 5).float()
-    with lowering("bfloat16"), products():
-        value = linear(x, w)
-    (found,) = torch.autograd.grad(value, w, up)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, by_hand(torch.mm, up.T, x))
-
-
-def test_tf32_by_hand_is_the_nearest_of_its_numbers():
-    x = randn(1000) * torch.logspace(-20, 20, 1000, dtype=torch.float64)
-    x = torch.cat([x, torch.tensor([0.0, 1.0, -3.0, 1 + 2.0**-10]).double()]).float()
-    with lowering(BY_HAND), products():
-        rounded = (x.unsqueeze(-1) @ torch.ones(1, 1)).squeeze(-1)
-    unit = 2.0 ** (x.double().abs().clamp(min=1e-30).log2().floor() - 10)
-    assert torch.equal((rounded / unit).round(), rounded.double() / unit)
-    assert ((rounded.double() - x.double()).abs() <= unit / 2).all()
-    assert torch.equal(rounded[-4:], x[-4:])
-    infinite = torch.tensor([[math.inf], [-math.inf]])
-    with lowering(BY_HAND), products():
-        assert torch.equal(infinite @ torch.ones(1, 1), infinite)
-
-
-def numbers_of(fn):
-    """The parameters of a distribution."""
-    core = getattr(fn, "base_dist", fn)
-    values = [getattr(core, name, None) for name in core.arg_constraints]
-    return [value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", BY_HAND])
-def test_densities_and_draws_are_in_float32(precision):
-    for likelihood in (None, pv.likelihoods.Gaussian(20, scale="decoder"), pv.likelihoods.Binomial(20, 4)):
-        model, x = vae(likelihood, posterior=pv.posteriors.MultivariateNormal)
-        program = model.program
-        with lowering(precision), torch.no_grad(), program.evaluating():
-            drawn = program.run("guide", x, S)
-            for run in (drawn, program.run("model", x, S, Replayed(drawn.latents()))):
-                for site in run.sites.values():
-                    assert site["value"].dtype == torch.float32
-                    assert site_log_prob(site, {}).dtype == torch.float32
-                    for value in numbers_of(site["fn"]):
-                        assert value.dtype == torch.float32
-
-
-def test_a_draw_has_the_density_that_is_computed_for_it():
-    """Products inside distributions, of which a low-rank Gaussian has some when it is made, drawn and scored."""
-    factor, diagonal = randn(3, 2).float(), randn(3, seed=1).float().exp()
-    loc = diagonal + 1
-
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.LowRankMultivariateNormal(loc, factor, diagonal))
-            pyro.sample("x", dist.MultivariateNormal(z, torch.eye(3) + 0.3), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.LowRankMultivariateNormal(x * 0.5, factor, diagonal))
-
-    program, x = Program(model, guide), randn(4, 3).float()
-    full = program.log_weights(x, S)
-    with lowering("bfloat16"):
-        assert torch.equal(program.log_weights(x, S), full)
-    options = {"proposal": StudentT(), "progress": False}
-    one = pv.evidence.importance(program, x, 64, **options)
-    two = pv.evidence.importance(program, x, 64, precision="bfloat16", **options)
-    assert torch.equal(one.log_evidence, two.log_evidence)
-
-
-def test_rounding_the_guide_alone_is_no_error():
-    """A model without products: the lowered guide draws other numbers, which are weighted as what they are."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        encoder = nn.Linear(3, 6)
-
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
-
-    def guide(x):
-        loc, raw = encoder(x).split(3, -1)
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.Normal(loc, (0.2 * raw).exp()).to_event(1))
-
-    program, x = Program(model, guide), randn(4, 3).float()
-    with torch.no_grad():
-        full = program.sample_guide(x, S)["z"]
-        with lowering("bfloat16"):
-            moved = program.sample_guide(x, S)["z"]
-    assert float((moved - full).abs().max()) > 1e-4
-    assert float(precision_error(program, x, S).error.abs().max()) < 1e-6
-
-
-# ---- graphs --------------------------------------------------------------------------------------------------
 
 
 def factor_types(function):
@@ -445,103 +253,3 @@ def test_on_a_gpu(precision):
     assert found.full_error.abs().max() < found.error.abs().max() < 1.0
     e = pv.evidence.importance(model.program, x.cuda(), 500, precision=precision, progress=False)
     assert not e.certified
-
-
-# ---- the error -----------------------------------------------------------------------------------------------
-
-
-def test_errors_are_what_they_are():
-    model, x = vae(dim=64)
-    bfloat16, tf32 = (precision_error(model.program, x, 500, p) for p in ("bfloat16", "tf32"))
-    for each in (bfloat16, tf32):
-        assert each.full_error.abs().max() < 1e-4
-        assert each.full_error.abs().max() < each.error.abs().max() < 1.0
-    assert tf32.error.square().mean() < bfloat16.error.square().mean() / 10
-    assert tf32.by_hand
-    assert not bfloat16.by_hand
-    assert "tf32, rounded by hand" in str(tf32)
-    assert f"below a tenth of the Monte Carlo error: {bfloat16.verdict}" in str(bfloat16)
-
-
-def test_the_error_is_that_of_the_estimate():
-    """The run's estimate, and that of its own draws with a float64 copy of the model in the place of the model."""
-    model, x = vae()
-    found = precision_error(model.program, x, 300, seed=4)
-    exact = copy.deepcopy(model).double().program
-    from ppl_vae import rng
-
-    with rng.forked("cpu"), torch.no_grad():
-        rng.reseed(torch.device("cpu"), 4, "precision error", 0)
-        with lowering("bfloat16"):
-            z = model.program.sample_guide(x, 300, seed=None)
-            q, p = model.program.log_guide(z, x), model.program.log_joint(z, x)
-            rng.reseed(torch.device("cpu"), 4, "precision error", 0)
-            weights = model.program.log_weights(x, 300, seed=None, check=False)
-        reference = exact.log_joint({"z": z["z"].double()}, x.double()) - q
-    torch.testing.assert_close(weights, p - q, rtol=0, atol=1e-9)
-    expected = weights.logsumexp(0) - reference.logsumexp(0)
-    torch.testing.assert_close(found.error, expected, rtol=0, atol=1e-9)
-    stderr = reference.exp().std(0) / reference.exp().mean(0) / math.sqrt(300)
-    torch.testing.assert_close(found.stderr, stderr, rtol=0.05, atol=0)  # draws of the full guide
-
-
-def test_chunks_are_joined(monkeypatch):
-    from ppl_vae.evidence.importance_sampling.precision_error import Tiles
-
-    model, x = vae()
-    monkeypatch.setattr(Tiles, "plan", lambda n, s, width, device: Tiles(n, s, 2, 64))
-    found = precision_error(model.program, x, 200)
-    assert found.error.shape == found.stderr.shape == found.khat.shape == (5,)
-    assert found.full_error.abs().max() < 1e-5 < found.error.abs().max() < 0.5
-
-
-def error_of(error, stderr, N=4):
-    values = (torch.full((N,), value, dtype=torch.float64) for value in (0.0, stderr, 0.1))
-    return PrecisionError(error, *values, "bfloat16", 100, 0)
-
-
-def test_the_verdict_follows_the_figures():
-    apart = torch.tensor([1.0, -1.0, 1.0, -1.0]).double()
-    same = torch.ones(4).double()
-    assert error_of(0.09 * apart, 1.0).small
-    assert error_of(0.09 * apart, 1.0).share_of_mean == pytest.approx(0.0)
-    assert not error_of(0.11 * apart, 1.0).small
-    assert error_of(0.04 * same, 1.0).small
-    assert error_of(0.06 * same, 1.0).share == pytest.approx(0.06)
-    assert error_of(0.06 * same, 1.0).share_of_mean == pytest.approx(0.12)  # 4 data: twice the share of one
-    assert error_of(0.06 * same, 1.0).verdict == "no"
-    assert "below 0.6 nats a datum, 0.6 in the mean" in error_of(0.06 * same, 1.0).limits
-    assert "0 of 4 data" in error_of(0.06 * same, 1.0).limits
-
-
-@pytest.mark.parametrize("kind", PROGRAMS)
-def test_float64_arithmetic_changes_no_float64_program(kind):
-    made = kind()
-    program = Program(made.model, made.guide)
-    expected = program.log_weights(made.x, 7)
-    with InFloat64(), torch.no_grad():
-        found = program.log_weights(made.x, 7)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    with lowering("bfloat16"), torch.no_grad():  # nothing there to lower
-        assert torch.equal(program.log_weights(made.x, 7), expected)
-
-
-@pytest.mark.parametrize(
-    ("likelihood", "options"),
-    [
-        (pv.likelihoods.Gaussian((1, 8, 8), scale="decoder"), {"encoder": "conv", "decoder": "conv"}),
-        (pv.likelihoods.Binomial(20, 4), {}),
-    ],
-)
-def test_float64_arithmetic_is_that_of_a_float64_copy(likelihood, options):
-    def conv(in_shape, out_shape):
-        return pv.networks.ConvNet(in_shape, out_shape, channels=(3, 4), hidden=8)
-
-    model, x = vae(likelihood, **dict.fromkeys(options, conv))
-    z = model.program.sample_guide(x, 7)["z"]
-    expected = copy.deepcopy(model).double().program.log_joint({"z": z.double()}, x.double())
-    with InFloat64(), torch.no_grad():
-        found = model.program.log_joint({"z": z}, x)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    with lowering("bfloat16"), torch.no_grad():
-        assert not torch.equal(model.program.log_joint({"z": z}, x), found)

@@ -1,4 +1,4 @@
-"""One estimate, whatever the chunks, the interruptions and the rest of the process: the same to the last bit."""
+"""One estimate, whatever the rest of the process: the same to the last bit; data, refusals and memory."""
 
 import dataclasses
 import math
@@ -11,55 +11,17 @@ import pyro.distributions as dist
 import pytest
 import torch
 from exact_models import identical
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from importance_program import data, guide, importance, interrupt, model, program, small_tiles
 
 import ppl_vae as pv
-from ppl_vae import InputError, NonFiniteError, Program, ProgramError, checkpoint
+from ppl_vae import InputError, NonFiniteError, Program, ProgramError
 from ppl_vae.evidence.importance_sampling.importance import Tiles
-
-importance = pv.evidence.importance
-
-
-def model(x):
-    with pyro.plate("data", len(x), dim=-1):
-        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-        pyro.sample(
-            "x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 3), 1.0).to_event(1), obs=x
-        )
-
-
-def guide(x):
-    with pyro.plate("data", len(x), dim=-1):
-        pyro.sample("z", dist.Normal(x[:, :2] / 3, 0.8).to_event(1))
-
-
-def sharp_guide(x):
-    with pyro.plate("data", len(x), dim=-1):
-        pyro.sample("z", dist.Normal(x[:, :2] / 3, 0.7).to_event(1))
-
-
-def program():
-    return Program(model, guide)
-
-
-def data(n=50, dtype=torch.float32, seed=0):
-    return torch.randn(n, 3, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 @pytest.fixture(autouse=True)
 def _small_tiles(request, monkeypatch):
-    """Tiles of 64 samples of 16 data, so that 50 data and 1,000 samples are 4 blocks of 16 tiles."""
-    if "plan" in request.node.name or "real" in request.node.name:
-        return
-
-    def plan(num_data, num_samples, width, device):
-        return Tiles(num_data, num_samples, min(num_data, 16), min(64, num_samples))
-
-    monkeypatch.setattr(Tiles, "plan", plan)
-
-
-# ---- chunks ------------------------------------------------------------------------------------------------
+    if "real" not in request.node.name:
+        small_tiles(monkeypatch)
 
 
 @pytest.mark.parametrize("num_samples", [1, 63, 64, 1000])
@@ -102,156 +64,6 @@ def test_tiles_of_samples_have_streams_of_their_own():
     one, two = importance(program(), x, 64), importance(program(), x, 128)
     assert (one.log_evidence != two.log_evidence).all()
     assert torch.equal(one.curve_k, two.curve_k[:-1])
-
-
-@given(num_data=st.integers(1, 3000), num_samples=st.integers(1, 5000), width=st.integers(1, 10**7))
-@settings(deadline=None, max_examples=150)
-def test_plan_covers_every_pair_once(num_data, num_samples, width):
-    for device in ("cpu", "cuda"):
-        tiles = Tiles.plan(num_data, num_samples, width, torch.device(device))
-        rows = [list(range(num_data))[tiles.rows(block)] for block in range(tiles.blocks)]
-        assert [n for part in rows for n in part] == list(range(num_data))
-        assert all(rows)
-        sizes = [tiles.size(tile) for tile in range(tiles.tiles)]
-        assert sum(sizes) == num_samples
-        assert all(size == tiles.samples for size in sizes[:-1])
-        assert 0 < sizes[-1] <= tiles.samples
-        assert min(map(len, rows)) >= tiles.data - tiles.blocks  # as equal as can be
-        assert tiles.samples % 64 == 0 or tiles.samples == num_samples
-        # About what a pass can hold (samples are rounded to 64, up as well as down); the least are 64 of one datum.
-        numbers = 2**25 if device == "cuda" else 2**20
-        assert tiles.data * tiles.samples * width <= max(1.5 * numbers, 64 * 4 * width)
-
-
-@given(
-    num_samples=st.integers(1, 5000),
-    width=st.integers(1, 10**5),
-    chunk=st.one_of(st.none(), st.integers(1, 10**6)),
-    done=st.integers(0, 40),
-)
-@settings(deadline=None, max_examples=150)
-def test_plan_chunks_are_what_remains(num_samples, width, chunk, done):
-    tiles = Tiles.plan(10, num_samples, width, torch.device("cpu"))
-    done = min(done, tiles.tiles)
-    samples = min(done * tiles.samples, num_samples)
-    remaining = [tile for part in tiles.chunks(samples, chunk) for tile in part]
-    assert remaining == list(range(done, tiles.tiles))
-    if chunk is not None:
-        assert all(len(part) * tiles.samples <= max(chunk, tiles.samples) for part in tiles.chunks(0, chunk))
-
-
-# ---- checkpoints -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _always_written(monkeypatch):
-    monkeypatch.setattr(checkpoint, "MIN_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "MAX_SHARE", math.inf)
-
-
-def interrupt(monkeypatch, after):
-    """Ctrl-C in the tile after ``after`` of them."""
-    module = sys.modules["ppl_vae.evidence.importance_sampling.importance"]
-    original, calls = module._tile, []
-
-    def tile(*args):
-        calls.append(args)
-        if len(calls) > after:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(module, "_tile", tile)
-    return calls
-
-
-@pytest.mark.usefixtures("_always_written")
-@pytest.mark.parametrize("num_samples", [1000, 1024])
-@pytest.mark.parametrize("after", [0, 1, 5, 15, 16, 17, 40, 63])
-def test_an_interrupted_estimate_resumes_to_the_same_bits(tmp_path, monkeypatch, after, num_samples):
-    """50 data and 1,000 samples are 64 tiles. ``after``: in a block, at its end, at the start of the next, the last."""
-    x, path = data(), tmp_path / "state"
-    whole = importance(program(), x, num_samples, seed=5)
-    with monkeypatch.context() as patch:
-        interrupt(patch, after)
-        with pytest.raises(KeyboardInterrupt):
-            importance(program(), x, num_samples, seed=5, checkpoint=path)
-    assert path.exists() == (after > 0)
-    assert [file.name for file in tmp_path.iterdir()] == (["state"] if after else [])
-    state = torch.get_rng_state()
-    with monkeypatch.context() as patch:
-        calls = interrupt(patch, 10**6)
-        resumed = importance(program(), x, num_samples, seed=5, checkpoint=path, resume=True, chunk_size=130)
-    assert len(calls) == 64 - after  # nothing done twice
-    assert identical(resumed, whole)
-    assert not path.exists()
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.usefixtures("_always_written")
-def test_interrupted_again_and_again(tmp_path, monkeypatch):
-    x, path = data(), tmp_path / "state"
-    whole = importance(program(), x, 1000)
-    for _ in range(9):
-        with monkeypatch.context() as patch:
-            interrupt(patch, 7)
-            with pytest.raises(KeyboardInterrupt):
-                importance(program(), x, 1000, checkpoint=path, resume=True)
-    assert identical(importance(program(), x, 1000, checkpoint=path, resume=True), whole)
-
-
-@pytest.mark.usefixtures("_always_written")
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"seed": 6}, "seed"),
-        ({"num_samples": 1001}, "num_samples"),
-        ({"x": data(seed=1)}, "data"),
-        ({"x": data(49)}, "data"),
-        ({"x": data().double()}, "data"),
-        ({"program": Program(model, sharp_guide)}, "program"),
-    ],
-)
-def test_a_checkpoint_of_another_estimate_is_refused(tmp_path, monkeypatch, change, word):
-    path = tmp_path / "state"
-    arguments = {"program": program(), "x": data(), "num_samples": 1000, "seed": 5, "checkpoint": path}
-    with monkeypatch.context() as patch:
-        interrupt(patch, 20)
-        with pytest.raises(KeyboardInterrupt):
-            importance(**arguments)
-    before = path.read_bytes()
-    with pytest.raises(InputError, match=f"state: expected a checkpoint of this run.*{word}") as caught:
-        importance(**arguments | change, resume=True)
-    assert "\n" not in str(caught.value)
-    assert path.read_bytes() == before
-    with pytest.raises(
-        InputError, match="checkpoint: expected a file that does not exist yet, or resume=True"
-    ):
-        importance(**arguments)
-    assert path.read_bytes() == before
-
-
-def test_a_file_that_is_no_checkpoint_is_refused_and_kept(tmp_path):
-    x, path = data(5), tmp_path / "state"
-    importance(program(), x, 10).save(path)
-    before = path.read_bytes()
-    with pytest.raises(InputError, match="a checkpoint of evidence"):
-        importance(program(), x, 10, checkpoint=path, resume=True)
-    path.with_name("text").write_text("hello")
-    with pytest.raises(InputError, match="safetensors"):
-        importance(program(), x, 10, checkpoint=path.with_name("text"), resume=True)
-    assert path.read_bytes() == before
-
-
-def test_a_finished_estimate_leaves_no_file(tmp_path):
-    path = tmp_path / "folder" / "state"
-    with_file = importance(program(), data(), 200, checkpoint=path)
-    assert identical(with_file, importance(program(), data(), 200))
-    assert not path.exists()
-    # resume=True with nothing to resume from is a start
-    assert identical(importance(program(), data(), 200, checkpoint=path, resume=True), with_file)
-
-
-# ---- randomness ---------------------------------------------------------------------------------------------
 
 
 def test_the_global_generator_is_neither_read_nor_changed():
