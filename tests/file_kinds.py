@@ -13,7 +13,9 @@ from ppl_vae.checkpoint import Checkpoint
 from ppl_vae.data.mnist import _read_pair
 from ppl_vae.data.raw import parse_amat, read_bytes
 from ppl_vae.evidence import Sandwich
+from ppl_vae.evidence.results.diagnostics import WeightDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.parts import Cost, Curves, Estimate, Origin
 from ppl_vae.history import Epoch, History
 from ppl_vae.validation import Report
 from ppl_vae.validation.report import Row
@@ -29,7 +31,14 @@ def estimate(bound="lower"):
     half = torch.full((3,), 0.5, dtype=torch.float64)
     curve = torch.stack([one - 1, one], 1)
     ks, error = torch.tensor([1, 4]), torch.full((3, 2), 0.1, dtype=torch.float64)
-    return Evidence(one, half, one - 1, half, half * 4, half, 4, "importance", bound, 0, ks, curve, error)
+    return Evidence(
+        Estimate(one, half),
+        Estimate(one - 1, half),
+        WeightDiagnostics(half * 4, half, torch.full((3,), 4)),
+        Curves(ks, curve, error),
+        Cost(torch.full((3,), 4.0)),
+        Origin(4, "importance", bound, 0),
+    )
 
 
 def gaps():

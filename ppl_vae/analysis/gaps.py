@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -293,8 +293,7 @@ def _around(refitted: Refit, num_samples: int, seed: int, progress: bool) -> Evi
         seed=rng.derive(seed, "gaps evidence"),
         progress=progress,
     )
-    return replace(
-        evidence,
+    return evidence.replace(
         density_evals=evidence.density_evals + refitted.density_evals,
         gradient_evals=evidence.gradient_evals + refitted.gradient_evals,
         details=f"{evidence.details}, about the refitted guide",

@@ -19,19 +19,19 @@ def honest(program, x, seed):
 def forgot_a_constant(program, x, seed):
     """Half a nat too high, with an error that knows nothing of it."""
     evidence = honest(program, x, seed)
-    return replace(evidence, log_evidence=evidence.log_evidence + 0.5)
+    return evidence.replace(log_evidence=evidence.log_evidence + 0.5)
 
 
 def overconfident(program, x, seed):
     """Errors five times too small."""
     evidence = honest(program, x, seed)
-    return replace(evidence, stderr=evidence.stderr / 5)
+    return evidence.replace(stderr=evidence.stderr / 5)
 
 
 def slightly_biased(program, x, seed):
     """Three hundredths: within the errors of any one estimate, not of all of them."""
     evidence = honest(program, x, seed)
-    return replace(evidence, log_evidence=evidence.log_evidence + 0.03)
+    return evidence.replace(log_evidence=evidence.log_evidence + 0.03)
 
 
 def random_walk_needs_a_normal(program, x, seed):
@@ -166,7 +166,7 @@ def test_the_bad_guide_is_found_out_and_the_exact_rule_is_not_fooled():
 
     def blind(program, x, seed):
         e = pv.evidence.annealed(program, x, 16, 100, prior_draws=0, seed=seed)
-        return replace(e, unvisited=torch.zeros_like(e.unvisited))  # and had nobody rehearsed it
+        return e.replace(unvisited=torch.zeros_like(e.unvisited))  # and had nobody rehearsed it
 
     chosen = {name: ESTIMATORS[name] for name in ("importance-1000", "annealed-16x100", "quadrature")}
     report = validate(["two-modes"], chosen | {"blind": blind}, num_data=20, repetitions=2, progress=False)
