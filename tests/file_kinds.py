@@ -18,7 +18,7 @@ from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.parts import Cost, Curves, Estimate, Origin
 from ppl_vae.history import Epoch, History
 from ppl_vae.validation import Report
-from ppl_vae.validation.report import Row
+from ppl_vae.validation.row import Row
 
 
 def vae():
@@ -43,9 +43,11 @@ def estimate(bound="lower"):
 
 def gaps():
     half, yes = torch.full((3,), 0.5, dtype=torch.float64), torch.ones(3, dtype=torch.bool)
-    return Gaps(
-        estimate(), half, half, half, half, half, half, half, yes, torch.ones(3, dtype=torch.int64), 4, 0
-    )
+    return Gaps(estimate(), half, half, half, half, half, yes, torch.ones(3, dtype=torch.int64), 4, 0)
+
+
+def report():
+    return Report((Row.of(model="a", estimator="b", bias=0.5), Row("a", "c", "no")))
 
 
 def calibration():
@@ -107,7 +109,7 @@ KINDS = {
     ),
     "x.yaml": (lambda p: p.write_text(YAML), reading.read_yaml),
     "history.jsonl": (RECORDS.save, History.load),
-    "report.json": (lambda p: Report((Row("a", "b", bias=0.5), Row("a", "c", "no"))).save(p), Report.load),
+    "report.json": (lambda p: report().save(p), Report.load),
     "vae.safetensors": (lambda p: pv.save(vae(), p), pv.load),
     "evidence.safetensors": (lambda p: estimate().save(p), Evidence.load),
     "sandwich.safetensors": (lambda p: Sandwich(estimate(), estimate("upper")).save(p), Sandwich.load),

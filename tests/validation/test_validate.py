@@ -144,7 +144,7 @@ def test_a_report_is_written_and_read_exactly(report, tmp_path):
 def test_the_seed_decides():
     run = {"models": ["beta-binomial"], "estimators": {"honest": honest}, "num_data": 3, "repetitions": 2}
     one, again, other = (validate(**run, seed=seed, progress=False).rows[0] for seed in (0, 0, 1))
-    assert replace(one, seconds=0.0) == replace(again, seconds=0.0)
+    assert one.replace(seconds=0.0) == again.replace(seconds=0.0)
     assert one.bias != other.bias
     # Repetitions differ from one another: a bias without a spread would be one run twice.
     assert validate(**{**run, "repetitions": 1}, progress=False).rows[0].rmse != one.rmse
@@ -233,8 +233,8 @@ def test_a_validation_that_was_stopped_goes_on(tmp_path):
     resumed = validate(**run, estimators=estimators, checkpoint=path, resume=True)
     assert len(ran) == 5
     assert not path.exists()
-    assert [replace(row, seconds=0.0) for row in resumed.rows[:2]] == [
-        replace(row, seconds=0.0) for row in whole.rows[:2]
+    assert [row.replace(seconds=0.0) for row in resumed.rows[:2]] == [
+        row.replace(seconds=0.0) for row in whole.rows[:2]
     ]
     assert len(resumed.rows) == 4
 
