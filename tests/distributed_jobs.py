@@ -115,8 +115,7 @@ def keep(folder, name, tensors):
 def evidence_job(folder):
     for level in LEVELS:
         for name, found in evidences(level):
-            tensors = {k: v for k, v in vars(found).items() if isinstance(v, torch.Tensor)}
-            keep(folder, f"{level} {name}", tensors)
+            keep(folder, f"{level} {name}", found.pack()[0])
 
 
 def training_job(folder):

@@ -4,7 +4,7 @@ Data are drawn from the model under a seed of their own, with numpy, so that the
 of it. ``widen`` = 1 and ``shift`` = 0 make the guide the exact posterior.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 
 import numpy as np
 import pyro
@@ -32,12 +32,15 @@ def repeated(exact, repetitions, datum=0):
 
 
 def identical(a, b):
-    """Every field of two results, bit by bit (NaN equal to NaN)."""
+    """Every field of two results, and of their parts, bit by bit (NaN equal to NaN)."""
+    assert type(a) is type(b)
     for field in fields(a):
         ours, theirs = getattr(a, field.name), getattr(b, field.name)
         if isinstance(ours, torch.Tensor):
             assert torch.equal(torch.isnan(ours), torch.isnan(theirs)), field.name
             assert torch.equal(ours.nan_to_num(), theirs.nan_to_num()), field.name
+        elif is_dataclass(ours):
+            assert identical(ours, theirs), field.name
         else:
             assert ours == theirs, field.name
     return True

@@ -13,10 +13,12 @@ from ppl_vae.checkpoint import Checkpoint
 from ppl_vae.data.mnist import _read_pair
 from ppl_vae.data.raw import parse_amat, read_bytes
 from ppl_vae.evidence import Sandwich
+from ppl_vae.evidence.results.diagnostics import WeightDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.parts import Cost, Curves, Estimate, Origin
 from ppl_vae.history import Epoch, History
 from ppl_vae.validation import Report
-from ppl_vae.validation.report import Row
+from ppl_vae.validation.row import Row
 
 
 def vae():
@@ -29,14 +31,23 @@ def estimate(bound="lower"):
     half = torch.full((3,), 0.5, dtype=torch.float64)
     curve = torch.stack([one - 1, one], 1)
     ks, error = torch.tensor([1, 4]), torch.full((3, 2), 0.1, dtype=torch.float64)
-    return Evidence(one, half, one - 1, half, half * 4, half, 4, "importance", bound, 0, ks, curve, error)
+    return Evidence(
+        Estimate(one, half),
+        Estimate(one - 1, half),
+        WeightDiagnostics(half * 4, half, torch.full((3,), 4)),
+        Curves(ks, curve, error),
+        Cost(torch.full((3,), 4.0)),
+        Origin(4, "importance", bound, 0),
+    )
 
 
 def gaps():
     half, yes = torch.full((3,), 0.5, dtype=torch.float64), torch.ones(3, dtype=torch.bool)
-    return Gaps(
-        estimate(), half, half, half, half, half, half, half, yes, torch.ones(3, dtype=torch.int64), 4, 0
-    )
+    return Gaps(estimate(), half, half, half, half, half, yes, torch.ones(3, dtype=torch.int64), 4, 0)
+
+
+def report():
+    return Report((Row.of(model="a", estimator="b", bias=0.5), Row("a", "c", "no")))
 
 
 def calibration():
@@ -98,7 +109,7 @@ KINDS = {
     ),
     "x.yaml": (lambda p: p.write_text(YAML), reading.read_yaml),
     "history.jsonl": (RECORDS.save, History.load),
-    "report.json": (lambda p: Report((Row("a", "b", bias=0.5), Row("a", "c", "no"))).save(p), Report.load),
+    "report.json": (lambda p: report().save(p), Report.load),
     "vae.safetensors": (lambda p: pv.save(vae(), p), pv.load),
     "evidence.safetensors": (lambda p: estimate().save(p), Evidence.load),
     "sandwich.safetensors": (lambda p: Sandwich(estimate(), estimate("upper")).save(p), Sandwich.load),

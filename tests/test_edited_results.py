@@ -16,7 +16,7 @@ from ppl_vae.analysis import Calibration, Gaps
 from ppl_vae.evidence import Sandwich
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.validation import Report
-from ppl_vae.validation.report import Row
+from ppl_vae.validation.row import Row
 
 NAN, INF = math.nan, math.inf
 
@@ -173,7 +173,7 @@ ROWS = [
 @pytest.mark.parametrize(("name", "value"), ROWS)
 def test_an_edited_report(name, value, tmp_path):
     path = tmp_path / "report.json"
-    report = Report((Row("a", "b", bias=0.5, trust=0.5), Row("a", "c", "no")))
+    report = Report((Row.of(model="a", estimator="b", bias=0.5, trust=0.5), Row("a", "c", "no")))
     report.save(path)
     assert Report.load(path) == report or math.isnan(report.rows[0].rmse)
     content = json.loads(path.read_text())

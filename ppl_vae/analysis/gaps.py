@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ _TENSORS = (
     "elbo", "elbo_stderr", "refitted_elbo", "refitted_elbo_stderr", "gap_stderr", "approximation_stderr",
     "amortisation_stderr", "converged", "steps", "on_edge",
 )  # fmt: skip
+_DERIVED = ("gap_stderr", "approximation_stderr")  # of these, the file says what the others say, too
 _CLEARLY = 4.0  # standard errors: a chance of 1 in 30,000 a datum
 
 
@@ -48,9 +49,8 @@ class Gaps:
         elbo_stderr: ``(N,)`` its Monte Carlo standard errors.
         refitted_elbo: ``(N,)`` ELBO(q*), on draws that had no part in the refit.
         refitted_elbo_stderr: ``(N,)`` its standard errors.
-        gap_stderr: ``(N,)`` standard errors of `gap`.
-        approximation_stderr: ``(N,)`` those of `approximation`.
-        amortisation_stderr: ``(N,)`` those of `amortisation`: of differences, since both ELBOs use the same noise.
+        amortisation_stderr: ``(N,)`` standard errors of `amortisation`: of differences, since both ELBOs
+            use the same noise.
         converged: ``(N,)`` bool, whether the refit did.
         steps: ``(N,)`` int64, the steps of the refit.
         num_samples: S, draws for each ELBO.
@@ -65,8 +65,6 @@ class Gaps:
     elbo_stderr: Tensor
     refitted_elbo: Tensor
     refitted_elbo_stderr: Tensor
-    gap_stderr: Tensor
-    approximation_stderr: Tensor
     amortisation_stderr: Tensor
     converged: Tensor
     steps: Tensor
@@ -77,7 +75,7 @@ class Gaps:
     def __post_init__(self) -> None:
         if self.on_edge is None:
             object.__setattr__(self, "on_edge", torch.zeros(len(self.evidence), dtype=torch.float64))
-        for name in _TENSORS:
+        for name in [name for name in _TENSORS if name not in _DERIVED]:
             value = getattr(self, name)
             if not isinstance(value, Tensor) or value.shape != (len(self.evidence),):
                 raise InputError(name, f"a tensor of shape {(len(self.evidence),)}", describe(value))
@@ -89,6 +87,16 @@ class Gaps:
     def gap(self) -> Tensor:
         """``(N,)`` log p(x) - ELBO(q): exactly `approximation` + `amortisation`, but for rounding."""
         return self.evidence.log_evidence - self.elbo
+
+    @property
+    def gap_stderr(self) -> Tensor:
+        """``(N,)`` standard errors of `gap`."""
+        return (self.evidence.stderr**2 + self.elbo_stderr**2).sqrt()
+
+    @property
+    def approximation_stderr(self) -> Tensor:
+        """``(N,)`` standard errors of `approximation`."""
+        return (self.evidence.stderr**2 + self.refitted_elbo_stderr**2).sqrt()
 
     @property
     def approximation(self) -> Tensor:
@@ -154,7 +162,7 @@ class Gaps:
             stored.tensor(name, shape, dtype, low=low, nan=True)
         if "on_edge" in names:
             stored.tensor("on_edge", shape, low=0.0, high=1.0)
-        own: dict[str, Any] = {name: tensors[name] for name in names}
+        own: dict[str, Any] = {name: tensors[name] for name in names if name not in _DERIVED}
         own |= {"num_samples": stored.number("num_samples", 1), "seed": stored.number("seed", 0, 2**63 - 1)}
         return cls(evidence, **own)
 
@@ -262,8 +270,6 @@ def gaps(
                 edges.append(share_on_edge(which, data, sites, (seed, "gaps, edges", block))[0])
             parts.append({**_elbos(*pair), "on_edge": torch.maximum(*edges).to(device)})
     joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-    for part, elbo in (("gap", "elbo"), ("approximation", "refitted_elbo")):
-        joined[f"{part}_stderr"] = (found.stderr**2 + joined[f"{elbo}_stderr"] ** 2).sqrt()
     settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
     return Gaps(found, **joined, converged=refitted.converged, steps=refitted.steps, **settings)
 
@@ -293,8 +299,7 @@ def _around(refitted: Refit, num_samples: int, seed: int, progress: bool) -> Evi
         seed=rng.derive(seed, "gaps evidence"),
         progress=progress,
     )
-    return replace(
-        evidence,
+    return evidence.replace(
         density_evals=evidence.density_evals + refitted.density_evals,
         gradient_evals=evidence.gradient_evals + refitted.gradient_evals,
         details=f"{evidence.details}, about the refitted guide",

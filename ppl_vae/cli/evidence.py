@@ -124,7 +124,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
                 path = job.folder.path
                 if (path / RESULT).is_file():  # a resumed command that had only pictures left to draw
                     evidence = Evidence.load(path / RESULT)
-                    seed = None if evidence.basis == "computed" else evidence.seed
+                    seed = evidence.seed if evidence.diagnostics.drawn else None
                     judging.check_finished(path / RESULT, job, len(evidence), seed)
                 else:
                     evidence = _estimator(settings)(
@@ -271,11 +271,11 @@ def _draw(evidence: Evidence, path: Path) -> None:
     """The pictures that there are numbers for."""
     from ppl_vae import plots
 
-    if evidence.basis == "weights" and len(evidence.curve_k):
+    if evidence.diagnostics.has_iwae and len(evidence.curve_k):
         drawing.save(plots.evidence_curve(evidence), path / "evidence_curve.png")
     elif len(plots.ladder_rows(evidence)) > 1:
         drawing.save(plots.evidence_ladder(evidence), path / "evidence_ladder.png")
-    if evidence.basis == "weights":
+    if evidence.diagnostics.has_iwae:
         drawing.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
 
 

@@ -244,9 +244,9 @@ def _draw(report: Report, path: Path, settings: Mapping[str, Any]) -> None:
     files.write_text(path / "report.md", report.markdown())
     points: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for row in report.rows:
-        if row.applies and row.basis != "computed" and row.passes > 0 and not math.isnan(row.rmse):
+        if row.applies and row.drawn and row.passes > 0 and not math.isnan(row.rmse):
             points.setdefault(row.model, {})[row.estimator] = [(row.passes, row.rmse, row.rmse_stderr)]
     if points:
         facts = f"N = {settings['num_data']} data, {settings['repetitions']} repetitions, seed {report.seed}"
-        facts += "; exact methods left out" * any(row.basis == "computed" for row in report.rows)
+        facts += "; exact methods left out" * any(not row.drawn for row in report.rows)
         drawing.save(plots.error_against_cost(points, facts=facts), path / "error_against_cost.png")

@@ -26,7 +26,8 @@ from ppl_vae.evidence.importance_sampling.precision_error import PrecisionError,
 from ppl_vae.evidence.importance_sampling.proposals import Defensive, Guide, Refitted, StudentT, Widened
 from ppl_vae.evidence.importance_sampling.psis import psis
 from ppl_vae.evidence.importance_sampling.refit import Refit, refit
-from ppl_vae.evidence.results.evidence import Curve, Evidence, Mean, concatenate
+from ppl_vae.evidence.results.evidence import Evidence, Mean, concatenate
+from ppl_vae.evidence.results.parts import Curve
 from ppl_vae.evidence.results.sandwich import Sandwich
 
 __all__ = [

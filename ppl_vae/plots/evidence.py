@@ -18,7 +18,6 @@ from torch import Tensor
 from ppl_vae.errors import InputError, describe
 from ppl_vae.evidence import Evidence
 from ppl_vae.evidence.results.pareto import khat_threshold
-from ppl_vae.evidence.results.table import direction
 from ppl_vae.evidence.results.verdict import INFINITE_VARIANCE, STATUSES
 from ppl_vae.plots import style
 
@@ -109,7 +108,7 @@ def evidence_curve(
         axes.set_title(f"{stated + '; ' if title else ''}{errors}", fontsize=style.SMALL)
     else:
         stated = style.facts(first)
-        lines = [f"{first.method}, {direction(first)}; {style.shares(first)}"]
+        lines = [f"{first.method}, {first.origin.direction}; {style.shares(first)}"]
         lines.append(f"{stated}; {errors}" if title else errors)
         axes.set_title("\n".join(textwrap.fill(line, _LEGEND) for line in lines), fontsize=style.SMALL)
     if axes.get_legend_handles_labels()[0]:

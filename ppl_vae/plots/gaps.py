@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from ppl_vae.analysis.gaps import Gaps
 from ppl_vae.errors import InputError, describe
 from ppl_vae.evidence import Mean
-from ppl_vae.evidence.results.table import direction
 from ppl_vae.evidence.results.verdict import STATUSES
 from ppl_vae.plots import style
 
@@ -117,7 +116,7 @@ def _facts(results: Mapping[str, Gaps]) -> str:
     lines = [f"{', '.join(known)}; error bars: ± 2 Monte Carlo standard errors; numbers: ± 1"]
     methods: dict[str, list[str]] = {}
     for label, result in results.items():
-        methods.setdefault(f"{result.evidence.method}, {direction(result.evidence)}", []).append(label)
+        methods.setdefault(f"{result.evidence.method}, {result.evidence.origin.direction}", []).append(label)
     rejected = {label: r.evidence.status_fractions()["reject"] for label, r in results.items()}
     for words, labels in methods.items():
         whose = "" if len(methods) == 1 else f" of {', '.join(labels)}"

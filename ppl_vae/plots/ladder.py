@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ppl_vae.errors import InputError, check_one_of, describe
 from ppl_vae.evidence import Sandwich
-from ppl_vae.evidence.results.evidence import BOUNDS, Evidence, Mean
-from ppl_vae.evidence.results.table import BOUNDS as WORDS
+from ppl_vae.evidence.results.evidence import Evidence, Mean
+from ppl_vae.evidence.results.parts import BOUNDS
 from ppl_vae.plots import style
 from ppl_vae.plots.evidence import Exact, _exact_value
 
@@ -70,7 +70,7 @@ class Rung:
     def __post_init__(self) -> None:
         if not isinstance(self.mean, Mean):
             raise InputError("mean", "a Mean", describe(self.mean))
-        check_one_of("bound", self.bound, BOUNDS)
+        check_one_of("bound", self.bound, tuple(BOUNDS))
 
     @classmethod
     def of(cls, evidence: Evidence) -> Rung:
@@ -82,8 +82,8 @@ class Rung:
             evidence.status_fractions()["reject"],
             evidence.cost.passes,
             len(evidence),
-            None if evidence.basis == "computed" else evidence.seed,
-            evidence.basis == "computed",
+            evidence.seed if evidence.diagnostics.drawn else None,
+            not evidence.diagnostics.drawn,
             evidence.status_fractions()["caution"],
         )
 
@@ -93,7 +93,7 @@ class Rung:
         if self.computed and self.bound == "consistent":
             return _COMPUTED
         if self.certified:
-            return WORDS[self.bound]
+            return BOUNDS[self.bound]
         noun = "estimate" if self.bound == "consistent" else f"{self.bound} bound"
         return f"heuristic {noun}, not certified"
 
@@ -134,7 +134,7 @@ def ladder_rows(
     """
     style.check_evidence("evidence", evidence)
     curve = evidence.curve()
-    known = curve.k.tolist() if evidence.basis == "weights" and evidence.bound != "upper" else []
+    known = curve.k.tolist() if evidence.diagnostics.has_iwae and evidence.bound != "upper" else []
     chosen = _default_k(known, evidence.num_samples) if k is None else list(k)
     cost: dict[str, Any] = {"passes": evidence.cost.passes, "num_data": len(evidence), "seed": evidence.seed}
     rows = {}
@@ -149,8 +149,7 @@ def ladder_rows(
         if evidence.mostly_rejected and number > 1:  # the same weights, whose errors are not known
             mean = replace(mean, mc_stderr=math.nan, limit="at least")
         rows[f"IWAE-{number}"] = Rung(mean, "lower", **cost)
-    unit = {"weights": f", S = {evidence.num_samples}", "runs": f", {evidence.num_samples} runs"}
-    rows[label or evidence.method + unit.get(evidence.basis, "")] = Rung.of(evidence)
+    rows[label or evidence.method + evidence.diagnostics.counted(evidence.num_samples)] = Rung.of(evidence)
     return rows
 
 
@@ -366,7 +365,7 @@ def _legend(rungs: Mapping[str, Rung], answer: float | None) -> tuple[list[Any],
     """One entry for each kind of row, and the exact value's."""
     handles, words = [], []
     kinds = {rung.kind: rung for rung in rungs.values()}
-    for kind, rung in sorted(kinds.items(), key=lambda item: BOUNDS.index(item[1].bound)):
+    for kind, rung in sorted(kinds.items(), key=lambda item: list(BOUNDS).index(item[1].bound)):
         handles.append(Line2D([], [], linestyle="none", **rung.style))
         words.append(kind)
     if answer is not None:

@@ -70,7 +70,8 @@ def sandwich_curve(
         above.set_ylim(*view)
     above.set_ylabel("mean log p(x) (nats a datum)")
     above.tick_params(labelbottom=False)
-    unit = "samples" if all(result.upper.basis == "weights" for result in results) else "steps"
+    units = {result.upper.diagnostics.unit for result in results}
+    unit = "samples" if units == {"samples"} else "steps"
     _draw_gaps(below, steps, results, unit)
 
     below.set_xscale("log")

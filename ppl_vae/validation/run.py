@@ -19,7 +19,8 @@ from ppl_vae.progress import bar
 from ppl_vae.validation.estimators import ESTIMATORS, Estimator
 from ppl_vae.validation.exact_model import Builder, ExactModel
 from ppl_vae.validation.models import MODELS
-from ppl_vae.validation.report import GROSS, RIGHT, Report, Row, plain_row, row_from
+from ppl_vae.validation.report import Report
+from ppl_vae.validation.row import GROSS, RIGHT, Row, plain_row, row_from
 
 T = TypeVar("T")
 
@@ -148,11 +149,11 @@ def summarise(name: str, model: ExactModel, label: str, results: list[Evidence],
     right = error.abs() <= RIGHT
     shares = [result.status_fractions() for result in results]
     ratio = ratio_stderr = math.nan
-    if first.bound == "lower" and first.certified and first.basis != "computed":
+    if first.bound == "lower" and first.certified and first.diagnostics.drawn:
         ratio, ratio_stderr = _mean(error.exp())
     bias, bias_stderr = _mean(error)
     square, square_stderr = _mean(error**2)
-    return Row(
+    return Row.of(
         model=name,
         estimator=label,
         bound=first.bound,

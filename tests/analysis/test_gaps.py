@@ -29,7 +29,7 @@ def computed(log_evidence):
     """An Evidence of exact values."""
     N = len(log_evidence)
     nan, none = torch.full((N,), math.nan), torch.empty(N, 0)
-    return pv.Evidence(
+    return pv.Evidence.of(
         log_evidence=log_evidence,
         stderr=torch.zeros(N),
         elbo=nan,

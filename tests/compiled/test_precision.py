@@ -1,7 +1,6 @@
 """The option precision=: captured graphs, every estimator, files, checkpoints and switches."""
 
 import warnings
-from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -142,11 +141,11 @@ def test_rounded_products_are_a_reason_for_caution():
     e = pv.evidence.importance(model.program, x, 2000, progress=False)
     trusted = [v.status == "trust" for v in e.verdicts]
     assert any(trusted)
-    lowered = replace(e, certified=False, precision="bfloat16")
+    lowered = e.replace(certified=False, precision="bfloat16")
     for was, verdict, reason in zip(trusted, lowered.verdicts, lowered.reason, strict=True):
         assert (verdict is Verdict.ROUNDED) == was
         assert ("rounded to a lower precision" in reason) == was
-    assert Verdict.HEURISTIC in replace(e, certified=False).verdicts
+    assert Verdict.HEURISTIC in e.replace(certified=False).verdicts
 
 
 def test_a_sandwich_of_rounded_products_certifies_nothing(tmp_path):
@@ -168,7 +167,7 @@ def test_files_keep_the_precision_and_older_ones_are_full_ones(tmp_path):
     del settings["precision"]
     assert Evidence.unpack(tensors, settings).precision == FULL
     with pytest.raises(InputError, match=r"parts\[1\].certified"):
-        pv.evidence.concatenate([replace(e, certified=True, precision=FULL), e])
+        pv.evidence.concatenate([e.replace(certified=True, precision=FULL), e])
 
 
 def interrupt(patch, accumulator, after):

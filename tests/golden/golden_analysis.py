@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 from golden_groups import SEED, Results, group
@@ -78,7 +77,7 @@ def _validation(model: str) -> None:
         )
         found = {}
         for row in report.rows:
-            values = dataclasses.asdict(row)
+            values = row.flat()
             del values["seconds"]
             numbers = [value for value in values.values() if not isinstance(value, str)]
             found[row.estimator] = [float(value) for value in numbers]

@@ -28,7 +28,7 @@ def evidence_of(N=40, S=256, seed=0, spread=1.0, shift=-20.0):
     nan = torch.full((N,), math.nan, dtype=torch.float64)
     stderr = w.std(dim=1) / w.mean(dim=1) / math.sqrt(S) if S > 1 else nan
     width = min(tail_size(S) + 1, S)
-    return Evidence(
+    return Evidence.of(
         log_evidence=bounds[-1],
         stderr=stderr,
         elbo=bounds[0],
@@ -43,6 +43,12 @@ def evidence_of(N=40, S=256, seed=0, spread=1.0, shift=-20.0):
         curve_bound=torch.stack(bounds, dim=1),
         curve_stderr=stderr[:, None].expand(N, len(k)) / 2,
     )
+
+
+def remade(evidence, **changes):
+    """The same with other values, and another basis if it is among them."""
+    tensors, settings = evidence.pack()
+    return Evidence.of(**(tensors | settings | changes))
 
 
 def history_of(epochs=30, valid=True, warmup=0, best=None):

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,9 +50,7 @@ def test_the_curve_is_that_of_the_evidence(evidence):
 def test_exact_is_a_line(evidence, kind):
     value = -19.5
     per_datum = torch.full((40,), value, dtype=torch.float64)
-    exact = {"number": value, "tensor": per_datum, "evidence": replace(evidence, log_evidence=per_datum)}[
-        kind
-    ]
+    exact = {"number": value, "tensor": per_datum, "evidence": evidence.replace(log_evidence=per_datum)}[kind]
     (axes,) = plots.evidence_curve(evidence, exact=exact).axes
     line = next(line for line in axes.lines if str(line.get_label()).startswith("exact"))
     assert line.get_ydata()[0] == pytest.approx(value)
@@ -94,8 +91,7 @@ def test_few_data_few_samples(N, S):
 
 def test_exact_posterior(evidence):
     zero = torch.zeros(40, dtype=torch.float64)
-    result = replace(
-        evidence,
+    result = evidence.replace(
         elbo=evidence.log_evidence,
         stderr=zero,
         elbo_stderr=zero,
@@ -119,7 +115,7 @@ def test_infinities_are_counted(evidence):
     log_evidence[:2] = elbo[:3] = curve[:2] = curve[2, 0] = -math.inf
     khat = evidence.khat.clone()
     khat[:6] = torch.tensor([math.nan, math.inf, -math.inf, 9.0, 3.0, -2.0])
-    result = replace(evidence, log_evidence=log_evidence, elbo=elbo, curve_bound=curve, khat=khat)
+    result = evidence.replace(log_evidence=log_evidence, elbo=elbo, curve_bound=curve, khat=khat)
     figure = plots.evidence_curve(result)
     assert "mean log evidence −∞: 2 of 40 data are not finite" in texts(figure)
     assert inside(figure)
@@ -134,15 +130,13 @@ def test_infinities_are_counted(evidence):
     assert heights(figure.axes[1]) == 37
     assert inside(figure)
     assert not overlaps(figure)
-    elbo = replace(evidence, elbo=elbo, curve_bound=torch.where(curve.isinf(), -math.inf, curve))
+    elbo = evidence.replace(elbo=elbo, curve_bound=torch.where(curve.isinf(), -math.inf, curve))
     assert "log evidence" in texts(plots.evidence_curve(elbo))
 
 
 def test_without_a_curve(evidence):
     none = torch.empty(40, 0)
-    result = replace(
-        evidence, curve_k=torch.empty(0), curve_bound=none, curve_stderr=none, bound="consistent"
-    )
+    result = evidence.replace(curve_k=torch.empty(0), curve_bound=none, curve_stderr=none, bound="consistent")
     assert "no bound" in texts(plots.evidence_curve(result))
 
 

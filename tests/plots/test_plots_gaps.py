@@ -25,8 +25,6 @@ def gaps_of(N=40, approximation=0.5, amortisation=1.0, seed=0):
         elbo_stderr=small,
         refitted_elbo=refitted,
         refitted_elbo_stderr=small,
-        gap_stderr=2 * small,
-        approximation_stderr=small,
         amortisation_stderr=small,
         converged=torch.arange(N) > 0,
         steps=torch.full((N,), 100),

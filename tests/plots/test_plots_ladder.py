@@ -1,12 +1,11 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
-from plot_cases import evidence_of, inside, overlaps, texts
+from plot_cases import evidence_of, inside, overlaps, remade, texts
 
 import ppl_vae.plots as plots
 from ppl_vae.errors import InputError
@@ -18,7 +17,7 @@ INFINITE = Mean(-math.inf, math.nan, math.nan)
 
 
 def upper_of(result, shift=0.4, certified=True):
-    return replace(result, log_evidence=result.log_evidence + shift, bound="upper", certified=certified)
+    return result.replace(log_evidence=result.log_evidence + shift, bound="upper", certified=certified)
 
 
 def markers(axes):
@@ -59,9 +58,9 @@ def test_rows_of_one_result(evidence):
 
 def test_rows_without_an_elbo_or_a_curve(evidence):
     none = torch.full((40,), math.nan, dtype=torch.float64)
-    chains = replace(evidence, elbo=none, elbo_stderr=none, basis="runs", method="annealed")
+    chains = remade(evidence, elbo=none, elbo_stderr=none, basis="runs", method="annealed")
     assert list(plots.ladder_rows(chains)) == ["annealed, 256 runs"]
-    assert list(plots.ladder_rows(replace(chains, basis="computed"))) == ["annealed"]
+    assert list(plots.ladder_rows(remade(chains, basis="computed"))) == ["annealed"]
 
 
 def test_markers_are_the_means(evidence):
@@ -160,9 +159,9 @@ def test_what_cannot_be_drawn_is_said(evidence):
         "none": INFINITE,
         "above": Mean(math.inf, math.nan, math.nan),
         "not a number": Mean(math.nan, math.nan, math.nan),
-        "one of 40": replace(evidence, log_evidence=broken),
-        "without an error": replace(evidence, stderr=evidence.stderr * math.nan),
-        "with hardly one": replace(evidence, stderr=evidence.stderr * 1e-6),
+        "one of 40": evidence.replace(log_evidence=broken),
+        "without an error": evidence.replace(stderr=evidence.stderr * math.nan),
+        "with hardly one": evidence.replace(stderr=evidence.stderr * 1e-6),
     }
     figure = plots.evidence_ladder(results)
     assert set(markers(figure.axes[0])) == {4, 5}
@@ -187,7 +186,7 @@ def test_long_labels_are_broken(evidence):
 
 
 def test_a_computed_value_is_a_diamond(evidence):
-    computed = replace(evidence, basis="computed", bound="consistent", method="quadrature", seed=7)
+    computed = remade(evidence, basis="computed", bound="consistent", method="quadrature", seed=7)
     figure = plots.evidence_ladder({"quadrature": computed, "IS": evidence})
     (diamond,) = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
     assert diamond.get_xydata()[0] == pytest.approx((evidence.mean().value, 0))

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,19 +6,18 @@ import torch
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
-from plot_cases import evidence_of, inside, overlaps, texts
+from plot_cases import evidence_of, inside, overlaps, remade, texts
 
 import ppl_vae.plots as plots
 from ppl_vae.errors import InputError
 from ppl_vae.evidence.results.sandwich import Sandwich
 
-LOWER = replace(evidence_of(), basis="runs", ess=torch.full((40,), 250.0))
+LOWER = remade(evidence_of(), basis="runs", ess=torch.full((40,), 250.0))
 NOISE = 2 * float((2 * LOWER.stderr**2).sum().sqrt()) / 40  # 2 standard errors of the mean gap
 
 
 def sandwich_of(gap, *, certified=True, x=None, stderr=1.0, lower=LOWER):
-    upper = replace(
-        lower,
+    upper = lower.replace(
         log_evidence=lower.log_evidence + gap,
         stderr=lower.stderr * stderr,
         bound="upper",
@@ -122,7 +120,7 @@ def test_heuristics_are_hollow_and_named():
 
 def test_notes():
     x = torch.zeros(40, 2)
-    rejected = replace(evidence_of(), khat=torch.where(torch.arange(40) < 10, 3.0, 0.1))
+    rejected = evidence_of().replace(khat=torch.where(torch.arange(40) < 10, 3.0, 0.1))
     bounds = {
         10: sandwich_of(6.0, x=x, lower=rejected),
         20: sandwich_of(2.0, x=x, stderr=math.nan, lower=evidence_of()),
@@ -144,7 +142,7 @@ def test_notes():
 
 @pytest.mark.parametrize("N", [1, 3])
 def test_one_point(N):
-    result = sandwich_of(1.0, lower=replace(evidence_of(N, 16), basis="runs"))
+    result = sandwich_of(1.0, lower=remade(evidence_of(N, 16), basis="runs"))
     figure = plots.sandwich_curve({7: result})
     assert f"N = {N}" in texts(figure)
     assert [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
@@ -156,7 +154,7 @@ def test_one_point(N):
 def test_infinite_bounds_are_said():
     broken = LOWER.log_evidence.clone()
     broken[0] = -math.inf
-    result = Sandwich(replace(LOWER, log_evidence=broken), sandwich_of(1.0).upper)
+    result = Sandwich(LOWER.replace(log_evidence=broken), sandwich_of(1.0).upper)
     figure = plots.sandwich_curve({1: result, 5: sandwich_of(1.0)})
     assert "steps with an infinite gap: 1" in texts(figure)
     assert diamonds(figure.axes[1]) == pytest.approx({5: 1.0})

@@ -19,19 +19,19 @@ def honest(program, x, seed):
 def forgot_a_constant(program, x, seed):
     """Half a nat too high, with an error that knows nothing of it."""
     evidence = honest(program, x, seed)
-    return replace(evidence, log_evidence=evidence.log_evidence + 0.5)
+    return evidence.replace(log_evidence=evidence.log_evidence + 0.5)
 
 
 def overconfident(program, x, seed):
     """Errors five times too small."""
     evidence = honest(program, x, seed)
-    return replace(evidence, stderr=evidence.stderr / 5)
+    return evidence.replace(stderr=evidence.stderr / 5)
 
 
 def slightly_biased(program, x, seed):
     """Three hundredths: within the errors of any one estimate, not of all of them."""
     evidence = honest(program, x, seed)
-    return replace(evidence, log_evidence=evidence.log_evidence + 0.03)
+    return evidence.replace(log_evidence=evidence.log_evidence + 0.03)
 
 
 def random_walk_needs_a_normal(program, x, seed):
@@ -144,7 +144,7 @@ def test_a_report_is_written_and_read_exactly(report, tmp_path):
 def test_the_seed_decides():
     run = {"models": ["beta-binomial"], "estimators": {"honest": honest}, "num_data": 3, "repetitions": 2}
     one, again, other = (validate(**run, seed=seed, progress=False).rows[0] for seed in (0, 0, 1))
-    assert replace(one, seconds=0.0) == replace(again, seconds=0.0)
+    assert one.replace(seconds=0.0) == again.replace(seconds=0.0)
     assert one.bias != other.bias
     # Repetitions differ from one another: a bias without a spread would be one run twice.
     assert validate(**{**run, "repetitions": 1}, progress=False).rows[0].rmse != one.rmse
@@ -166,7 +166,7 @@ def test_the_bad_guide_is_found_out_and_the_exact_rule_is_not_fooled():
 
     def blind(program, x, seed):
         e = pv.evidence.annealed(program, x, 16, 100, prior_draws=0, seed=seed)
-        return replace(e, unvisited=torch.zeros_like(e.unvisited))  # and had nobody rehearsed it
+        return e.replace(unvisited=torch.zeros_like(e.unvisited))  # and had nobody rehearsed it
 
     chosen = {name: ESTIMATORS[name] for name in ("importance-1000", "annealed-16x100", "quadrature")}
     report = validate(["two-modes"], chosen | {"blind": blind}, num_data=20, repetitions=2, progress=False)
@@ -233,8 +233,8 @@ def test_a_validation_that_was_stopped_goes_on(tmp_path):
     resumed = validate(**run, estimators=estimators, checkpoint=path, resume=True)
     assert len(ran) == 5
     assert not path.exists()
-    assert [replace(row, seconds=0.0) for row in resumed.rows[:2]] == [
-        replace(row, seconds=0.0) for row in whole.rows[:2]
+    assert [row.replace(seconds=0.0) for row in resumed.rows[:2]] == [
+        row.replace(seconds=0.0) for row in whole.rows[:2]
     ]
     assert len(resumed.rows) == 4
 

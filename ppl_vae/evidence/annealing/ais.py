@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 
 import torch
@@ -21,6 +20,7 @@ from ppl_vae.evidence.annealing.pilot import PILOT_CHAINS, Pilot, Tuning, tune
 from ppl_vae.evidence.annealing.settings import Settings
 from ppl_vae.evidence.annealing.work_variance import Increments
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
+from ppl_vae.evidence.results.diagnostics import RunDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, State, evidence_of, prepare, run_blocks
 from ppl_vae.evidence.running.prior_check import DRAWS, FEW, with_prior_check
@@ -112,7 +112,7 @@ def annealed(
         progress=progress,
     )
     return evidence_of(
-        figures, method="annealed", bound="lower", seed=seed, basis="runs", details=settings.words()
+        figures, RunDiagnostics, method="annealed", bound="lower", seed=seed, details=settings.words()
     )
 
 
@@ -218,8 +218,7 @@ class Annealing:
         sums.add(-self.log_weight if self.reverse else self.log_weight)
         figures = sums.finish(offset=self.block.offset)
         if self.reverse:
-            figures = replace(
-                figures,
+            figures = figures.replace(
                 log_evidence=-figures.log_evidence,
                 curve_bound=-figures.curve_bound,
             )
@@ -230,8 +229,7 @@ class Annealing:
         n = self.block.num_data
         elbo, elbo_stderr = self._elbo()
         densities, gradients = self.cost()
-        figures = replace(
-            figures,
+        figures = figures.replace(
             elbo=elbo,
             elbo_stderr=elbo_stderr,
             expected_ess=figures.draws * self._expected_share().cpu(),

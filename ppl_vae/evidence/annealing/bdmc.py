@@ -19,6 +19,7 @@ from ppl_vae.evidence.annealing.kernels import Transition
 from ppl_vae.evidence.annealing.multisample_bound import Multisample
 from ppl_vae.evidence.annealing.settings import Settings
 from ppl_vae.evidence.importance_sampling.importance import importance
+from ppl_vae.evidence.results.diagnostics import RunDiagnostics, WeightDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.sandwich import Sandwich
 from ppl_vae.evidence.running.blocks import Block, Plan, evidence_of, identify, prepare, run_blocks
@@ -177,10 +178,10 @@ def sandwich(
         kept.remove()
     upper = evidence_of(
         figures,
+        RunDiagnostics if method == "annealed" else WeightDiagnostics,
         method=f"reverse {method}" if certified else f"reverse {method} (heuristic)",
         bound="upper",
         seed=seed,
-        basis="runs" if method == "annealed" else "weights",
         certified=certified,
         details=words,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ppl_vae import rng
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
+from ppl_vae.evidence.results.parts import Curves
 from ppl_vae.evidence.running.blocks import Block, State
 from ppl_vae.program import Latents, Program, Sites, device_of
 
@@ -71,16 +71,13 @@ class Multisample:
         others = figures.log_evidence + math.log(K - 1)
         bound = torch.logaddexp(others, self.first.cpu()) - math.log(K)
         nothing = torch.full((n,), torch.nan, dtype=torch.float64)
-        return replace(
-            figures,
+        return figures.replace(
             log_evidence=bound,
             stderr=_stderr(figures.stderr, others, bound + math.log(K)),
             elbo=nothing,
             elbo_stderr=nothing,
             num_samples=K,
-            curve_k=(),
-            curve_bound=torch.zeros(n, 0, dtype=torch.float64),
-            curve_stderr=torch.zeros(n, 0, dtype=torch.float64),
+            curves=Curves.none(n),
             draws=torch.full((n,), K),
             density_evals=torch.full((n,), float(K), dtype=torch.float64),
         )

@@ -17,6 +17,7 @@ from ppl_vae.evidence.annealing.ais import Annealing
 from ppl_vae.evidence.annealing.kernels import Chains, Transition
 from ppl_vae.evidence.annealing.settings import Settings
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
+from ppl_vae.evidence.results.diagnostics import RunDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, State, evidence_of, prepare, run_blocks
 from ppl_vae.evidence.running.prior_check import DRAWS
@@ -115,7 +116,7 @@ def smc(
         f"{num_islands} islands of {num_particles // num_islands} particles, {num_steps} steps from the {start}, "
         f"{settings.name} schedule, resampled below {ess_threshold:g}, {settings.transition}"
     )
-    return evidence_of(figures, method="smc", bound="lower", seed=seed, basis="runs", details=details)
+    return evidence_of(figures, RunDiagnostics, method="smc", bound="lower", seed=seed, details=details)
 
 
 class _Particles(Annealing):

@@ -18,7 +18,9 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 from ppl_vae import rng
 from ppl_vae.errors import InputError, describe
 from ppl_vae.evidence.results.accumulator import Figures
+from ppl_vae.evidence.results.diagnostics import NumericalError
 from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.parts import Cost, Curves, Estimate
 from ppl_vae.evidence.running.blocks import evidence_of
 from ppl_vae.modes import in_mode
 from ppl_vae.program import Program
@@ -112,32 +114,20 @@ def best_mean_field_elbo(vae: Any, x: Tensor) -> Tensor:
 
 def computed_figures(log_evidence: Tensor, error: Tensor, density_evals: Tensor | float) -> Figures:
     """The figures of values ``(N,)`` that were computed, not estimated, with a bound of their error, in nats."""
-    nothing = torch.full_like(log_evidence, math.nan)
+    N = len(log_evidence)
     return Figures(
-        log_evidence=log_evidence,
-        stderr=torch.where(log_evidence.isinf(), math.nan, error),
-        elbo=nothing,
-        elbo_stderr=nothing,
-        ess=nothing,
-        khat=nothing,
+        Estimate(log_evidence, torch.where(log_evidence.isinf(), math.nan, error)),
+        Estimate.none(N),
+        NumericalError.of(N),
+        Curves.none(N),
+        Cost(torch.zeros_like(log_evidence) + density_evals),
         num_samples=1,
-        curve_k=(),
-        curve_bound=log_evidence.new_empty(len(log_evidence), 0),
-        curve_stderr=log_evidence.new_empty(len(log_evidence), 0),
-        draws=torch.ones_like(log_evidence, dtype=torch.int64),
-        density_evals=torch.zeros_like(log_evidence) + density_evals,
-        gradient_evals=torch.zeros_like(log_evidence),
-        missed=torch.zeros_like(log_evidence, dtype=torch.bool),
-        expected_ess=nothing,
-        hidden=nothing,
-        unvisited=torch.zeros_like(log_evidence, dtype=torch.bool),
     )
 
 
 def computed_evidence(figures: Figures, *, method: str, seed: int = 0, details: str = "") -> Evidence:
     """The `Evidence` of figures that were computed."""
-    settings = {"bound": "consistent", "basis": "computed", "seed": seed, "details": details}
-    return evidence_of(figures, method=method, **settings)
+    return evidence_of(figures, NumericalError, method=method, bound="consistent", seed=seed, details=details)
 
 
 @dataclass(frozen=True)

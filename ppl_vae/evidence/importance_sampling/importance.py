@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -208,8 +207,7 @@ class _Sampling:
 
     def figures(self) -> Figures:
         figures, bound = self.sums.finish(offset=self.block.offset), self.bound
-        figures = replace(
-            figures,
+        figures = figures.replace(
             density_evals=figures.density_evals * bound.per_draw + bound.density_evals,
             gradient_evals=figures.gradient_evals + bound.gradient_evals,
         )

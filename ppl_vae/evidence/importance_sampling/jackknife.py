@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -166,7 +165,7 @@ class LeaveOneOut(Accumulator):
         if self.order == 2:
             change = change * (S - 1) + (S - 2) ** 2 / (S * (S - 1)) * shares.excess_of_pairs()
         estimate = figures.log_evidence.to(change.device) + torch.where(enough, change, 0.0)
-        return replace(figures, log_evidence=estimate.cpu())
+        return figures.replace(log_evidence=estimate.cpu())
 
 
 class LeaveTwoOut(LeaveOneOut):

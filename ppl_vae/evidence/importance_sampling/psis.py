@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -114,4 +113,4 @@ class Smoothed(Accumulator):
             name: torch.where(moved.cpu(), value.cpu(), getattr(figures, name))
             for name, value in read.items()
         }
-        return replace(figures, **new_figures)
+        return figures.replace(**new_figures)

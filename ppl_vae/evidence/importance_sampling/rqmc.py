@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +14,9 @@ from ppl_vae.checkpoint import with_prefix
 from ppl_vae.errors import InputError, check_positive_int, check_seed
 from ppl_vae.evidence.importance_sampling.rqmc_tail import DRAWS, excess_outside
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
+from ppl_vae.evidence.results.diagnostics import RunDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.parts import Curves
 from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
 from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check
 from ppl_vae.evidence.running.tiles import Tiles
@@ -83,7 +84,9 @@ def scrambled(
 
     figures = run_blocks(program, x, plan, make, seed=seed, **run)
     details = f"{num_scrambles} scramblings of {points} Sobol points"
-    return evidence_of(figures, method="importance", bound="lower", seed=seed, basis="runs", details=details)
+    return evidence_of(
+        figures, RunDiagnostics, method="importance", bound="lower", seed=seed, details=details
+    )
 
 
 def sobol(directions: Tensor, start: int, stop: int) -> Tensor:
@@ -154,23 +157,19 @@ class _Scrambling:
         runs.add(self.log_sums.cpu() - math.log(self.points))
         elbos = self.sums_of_logs.cpu() / self.points
         figures = runs.finish(offset=self.block.offset)
-        empty = torch.zeros(n, 0, dtype=torch.float64)
         spread = elbos.std(0) / math.sqrt(self.R)
         S, log_evidence = self.sums.num_samples, figures.log_evidence
         x, index = self.block.x, self.block.index
         unseen = excess_outside(self.program, x, self.dim, S, log_evidence, self.seed, index).log1p()
         stderr = torch.where(figures.stderr < unseen, unseen, figures.stderr)
-        figures = replace(
-            figures,
+        figures = figures.replace(
             stderr=stderr,
             elbo=whole.elbo,
             elbo_stderr=torch.where(spread.isfinite(), spread, math.nan),
             # Of all weights: their tail decides whether the spread of a few runs means anything.
             khat=whole.khat,
             hidden=whole.hidden,
-            curve_k=(),
-            curve_bound=empty,
-            curve_stderr=empty,
+            curves=Curves.none(n),
             density_evals=whole.density_evals + DRAWS,
         )
         return with_simulation_check(figures, self.program, self.block, self.seed, self.shared, num_samples=S)

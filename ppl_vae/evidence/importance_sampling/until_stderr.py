@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ppl_vae.evidence.importance_sampling.proposal_checks import with_proposal_c
 from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, ProposalOnData
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.parts import Curves
 from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
 from ppl_vae.evidence.running.simulation_check import SharedSimulation
 from ppl_vae.evidence.running.tiles import Tiles
@@ -85,7 +86,7 @@ def budgeted(
     }
     plan = Plan("importance sampling", tiles.data, _UNITS, identity)
     figures = run_blocks(program, x, plan, lambda block: _Budgeted(settings, block), seed=seed, **run)
-    figures = replace(figures, num_samples=int(figures.draws.max()))
+    figures = figures.replace(num_samples=int(figures.draws.max()))
     missed = int((~(figures.stderr <= target)).sum())
     details = [f"target {target:g}, missed by {missed} of {len(figures.stderr)}", f"pilot of {pilot_samples}"]
     details += [] if isinstance(proposal, Guide) else [f"proposal {proposal}"]
@@ -172,19 +173,13 @@ class _Budgeted:
     def figures(self) -> Figures:
         n = self.block.num_data
         drawn = (self.counts + self.settings.pilot).double()
-        empty = drawn.new_zeros(n, 0)
-        figures = Figures(
+        figures = Figures.of(
             **dict(zip(_READ, self.found, strict=True)),
             num_samples=int(self.counts.max()),
-            curve_k=(),
-            curve_bound=empty,
-            curve_stderr=empty,
+            curves=Curves.none(n),
             draws=self.counts,
             density_evals=drawn * self.whole.per_draw + self.spent[0],
             gradient_evals=self.spent[1],
-            missed=torch.zeros(n, dtype=torch.bool),
-            expected_ess=drawn.new_full((n,), math.nan),
-            unvisited=torch.zeros(n, dtype=torch.bool),
         )
         settings = self.settings
         return with_proposal_checks(

@@ -19,7 +19,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import InputError, NonFiniteError, check_positive_int, describe
+from ppl_vae.evidence.results.diagnostics import Diagnostics
+from ppl_vae.evidence.results.flat import EstimateParts
 from ppl_vae.evidence.results.pareto import diagnose, tail_size
+from ppl_vae.evidence.results.parts import Cost, Curves, Estimate
 from ppl_vae.evidence.results.verdict import FULL
 
 _BLOCK_LEVEL = 10
@@ -30,57 +33,48 @@ _NUMBERS = ("num_samples", "count", "tail_fill")
 
 
 @dataclass(frozen=True, eq=False)
-class Figures:
+class Figures(EstimateParts):
     """What S log weights for each of N data come to: CPU float64 tensors ``(N,)``, in nats unless said.
 
+    The parts are those of an `Evidence`, and their fields are attributes of the whole, too, as there.
+
     Attributes:
-        log_evidence: log (1/S) sum_s w_s. The mean is unbiased for p(x), so by Jensen its log is a lower
-            bound of log p(x) in expectation, with bias about -stderr**2 / 2.
-        stderr: its standard error by the delta method, sd(w) / (sqrt(S) mean(w)) with the S - 1 variance. NaN
-            for S = 1 and where all weights are zero. Not to be believed where ``khat`` is high.
-        elbo: (1/S) sum_s log w_s, unbiased for the ELBO. -inf where any weight is zero.
-        elbo_stderr: sd(log w) / sqrt(S). NaN for S = 1 and where any weight is zero.
-        ess: (sum w)**2 / sum w**2, in samples, from 1 to S; 0 where all weights are zero.
-        khat: the Pareto tail index of the weights, see `ppl_vae.evidence.results.pareto.khat`.
+        estimate: log (1/S) sum_s w_s. The mean is unbiased for p(x), so by Jensen its log is a lower bound of log p(x)
+            in expectation, with bias about -stderr**2 / 2. Its standard error is that of the delta method,
+            sd(w) / (sqrt(S) mean(w)) with the S - 1 variance: NaN for S = 1 and where all weights are zero, and not to
+            be believed where ``khat`` is high.
+        guide_elbo: (1/S) sum_s log w_s, unbiased for the ELBO: -inf where any weight is zero. Its standard error is
+            sd(log w) / sqrt(S), NaN for S = 1 and where any weight is zero.
+        diagnostics: ``ess`` is (sum w)**2 / sum w**2, from 1 to S, and 0 where all weights are zero; for ``khat`` and
+            ``hidden`` see `ppl_vae.evidence.results.pareto`. The others are filled in by what looks after a block.
+        curves: for K = 1, 2, 4, ... up to S, and S itself, unbiased estimates of the IWAE-K bound (Burda et al. 2016):
+            the mean of the log-mean-exps of the floor(S / K) complete blocks of K consecutive samples. The first column
+            is the ELBO and the last the log evidence, exactly. Standard errors are from the spread over blocks where
+            there are 8 or more (and at K = 1); otherwise by the delta method from all weights,
+            sd(w) / (sqrt(B K) mean(w)) for B blocks of K.
+        cost: an evaluation of log p(x, z) a weight.
         num_samples: S, the number of samples that were added.
-        curve_k: the K of the curve: 1, 2, 4, ... up to S, and S itself.
-        curve_bound: ``(N, J)`` estimates of the IWAE-K bound E[log (1/K) sum_k w_k] (Burda et al. 2016),
-            unbiased: the mean of the log-mean-exps of the floor(S / K) complete blocks of K consecutive
-            samples. Its first column is ``elbo`` and its last ``log_evidence``, exactly.
-        curve_stderr: ``(N, J)`` standard errors: from the spread over blocks where there are 8 or more (and
-            at K = 1); otherwise by the delta method from all weights, sd(w) / (sqrt(B K) mean(w)) for B
-            blocks of K.
-        draws: ``(N,)`` int64, the number of weights of each datum: S here.
-        density_evals: evaluations of log p(x, z) a datum: one a weight here.
-        gradient_evals: evaluations of log p(x, z) with its gradient a datum: none here.
-        missed: ``(N,)`` bool, see `ppl_vae.evidence.running.prior_check`; False here.
-        expected_ess: ``(N,)``, see `ppl_vae.evidence.annealing.work_variance`; NaN here.
-        hidden: ``(N,)`` what the tail of the weights may still hide, as a share of p(x): see
-            `ppl_vae.evidence.results.pareto.hidden_share`.
-        unvisited: ``(N,)`` bool, see `ppl_vae.evidence.running.simulation_check`; False here.
-        on_edge: ``(N,)``, see `ppl_vae.evidence.running.rounded_draws`; filled in when a block is done.
         precision: of the matrix products that the weights came from; "full" here.
     """
 
-    log_evidence: Tensor
-    stderr: Tensor
-    elbo: Tensor
-    elbo_stderr: Tensor
-    ess: Tensor
-    khat: Tensor
+    estimate: Estimate
+    guide_elbo: Estimate
+    diagnostics: Diagnostics
+    curves: Curves
+    cost: Cost
     num_samples: int
-    curve_k: tuple[int, ...]
-    curve_bound: Tensor
-    curve_stderr: Tensor
-    draws: Tensor
-    density_evals: Tensor
-    gradient_evals: Tensor
-    missed: Tensor
-    expected_ess: Tensor
-    hidden: Tensor
-    unvisited: Tensor
-    on_edge: Tensor | None = None
     precision: str = FULL
+
+    _parts: ClassVar[dict[str, type]] = {
+        "estimate": Estimate,
+        "guide_elbo": Estimate,
+        "diagnostics": Diagnostics,
+        "curves": Curves,
+        "cost": Cost,
+    }
+
+    def __len__(self) -> int:
+        return len(self.estimate.value)
 
 
 class Accumulator:
@@ -300,23 +294,12 @@ class Accumulator:
         tail = self._tail[: self._tail_fill].topk(width, dim=0).values.T
         k, hidden = diagnose(tail, S, log_evidence + math.log(S))
         return Figures(
-            log_evidence=log_evidence.cpu(),
-            stderr=stderr.cpu(),
-            elbo=elbo.cpu(),
-            elbo_stderr=elbo_stderr.cpu(),
-            ess=ess.cpu(),
-            khat=k.cpu(),
+            Estimate(log_evidence.cpu(), stderr.cpu()),
+            Estimate(elbo.cpu(), elbo_stderr.cpu()),
+            Diagnostics(ess.cpu(), k.cpu(), torch.full((self.num_data,), S), hidden.cpu()),
+            Curves(torch.tensor(ks), torch.stack(bounds, dim=1).cpu(), torch.stack(errors, dim=1).cpu()),
+            Cost(torch.full((self.num_data,), float(S), dtype=torch.float64)),
             num_samples=S,
-            curve_k=tuple(ks),
-            curve_bound=torch.stack(bounds, dim=1).cpu(),
-            curve_stderr=torch.stack(errors, dim=1).cpu(),
-            draws=torch.full((self.num_data,), S),
-            density_evals=torch.full((self.num_data,), float(S), dtype=torch.float64),
-            gradient_evals=torch.zeros(self.num_data, dtype=torch.float64),
-            missed=torch.zeros(self.num_data, dtype=torch.bool),
-            expected_ess=torch.full((self.num_data,), math.nan, dtype=torch.float64),
-            hidden=hidden.cpu(),
-            unvisited=torch.zeros(self.num_data, dtype=torch.bool),
         )
 
 

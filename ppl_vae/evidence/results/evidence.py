@@ -6,9 +6,9 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,149 +24,135 @@ from ppl_vae.errors import (
     check_seed,
     describe,
 )
-from ppl_vae.evidence.results.curve import Cost as Cost
-from ppl_vae.evidence.results.curve import Curve as Curve
+from ppl_vae.evidence.results.diagnostics import (
+    KINDS,
+    Judge,
+    NumericalError,
+    RunDiagnostics,
+    WeightDiagnostics,
+)
+from ppl_vae.evidence.results.flat import EstimateParts, Flat
 from ppl_vae.evidence.results.mean import Mean as Mean  # this is where it is imported from
+from ppl_vae.evidence.results.parts import BOUNDS, Cost, Curve, Curves, Estimate, Origin
 from ppl_vae.evidence.results.stored_rows import check_agreement, check_rows, check_settings
 from ppl_vae.evidence.results.table import table
-from ppl_vae.evidence.results.verdict import (
-    BASES,
-    FULL,
-    STATUSES,
-    Verdict,
-    degrees_of_freedom,
-    judge,
-    student_quantile,
-)
+from ppl_vae.evidence.results.verdict import FULL, STATUSES, Verdict
 from ppl_vae.stored import Stored
 
-BOUNDS = ("lower", "upper", "consistent")
-_PER_DATUM = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat")
-_COUNTED = ("draws", "density_evals", "gradient_evals")
-_PER_DATUM_AND_K = ("curve_bound", "curve_stderr")
-_FOUND = ("missed", "expected_ess", "on_edge", "hidden", "unvisited", "unconfirmed")
-_TENSORS = (*_PER_DATUM, "curve_k", *_PER_DATUM_AND_K, *_COUNTED, *_FOUND)
+_TENSORS = tuple(EstimateParts.flat_names())
+_ESTIMATED = _TENSORS[:9]  # the others have a value where they are not given
+_CURVES = ("curve_bound", "curve_stderr")
 _DTYPES = {"curve_k": torch.int64, "draws": torch.int64}
 _DTYPES |= dict.fromkeys(("missed", "unvisited", "unconfirmed"), torch.bool)
-_ROWS = tuple(name for name in _TENSORS if name != "curve_k")
 _NEEDED = ("num_samples", "method", "bound", "seed")
 _SETTINGS = (*_NEEDED, "basis", "certified", "details", "precision")
 _KIND = "ppl_vae.Evidence"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evidence:
+class Evidence(EstimateParts):
     """Estimates of log p(x_n) for N data, in nats: what every estimator returns.
+
+    It consists of six parts, whose fields are attributes of the whole, too: ``e.log_evidence``, ``e.stderr``,
+    ``e.elbo``, ``e.elbo_stderr``; ``e.ess``, ``e.khat``, ``e.draws`` and the other diagnostics; ``e.curve_k``,
+    ``e.curve_bound``, ``e.curve_stderr``; ``e.density_evals``, ``e.gradient_evals``; ``e.num_samples``, ``e.method``,
+    ``e.bound``, ``e.seed``, ``e.certified``, ``e.details``, ``e.precision``. `of` makes an Evidence from values by
+    these names, and `replace` one with some other values.
 
     Tensors are copied to the CPU on construction, as float64 (``curve_k`` and ``draws`` as int64).
     ``evidence[index]``, with a mask, indices, a slice or a number, is the Evidence of those data. What an estimator
     does not have is NaN (the ELBO of one that never samples the guide) or empty (its curve, J = 0).
 
     Attributes:
-        log_evidence: ``(N,)`` the estimates of log p(x_n).
-        stderr: ``(N,)`` their Monte Carlo standard errors, by the delta method; of a computed value, a bound of the
-            numerical error.
-        elbo: ``(N,)`` the ELBO of the guide from the same samples.
-        elbo_stderr: ``(N,)`` its standard errors.
-        ess: ``(N,)`` effective sample sizes, out of ``draws``.
-        khat: ``(N,)`` Pareto tail indices of the weights (Vehtari et al. 2024).
-        num_samples: S, the number of weights a datum: samples, chains, or independent runs. Where data got different
-            numbers of them, the largest.
-        method: the estimator's name, such as "importance".
-        bound: "lower" or "upper" (in expectation: a stochastic bound), or "consistent" (no bound).
-        seed: the seed that the estimate can be had again from.
-        curve_k: ``(J,)`` the K of the curve.
-        curve_bound: ``(N, J)`` the IWAE-K bounds (Burda et al. 2016).
-        curve_stderr: ``(N, J)`` their standard errors.
-        draws: ``(N,)`` the number of weights that each datum got; ``num_samples`` each by default.
-        density_evals: ``(N,)`` evaluations of log p(x, z) spent on each datum; ``draws`` by default.
-        gradient_evals: ``(N,)`` evaluations of log p(x, z) and its gradient in z; none by default.
-        missed: ``(N,)`` bool, where other draws found clearly more mass than the estimate holds (see `prior_check`,
-            `guide_check` and `mode_search` in `ppl_vae.evidence.running`); False where nobody looked.
-        expected_ess: ``(N,)`` the effective sample size that the steps of a few runs let expect (see
-            `ppl_vae.evidence.annealing.work_variance`), by which their verdict goes; NaN where there are no steps.
-        on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support (see
-            `ppl_vae.evidence.running.rounded_draws`); 0 where nobody looked.
-        hidden: ``(N,)`` what the tail of the weights may still hide, as a share of p(x) (see
-            `ppl_vae.evidence.results.pareto.hidden_share`); NaN where there are no weights to tell.
-        unvisited: ``(N,)`` bool, where exact posterior samples of data that the model makes lie where neither draws nor
-            chains go (see `ppl_vae.evidence.running.simulation_check`); False where nobody looked.
-        unconfirmed: ``(N,)`` bool, where the other bound of a `Sandwich` does not confirm this one; False elsewhere.
-        basis: what the errors and the verdict rest on: "weights" (independent importance weights, judged by k-hat),
-            "runs" (chains, islands or scramblings: few, each an estimate of its own, judged by their spread), or
-            "computed" (nothing was drawn).
-        certified: whether ``bound`` is proved. False for a heuristic, such as an upper bound whose chains start from
-            approximate posterior samples, and for products of a lower precision: it then holds for the model with
-            rounded products, and not for the program.
-        details: how it was run, in words, for tables and plots.
-        precision: of the matrix products: "full", or the lower one that they were computed in.
+        estimate: log p(x_n), with Monte Carlo standard errors by the delta method; of computed values, with a bound of
+            the numerical error.
+        guide_elbo: the ELBO of the guide from the same samples.
+        diagnostics: what is known of the draws. Its kind says what errors and verdicts rest on: `WeightDiagnostics`
+            (independent importance weights, judged by what their tail may hide), `RunDiagnostics` (chains, islands or
+            scramblings: few, each an estimate of its own, judged by their spread), or `NumericalError` (nothing was
+            drawn).
+        curves: the IWAE-K bounds of each datum; `curve` is their average.
+        cost: evaluations of the model.
+        origin: the estimator, its settings, and which way it errs.
 
     Raises:
         InputError: if a shape, a name or a number does not fit.
         NonFiniteError: naming the first datum whose log evidence is NaN.
     """
 
-    log_evidence: Tensor
-    stderr: Tensor
-    elbo: Tensor
-    elbo_stderr: Tensor
-    ess: Tensor
-    khat: Tensor
-    num_samples: int
-    method: str
-    bound: str
-    seed: int
-    curve_k: Tensor
-    curve_bound: Tensor
-    curve_stderr: Tensor
-    draws: Tensor = None  # type: ignore[assignment]  # __post_init__ fills these nine in
-    density_evals: Tensor = None  # type: ignore[assignment]
-    gradient_evals: Tensor = None  # type: ignore[assignment]
-    missed: Tensor = None  # type: ignore[assignment]
-    expected_ess: Tensor = None  # type: ignore[assignment]
-    on_edge: Tensor = None  # type: ignore[assignment]
-    hidden: Tensor = None  # type: ignore[assignment]
-    unvisited: Tensor = None  # type: ignore[assignment]
-    unconfirmed: Tensor = None  # type: ignore[assignment]
-    basis: str = "weights"
-    certified: bool = True
-    details: str = ""
-    precision: str = FULL
+    estimate: Estimate
+    guide_elbo: Estimate
+    diagnostics: WeightDiagnostics | RunDiagnostics | NumericalError
+    curves: Curves
+    cost: Cost
+    origin: Origin
+
+    num_samples = Flat[int]("origin", "num_samples")
+    method = Flat[str]("origin", "method")
+    bound = Flat[str]("origin", "bound")
+    seed = Flat[int]("origin", "seed")
+    certified = Flat[bool]("origin", "certified")
+    details = Flat[str]("origin", "details")
+    precision = Flat[str]("origin", "precision")
+
+    _parts: ClassVar[dict[str, type]] = {
+        "estimate": Estimate,
+        "guide_elbo": Estimate,
+        "diagnostics": Judge,
+        "curves": Curves,
+        "cost": Cost,
+        "origin": Origin,
+    }
 
     def __post_init__(self) -> None:
+        for part, kind in self._parts.items():
+            if not isinstance(getattr(self, part), kind):
+                raise InputError(part, f"a part of type {kind.__name__}", describe(getattr(self, part)))
         check_positive_int("num_samples", self.num_samples)
-        for name in _TENSORS:
-            value = getattr(self, name)
-            if value is None and name in (*_COUNTED, *_FOUND):
-                value = self._counted(name)
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        for name, value in tensors.items():
             if not isinstance(value, Tensor):
                 raise InputError(name, "a tensor", describe(value))
-            dtype = _DTYPES.get(name, torch.float64)
-            object.__setattr__(self, name, value.detach().to("cpu", dtype, copy=True))
-        N, J = self.log_evidence.numel(), self.curve_k.numel()
-        shapes = dict.fromkeys((*_PER_DATUM, *_COUNTED, *_FOUND), (N,)) | dict.fromkeys(
-            _PER_DATUM_AND_K, (N, J)
-        )
-        for name, shape in (shapes | {"curve_k": (J,)}).items():
-            if getattr(self, name).shape != shape:
-                raise InputError(name, f"a tensor of shape {shape}", describe(getattr(self, name)))
-        check_one_of("bound", self.bound, BOUNDS)
-        check_one_of("basis", self.basis, BASES)
+            tensors[name] = value.detach().to("cpu", _DTYPES.get(name, torch.float64), copy=True)
+        N, J = tensors["log_evidence"].numel(), tensors["curve_k"].numel()
+        shapes = dict.fromkeys(_TENSORS, (N,)) | {"curve_k": (J,)} | dict.fromkeys(_CURVES, (N, J))
+        for name in sorted(_TENSORS, key=lambda name: name.startswith("curve")):
+            if tensors[name].shape != shapes[name]:
+                raise InputError(name, f"a tensor of shape {shapes[name]}", describe(tensors[name]))
+        check_one_of("bound", self.bound, tuple(BOUNDS))
         check_seed(self.seed)
         if not isinstance(self.method, str) or not self.method:
             raise InputError("method", "a name", describe(self.method))
-        missing = self.log_evidence.isnan().nonzero()
+        missing = tensors["log_evidence"].isnan().nonzero()
         if len(missing):
             raise NonFiniteError(f"log evidence of datum {int(missing[0])}: expected a number, received NaN")
+        for part, values in self._by_part(tensors)[0].items():
+            object.__setattr__(self, part, replace(getattr(self, part), **values))
 
-    def _counted(self, name: str) -> Tensor:
-        """What a count is when it is not given."""
-        if name == "draws":
-            return torch.full_like(self.log_evidence, self.num_samples, dtype=torch.int64)
-        if name in ("expected_ess", "hidden"):
-            return torch.full_like(self.log_evidence, torch.nan)
-        zeros = torch.zeros_like(self.log_evidence)
-        return zeros + self.draws if name == "density_evals" else zeros
+    @classmethod
+    def of(cls, *, basis: str = "weights", **values: Any) -> Evidence:
+        """An Evidence whose parts have these values, by flat names.
+
+        Args:
+            basis: "weights", "runs" or "computed": what the errors rest on, so which kind ``diagnostics`` is of.
+            **values: the fields of all parts. Without ``draws``, there are ``num_samples`` for each datum; without
+                ``density_evals``, as many as draws. What else may be left out is what the parts say.
+
+        Raises:
+            InputError: if a value does not fit.
+        """
+        check_one_of("basis", basis, tuple(KINDS))
+        if values.get("draws") is None and isinstance(values.get("ess"), Tensor):
+            number = check_positive_int("num_samples", values.get("num_samples"))
+            values["draws"] = torch.full_like(values["ess"], number, dtype=torch.int64)
+        if values.get("density_evals") is None:
+            values["density_evals"] = values.get("draws")
+        return cls._of(cls._parts | {"diagnostics": KINDS[basis]}, values)
+
+    @property
+    def basis(self) -> str:
+        """What the errors and the verdicts rest on: "weights", "runs" or "computed"."""
+        return self.diagnostics.basis
 
     def __len__(self) -> int:
         return self.log_evidence.numel()
@@ -174,8 +160,7 @@ class Evidence:
     def __getitem__(self, index: Any) -> Evidence:
         picked = index.detach().cpu().numpy() if isinstance(index, Tensor) else index
         rows = torch.from_numpy(np.atleast_1d(np.arange(len(self))[picked]))
-        chosen = {name: getattr(self, name)[rows] for name in _ROWS}
-        return replace(self, **chosen)
+        return self.replace(**{name: value[rows] for name, value in self.per_datum().items()})
 
     @property
     def gap(self) -> Tensor:
@@ -185,20 +170,7 @@ class Evidence:
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The `Verdict` on each datum."""
-        found = judge(
-            self.log_evidence,
-            self.khat,
-            self.ess,
-            self.draws,
-            self.basis,
-            self.stderr,
-            self.missed,
-            self.expected_ess,
-            self.hidden,
-            self.unvisited,
-            self.on_edge,
-            self.unconfirmed,
-        )
+        found = self.diagnostics.verdicts(self.estimate)
         if self.certified:
             return tuple(found)
         doubt = Verdict.HEURISTIC if self.precision == FULL else Verdict.ROUNDED
@@ -269,20 +241,7 @@ class Evidence:
         """
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
             raise InputError("level", "a number between 0 and 1", describe(level))
-        width, above = self.stderr, torch.zeros_like(self.stderr)
-        if self.basis != "computed":
-            freedom = degrees_of_freedom(self.draws, self.ess, self.basis)
-            width = width * student_quantile(level, freedom)
-            if self.basis == "weights":
-                quantiles = torch.special.ndtri(torch.tensor([(1 + level) / 2, 0.975], dtype=torch.float64))
-                scale = float(quantiles[0] / quantiles[1])
-                above = (scale * self.hidden).log1p().nan_to_num(nan=0.0, posinf=math.inf)
-        return self.log_evidence - width, self.log_evidence + width + above
-
-    @property
-    def cost(self) -> Cost:
-        """Evaluations of the model a datum, on average."""
-        return Cost(float(self.density_evals.mean()), float(self.gradient_evals.mean()))
+        return self.diagnostics.interval(self.estimate, level)
 
     def bits_per_dim(self, dims: int) -> Mean:
         """The mean of -log p(x) / (dims log 2), in bits a dimension.
@@ -302,8 +261,7 @@ class Evidence:
 
     def curve(self) -> Curve:
         """The IWAE-K bound for each K, averaged over data."""
-        error = (self.curve_stderr**2).sum(dim=0).sqrt() / len(self)
-        return Curve(self.curve_k.clone(), self.curve_bound.mean(dim=0), error)
+        return self.curves.mean()
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything as named tensors and settings in JSON's types; `unpack` takes them back."""
@@ -317,8 +275,7 @@ class Evidence:
         stored = Stored(source, tensors, settings)
         found: dict[str, Any] = {name: tensors[name] for name in _TENSORS if name in tensors}
         found |= {name: settings[name] for name in _SETTINGS if name in settings}
-        needed = [field.name for field in fields(cls) if field.name not in (*_COUNTED, *_FOUND, *_SETTINGS)]
-        missing = [name for name in (*needed, *_NEEDED) if name not in found]
+        missing = [name for name in (*_ESTIMATED, *_NEEDED) if name not in found]
         expected = "an evidence file written by Evidence.save"
         if missing:
             raise InputError(source, expected, f"one without {', '.join(missing)}")
@@ -327,7 +284,7 @@ class Evidence:
             stored.tensor(name, dtype=_DTYPES.get(name, torch.float64), nan=name != "log_evidence")
         stored.only(_TENSORS)
         try:
-            made = cls(**found)
+            made = cls.of(**found)
         except (InputError, NonFiniteError) as error:
             raise InputError(source, expected, error) from None
         # An older file may lack counts: they are then what the constructor fills in.
@@ -381,5 +338,5 @@ def concatenate(parts: Sequence[Evidence]) -> Evidence:
         if not torch.equal(part.curve_k, first.curve_k):
             expected = str(first.curve_k.tolist())
             raise InputError(f"parts[{number}].curve_k", expected, part.curve_k.tolist())
-    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
-    return replace(first, **joined)
+    rows = [part.per_datum() for part in parts]
+    return first.replace(**{name: torch.cat([row[name] for row in rows]) for name in rows[0]})

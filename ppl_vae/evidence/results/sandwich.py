@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Sandwich:
         if len(self.lower) != len(self.upper):
             raise InputError("upper", f"an Evidence of {len(self.lower)} data", f"one of {len(self.upper)}")
         for name, value in self._unconfirmed().items():
-            object.__setattr__(self, name, replace(getattr(self, name), unconfirmed=value))
+            object.__setattr__(self, name, getattr(self, name).replace(unconfirmed=value))
 
     def __len__(self) -> int:
         return len(self.lower)
@@ -81,7 +81,7 @@ class Sandwich:
         nothing = torch.zeros(len(self), dtype=torch.bool)
         if not self.certified:
             return {"lower": nothing, "upper": nothing}
-        lower, upper = (replace(side, unconfirmed=nothing).status for side in (self.lower, self.upper))
+        lower, upper = (side.replace(unconfirmed=nothing).status for side in (self.lower, self.upper))
         both = torch.from_numpy((lower == "trust") & (upper == "trust"))
         rejected = torch.from_numpy(lower == "reject")
         apart, error = self.gap.abs(), self.gap_stderr

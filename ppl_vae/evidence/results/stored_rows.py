@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ppl_vae.evidence.results.verdict import BASES
+from ppl_vae.evidence.results.diagnostics import KINDS
+from ppl_vae.evidence.results.parts import BOUNDS
 from ppl_vae.stored import Stored
 
 _PRECISIONS = ("full", "bfloat16", "tf32")
-_BOUNDS = ("lower", "upper", "consistent")
 _ROUNDING = 1 + 1e-6  # an effective sample size is a ratio of sums
 _MOST = 2**62
 
@@ -64,8 +64,8 @@ def check_settings(stored: Stored) -> None:
     stored.number("num_samples", 1, _MOST)
     stored.number("seed", 0, 2**63 - 1)
     stored.text("method")
-    stored.text("bound", _BOUNDS)
-    optional = {"basis": BASES, "precision": _PRECISIONS, "details": None}
+    stored.text("bound", tuple(BOUNDS))
+    optional = {"basis": tuple(KINDS), "precision": _PRECISIONS, "details": None}
     for name, options in optional.items():
         if name in stored.numbers:
             stored.text(name, options, empty=options is None)
@@ -87,7 +87,7 @@ def check_agreement(stored: Stored) -> None:
     if bound != "upper" and bool((stored.tensors["log_evidence"] == math.inf).any()):
         raise stored.wrong("log_evidence", f"numbers below infinity, since bound is {bound!r}", "inf")
     ks, curve, elbo = (stored.tensors[name] for name in ("curve_k", "curve_bound", "elbo"))
-    if stored.numbers.get("basis", "weights") == "weights" and len(ks) and ks[0] == 1:
+    if KINDS[stored.numbers.get("basis", "weights")].has_iwae and len(ks) and ks[0] == 1:
         different = curve[:, 0].nan_to_num(0.5) != elbo.nan_to_num(0.5)
         if bool(different.any()):
             n = int(different.nonzero()[0])

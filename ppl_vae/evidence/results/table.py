@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections import Counter
 from typing import Protocol
@@ -10,18 +9,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ppl_vae.evidence.results.curve import Cost, Curve
+from ppl_vae.evidence.results.diagnostics import Judge
 from ppl_vae.evidence.results.mean import Mean
-from ppl_vae.evidence.results.pareto import khat_threshold
-from ppl_vae.evidence.results.verdict import FULL, Verdict
+from ppl_vae.evidence.results.parts import Cost, Curve, Estimate, Origin
+from ppl_vae.evidence.results.verdict import Verdict
 
-BOUNDS = {
-    "lower": "stochastic lower bound",
-    "upper": "stochastic upper bound",
-    "consistent": "consistent estimate, no bound",
-}
 _WIDTH = 100
 _TABLE_DATA = 8
 
@@ -30,43 +23,19 @@ class _Tabulated(Protocol):
     """What the table reads of an `Evidence`; the meaning of each is told there."""
 
     @property
-    def num_samples(self) -> int: ...
+    def estimate(self) -> Estimate: ...
 
     @property
-    def method(self) -> str: ...
+    def guide_elbo(self) -> Estimate: ...
 
     @property
-    def bound(self) -> str: ...
+    def diagnostics(self) -> Judge: ...
 
     @property
-    def basis(self) -> str: ...
+    def cost(self) -> Cost: ...
 
     @property
-    def seed(self) -> int: ...
-
-    @property
-    def certified(self) -> bool: ...
-
-    @property
-    def details(self) -> str: ...
-
-    @property
-    def precision(self) -> str: ...
-
-    @property
-    def elbo(self) -> Tensor: ...
-
-    @property
-    def ess(self) -> Tensor: ...
-
-    @property
-    def khat(self) -> Tensor: ...
-
-    @property
-    def hidden(self) -> Tensor: ...
-
-    @property
-    def draws(self) -> Tensor: ...
+    def origin(self) -> Origin: ...
 
     def __len__(self) -> int: ...
 
@@ -76,9 +45,6 @@ class _Tabulated(Protocol):
     @property
     def verdicts(self) -> tuple[Verdict, ...]: ...
 
-    @property
-    def cost(self) -> Cost: ...
-
     def mean(self, of: str = ...) -> Mean: ...
 
     def curve(self) -> Curve: ...
@@ -86,56 +52,19 @@ class _Tabulated(Protocol):
     def status_fractions(self) -> dict[str, float]: ...
 
 
-def _median(values: Tensor) -> float:
-    """The median of what is not NaN (torch would give the lower of the middle two)."""
-    numbers = values[~values.isnan()]
-    return float(np.median(numbers.numpy())) if len(numbers) else math.nan
-
-
-def _hidden(e: _Tabulated) -> str:
-    """What the tails may hide beyond the errors, over the data that are not rejected."""
-    kept = e.hidden[torch.from_numpy(e.status != "reject")]
-    kept = kept[kept.isfinite()]
-    if not len(kept):
-        return "may hide an unknown amount"
-    mean, most = float(kept.log1p().mean()), float(kept.log1p().max())
-    return f"may hide up to {mean:.2g} nats beyond the errors on average, max {most:.2g}"
-
-
-def direction(e: _Tabulated) -> str:
-    """Which way an estimate errs, in words."""
-    if e.certified:
-        return BOUNDS[e.bound]
-    if e.precision != FULL:
-        return f"{BOUNDS[e.bound]}, of a model with products in {e.precision}: not certified"
-    return f"HEURISTIC {e.bound} bound, not certified"
-
-
 def table(e: _Tabulated) -> str:
     """What ``print(evidence)`` shows."""
-    N, S = len(e), e.num_samples
-    unit = "samples" if e.basis == "weights" else "runs"
-    drawn = "" if e.basis == "computed" else f", S = {S} {unit}, seed {e.seed}"
-    header = f"{e.method}: N = {N} data{drawn}, {direction(e)}; nats"
+    N, origin, known = len(e), e.origin, e.diagnostics
+    drawn = f", S = {origin.num_samples} {known.unit}, seed {origin.seed}" if known.drawn else ""
+    header = f"{origin.method}: N = {N} data{drawn}, {origin.direction}; nats"
     if not N:
         return header
-    mean = str(e.mean())
-    rows = [("log evidence", mean.replace("Monte Carlo", "numerical") if e.basis == "computed" else mean)]
-    if not e.elbo.isnan().all():
+    rows = [("log evidence", str(e.mean()).replace("Monte Carlo", known.error))]
+    if not e.guide_elbo.value.isnan().all():
         rows += [("ELBO", str(e.mean("elbo"))), ("gap", str(e.mean("gap")))]
-    if e.basis != "computed":
-        of = f"{S}" if int(e.draws.min()) == S else f"{int(e.draws.min())} to {S}"
-        rows.append(("ESS", f"median {_median(e.ess):.1f} [min {float(e.ess.min()):.1f}] of {of}"))
-    numbers = e.khat[~e.khat.isnan()]
-    if len(numbers) or e.basis == "weights":
-        worst = float(numbers.max()) if len(numbers) else math.nan
-        # Of a few runs k-hat is that of all weights behind them, and the bar is the number of runs'.
-        threshold = khat_threshold(int(e.draws.min()))
-        rows.append(("k-hat", f"median {_median(e.khat):.2f}, max {worst:.2f}, threshold {threshold:.2f}"))
-    if e.basis == "weights" and not e.hidden.isnan().all():
-        rows.append(("tail", _hidden(e)))
-    if e.details:
-        rows.append(("run", e.details))
+    rows += known.table_rows(origin.num_samples, torch.from_numpy(e.status == "reject"))
+    if origin.details:
+        rows.append(("run", origin.details))
     cost = e.cost
     rows.append(
         ("cost", f"{cost.density:,.0f} densities and {cost.gradient:,.0f} gradients of log p(x, z) each")
@@ -150,7 +79,7 @@ def table(e: _Tabulated) -> str:
     if len(curve.k):
         rows.append(
             (
-                "IWAE-K" if e.basis == "weights" else "K runs",
+                known.curve,
                 ", ".join(f"{k}:\xa0{bound:.3f}\xa0±\xa0{error:.2g}" for k, bound, error in points),
             )
         )
@@ -161,17 +90,15 @@ def table(e: _Tabulated) -> str:
     if N <= _TABLE_DATA:
         form = "{:>6} {:>14} {:>9} {:>14} {:>9} {:>9} {:>7}  {}"
         lines.append(form.format("datum", "log evidence", "±", "ELBO", "±", "ESS", "k-hat", "status"))
+        columns = [
+            (e.estimate.value, ".4f"),
+            (e.estimate.stderr, ".2g"),
+            (e.guide_elbo.value, ".4f"),
+            (e.guide_elbo.stderr, ".2g"),
+            (known.ess, ".1f"),
+            (known.khat, ".2f"),
+        ]
         for n in range(N):
-            figures = [f"{float(getattr(e, name)[n]):{spec}}" for name, spec in _COLUMNS]
+            figures = [f"{float(values[n]):{spec}}" for values, spec in columns]
             lines.append(form.format(n, *figures, e.verdicts[n].status))
     return "\n".join(lines)
-
-
-_COLUMNS = (
-    ("log_evidence", ".4f"),
-    ("stderr", ".2g"),
-    ("elbo", ".4f"),
-    ("elbo_stderr", ".2g"),
-    ("ess", ".1f"),
-    ("khat", ".2f"),
-)

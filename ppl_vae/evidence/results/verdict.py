@@ -1,14 +1,11 @@
-"""Verdicts: the rules by which an estimate is given trust, caution or reject, and what to do about the last two."""
+"""Verdicts: what is thought of an estimate, trust, caution or reject, what to do about the last two, and the limits.
+
+Which verdict a datum gets is decided by the rules in `ppl_vae.evidence.results.diagnostics`.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
-
-import numpy as np
-import torch
-from torch import Tensor
-
-from ppl_vae.evidence.results.pareto import khat_threshold, tail_size
 
 INFINITE_VARIANCE = 0.5
 """k from which on the weights have no variance (moments of order 1 / k and above do not exist)."""
@@ -24,14 +21,7 @@ since what may be hidden is a part of the interval, and are wide.
 ENOUGH_ESS = 25.0
 """The effective sample size below which the delta method's standard error is not relied on."""
 
-_ESS_OF_A_FREEDOM = 4.0
-"""The effective sample size that is worth one degree of freedom: weights are skewed, their variance is known less well
-than that of normal numbers."""
-
 STATUSES = ("trust", "caution", "reject")
-
-BASES = ("weights", "runs", "computed")
-"""What an error rests on: many independent weights, a few independent runs, or nothing drawn at all."""
 
 FULL = "full"
 """The precision of matrix products that were not rounded, as in `ppl_vae.program.matmul_precision`."""
@@ -178,129 +168,3 @@ class Verdict(Enum):
     def __init__(self, status: str, message: str) -> None:
         self.status = status
         self.message = message
-
-
-def judge(
-    log_evidence: Tensor,
-    khat: Tensor,
-    ess: Tensor,
-    draws: Tensor | int,
-    basis: str = "weights",
-    stderr: Tensor | None = None,
-    missed: Tensor | None = None,
-    expected_ess: Tensor | None = None,
-    hidden: Tensor | None = None,
-    unvisited: Tensor | None = None,
-    on_edge: Tensor | None = None,
-    unconfirmed: Tensor | None = None,
-) -> list[Verdict]:
-    """The verdict on each datum.
-
-    Args:
-        log_evidence: ``(N,)`` in nats.
-        khat: ``(N,)`` Pareto tail indices, NaN where there is none.
-        ess: ``(N,)`` effective sample sizes.
-        draws: ``(N,)`` the numbers of weights, on which the threshold for k-hat depends; or one number for all.
-        basis: one of `BASES`. A few runs are judged by whether they agree, and by k-hat, too, where there are
-            enough of them for one.
-        stderr: ``(N,)`` errors, by which computed values are judged.
-        missed: ``(N,)`` bool, where other draws found more than the estimate holds.
-        expected_ess: ``(N,)`` the effective sample sizes that the steps of a few runs let expect; NaN where there are
-            none.
-        hidden: ``(N,)`` what the tail of the weights may hide, as a share of p(x). Where it is NaN, as in files that
-            were written without it, k-hat tells instead: heavy above its threshold, and to be looked at where, with
-            its standard error, it reaches 0.5.
-        unvisited: ``(N,)`` bool, where exact posterior samples of simulated data lie where no draw or chain goes.
-        on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support.
-        unconfirmed: ``(N,)`` bool, where a bound from the other side does not confirm it.
-    """
-    number = torch.as_tensor(draws).expand(log_evidence.shape)
-    thresholds = {int(S): khat_threshold(int(S)) for S in number.unique()}
-    threshold = torch.tensor([thresholds[S] for S in number.tolist()], dtype=torch.float64)
-    always = torch.ones_like(khat, dtype=torch.bool)
-    empty = log_evidence.isinf()
-    heavy = khat > threshold
-    share = ess / number
-    expected = torch.full_like(share, torch.nan) if expected_ess is None else expected_ess / number
-    apart = torch.where(expected.isnan(), share < AGREEING, (expected < AGREEING) | (share < APART))
-    wide = torch.zeros_like(khat, dtype=torch.bool)
-    if basis == "runs" and stderr is not None:
-        let_expect = ((1 / expected - 1).clamp(min=0) / number).sqrt()
-        let_expect = torch.where(expected.isnan(), stderr, let_expect)
-        wide = ~(student_quantile(SURELY, (number - 1.0).clamp(min=1.0)) * let_expect <= RESOLVED)
-    error = torch.zeros_like(khat) if stderr is None else stderr
-    found = torch.zeros_like(always) if missed is None else missed
-    rounded = torch.zeros_like(always) if on_edge is None else on_edge > ON_EDGE
-    elsewhere = torch.zeros_like(always) if unvisited is None else unvisited
-    alone = torch.zeros_like(always) if unconfirmed is None else unconfirmed
-    share_hidden = torch.full_like(khat, torch.nan) if hidden is None else hidden
-    told = ~share_hidden.isnan()
-    much = torch.where(told, share_hidden > LOST_IN_TAIL, heavy)
-    some = torch.where(told, share_hidden > HIDDEN, khat + _khat_error(khat, number) >= INFINITE_VARIANCE)
-    rules = {
-        "weights": {
-            Verdict.MISSED_MASS: found,
-            Verdict.NO_DENSITY: empty,
-            Verdict.HEAVY_TAIL: much,
-            Verdict.ROUNDED_EDGE: rounded,
-            Verdict.UNVISITED: elsewhere,
-            Verdict.NO_TAIL_FIT: ~told & khat.isnan(),
-            Verdict.TAIL: some,
-            Verdict.FEW_EFFECTIVE: ~(ess >= ENOUGH_ESS),
-            Verdict.UNCONFIRMED: alone,
-            Verdict.GOOD: always,
-        },
-        "runs": {
-            Verdict.MISSED_MASS: found,
-            Verdict.NO_DENSITY: empty,
-            Verdict.ONE_RUN: number < 2,
-            Verdict.DISAGREE: ~(share >= DISAGREEING) | (ess < 2),
-            Verdict.HEAVY_TAIL: torch.where(told, much, heavy & (khat > INFINITE_VARIANCE)),
-            Verdict.ROUNDED_EDGE: rounded,
-            Verdict.UNVISITED: elsewhere,
-            Verdict.SPREAD: apart | wide,
-            Verdict.TAILED: some & ~khat.isnan(),
-            Verdict.UNCONFIRMED: alone,
-            Verdict.AGREE: always,
-        },
-        "computed": {
-            Verdict.UNKNOWN: ~(error <= LOST),
-            Verdict.NO_DENSITY: empty,
-            Verdict.ROUGH: error > UNRESOLVED,
-            Verdict.COMPUTED: always,
-        },
-    }[basis]
-    # The first rule that holds, as the number of rules before it.
-    first = (torch.stack(list(rules.values())).cumsum(dim=0) == 0).sum(dim=0)
-    verdicts = list(rules)
-    return [verdicts[index] for index in first.tolist()]
-
-
-def degrees_of_freedom(draws: Tensor, ess: Tensor, basis: str) -> Tensor:
-    """What the sample variance of weights is worth, see `Evidence.interval`: ``(N,)``, at least 1.
-
-    Args:
-        draws: ``(N,)`` S, or the number of runs.
-        ess: ``(N,)`` the effective sample sizes, out of S.
-        basis: "weights" or "runs".
-    """
-    if basis == "weights":
-        return (ess / _ESS_OF_A_FREEDOM).nan_to_num(nan=1.0).clamp(min=1.0)
-    # exp(sigma^2) of lognormal weights is 1 + their relative variance.
-    ratio = (draws / ess).nan_to_num(nan=1.0).clamp(1.0, 1e3)
-    kurtosis = ratio**4 + 2 * ratio**3 + 3 * ratio**2 - 6
-    simple = (draws - 1).clamp(min=1)
-    return (2 / (2 / simple + kurtosis / draws)).clamp(min=1.0)
-
-
-def student_quantile(level: float, freedom: Tensor) -> Tensor:
-    """Half the width of a two-sided interval in standard errors, for ``(N,)`` degrees of freedom."""
-    from scipy import special  # here, since it takes as long as all of ppl_vae to import
-
-    return torch.from_numpy(np.asarray(special.stdtrit(freedom.cpu().numpy(), (1 + level) / 2)))
-
-
-def _khat_error(khat: Tensor, draws: Tensor) -> Tensor:
-    """The standard error of k-hat, (1 + k) / sqrt(M) for a tail of M (Smith 1987); 0 where there is no tail."""
-    sizes = torch.tensor([tail_size(int(S)) for S in draws.tolist()], dtype=torch.float64)
-    return torch.where(khat.isinf(), 0.0, (1 + khat.clamp(min=0)) / sizes.sqrt())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -28,7 +28,9 @@ from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
 from ppl_vae.errors import InputError
 from ppl_vae.evidence.results.accumulator import Figures
+from ppl_vae.evidence.results.diagnostics import Judge, WeightDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
+from ppl_vae.evidence.results.parts import Origin
 from ppl_vae.evidence.results.stored_rows import check_rows
 from ppl_vae.evidence.running.rounded_draws import count_edges, naming_edges
 from ppl_vae.exclusive import give_way
@@ -173,7 +175,7 @@ def run_blocks(
     mine = range(ours.rank, math.ceil(n / plan.block_size), ours.size)
     sizes = [min(plan.block_size, n - index * plan.block_size) for index in mine]
     done, current = (None, None) if keeper is None else _load(keeper, sizes)
-    start = 0 if done is None else len(done.log_evidence)
+    start = 0 if done is None else len(done)
     units = sum(sizes) * plan.units
     # A graph is compared at its own number of samples; without one, the first block is.
     samples = max((samples for _, samples in plan.tiles), default=None) if level == "plain" else None
@@ -216,28 +218,31 @@ def run_blocks(
     return replace(done, precision=precision)
 
 
-def evidence_of(figures: Figures, **settings: Any) -> Evidence:
-    """The `Evidence` of joined figures; ``settings`` are its method, bound, seed and so on.
+def evidence_of(figures: Figures, kind: type[Judge] = WeightDiagnostics, **settings: Any) -> Evidence:
+    """The `Evidence` of joined figures.
 
     Where products were rounded, it says so in its details and is not certified, whatever ``settings`` say.
+
+    Args:
+        figures: of all data.
+        kind: of diagnostics: what the errors rest on.
+        **settings: the method, bound, seed and so on of its `Origin`.
     """
     if figures.precision != FULL:
         words = (settings.get("details", ""), f"matrix products in {figures.precision}")
         settings |= {"certified": False, "details": ", ".join(filter(None, words))}
-    values = {field.name: getattr(figures, field.name) for field in fields(figures)}
-    values["curve_k"] = torch.tensor(figures.curve_k)
-    return Evidence(**values, **settings)
+    origin = Origin(figures.num_samples, precision=figures.precision, **settings)
+    diagnostics: Any = kind(**vars(figures.diagnostics))
+    return Evidence(figures.estimate, figures.guide_elbo, diagnostics, figures.curves, figures.cost, origin)
 
 
 def _join(first: Figures | None, second: Figures) -> Figures:
     if first is None:
         return second
-    joined: dict[str, Any] = {
-        name: torch.cat([a, getattr(second, name)])
-        for name, a in vars(first).items()
-        if isinstance(a, Tensor)
-    }
-    return replace(first, **joined)
+    more = second.per_datum()
+    return first.replace(
+        **{name: torch.cat([value, more[name]]) for name, value in first.per_datum().items()}
+    )
 
 
 def _gathered(done: Figures | None, n: int, block_size: int) -> Figures | None:
@@ -250,8 +255,7 @@ def _gathered(done: Figures | None, n: int, block_size: int) -> Figures | None:
         return None
     blocks, size = torch.arange(n).split(block_size), world().size
     place = torch.cat([torch.cat(blocks[rank::size]) for rank in range(min(size, len(blocks)))]).argsort()
-    sorted_: dict[str, Any] = {k: v[place] for k, v in vars(whole).items() if isinstance(v, Tensor)}
-    return replace(whole, **sorted_)
+    return whole.replace(**{name: value[place] for name, value in whole.per_datum().items()})
 
 
 def _own_file(checkpoint: str | os.PathLike[str], resume: bool, ours: World) -> Path:
@@ -269,13 +273,12 @@ def _taken_apart(done: Figures | None) -> tuple[State, dict[str, Any] | None]:
     """Figures as tensors, and their numbers in JSON's types."""
     if done is None:
         return {}, None
-    tensors = {name: value for name, value in vars(done).items() if isinstance(value, Tensor)}
-    return tensors, {"curve_k": done.curve_k, "num_samples": done.num_samples}
+    return done.per_datum(), {"curve_k": done.curve_k.tolist(), "num_samples": done.num_samples}
 
 
 def _put_together(tensors: State, numbers: Mapping[str, Any]) -> Figures:
-    curve_k = tuple(numbers["curve_k"])
-    return Figures(**tensors, num_samples=numbers["num_samples"], curve_k=curve_k)  # type: ignore[arg-type]
+    curve_k = torch.tensor(numbers["curve_k"], dtype=torch.int64)
+    return Figures.of(**tensors, num_samples=numbers["num_samples"], curve_k=curve_k)
 
 
 def _save(keeper: Checkpoint, done: Figures | None, state: State) -> None:

@@ -9,7 +9,6 @@ unbiased for p(x), too: where it is clearly above the estimate, a part of the po
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 
@@ -61,7 +60,7 @@ def with_guide_check(figures: Figures, program: Program, block: Block, seed: int
         x = take(block.x, rows.to(device_of(block.x)))
         rng.reseed(device_of(x), seed, "edges of the guide", block.index)
         missed[rows] = (edge_share(program, x, DRAWS) <= ON_EDGE).cpu()
-    return replace(figures, missed=figures.missed | missed, density_evals=figures.density_evals + spent)
+    return figures.replace(missed=figures.missed | missed, density_evals=figures.density_evals + spent)
 
 
 def _weigh(program: Program, x: Data, number: int, seed: int, purpose: str, index: int) -> Figures:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -106,8 +105,7 @@ def with_mode_search(
                 break
     except Exception:
         return figures  # an estimate must not fail because of what looks after it, whatever the user's model raises
-    return replace(
-        figures,
+    return figures.replace(
         missed=missed,
         density_evals=figures.density_evals + weighed,
         gradient_evals=figures.gradient_evals + spent,

@@ -9,7 +9,6 @@ The test has one side: a prior that finds nothing says nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -82,8 +81,7 @@ def with_prior_check(figures: Figures, program: Program, block: Block, seed: int
         lost = min(limit for draws, limit in _LOST if draws <= max(sums.count, _FIRST))
         if not bool(((found.stderr < lost) & (found.stderr > _RESOLVED)).any()):
             break
-    return replace(
-        figures,
+    return figures.replace(
         missed=clearly_above(found, figures.log_evidence, figures.stderr),
         density_evals=figures.density_evals + sums.count,
     )

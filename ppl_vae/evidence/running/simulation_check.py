@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -263,8 +263,7 @@ def with_simulation_check(
 def marked(figures: Figures, unvisited: bool, density: float, gradient: float = 0.0) -> Figures:
     """Figures of a block with the verdict, and with what it took shared out over the data."""
     n = len(figures.log_evidence)
-    return replace(
-        figures,
+    return figures.replace(
         unvisited=torch.full((n,), unvisited),
         density_evals=figures.density_evals + density / n,
         gradient_evals=figures.gradient_evals + gradient / n,

@@ -209,7 +209,7 @@ def side(bound, values, stderr, ess=15.9):
     """16 runs that agree, as they say themselves."""
     n = len(values)
     nan, none = torch.full((n,), math.nan), torch.empty(n, 0)
-    return pv.Evidence(
+    return pv.Evidence.of(
         log_evidence=torch.tensor(values),
         stderr=torch.tensor(stderr),
         elbo=nan,

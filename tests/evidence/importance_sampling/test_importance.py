@@ -1,6 +1,5 @@
 """One estimate, whatever the rest of the process: the same to the last bit; data, refusals and memory."""
 
-import dataclasses
 import math
 import os
 import subprocess
@@ -115,7 +114,7 @@ def test_a_dict_of_data_is_cut_like_a_tensor():
     other = importance(program(), x, 300)
     # What is observed is computed from the dict: it cannot be simulated, so what looks after it costs something else.
     cost = {"density_evals": other.density_evals, "gradient_evals": other.gradient_evals}
-    assert identical(dataclasses.replace(both, **cost), other)
+    assert identical(both.replace(**cost), other)
 
 
 def test_parameters_get_no_gradient():

@@ -1,6 +1,5 @@
 """What is printed and drawn of estimates that most data are rejected of: a limit, and no error."""
 
-import dataclasses
 import math
 
 import pytest
@@ -32,7 +31,7 @@ def with_share(e, share):
     hidden = torch.zeros(len(e), dtype=torch.float64)
     hidden[: round(share * len(e))] = 1.0
     clean = torch.zeros(len(e), dtype=torch.bool)
-    return dataclasses.replace(e, hidden=hidden, missed=clean, unvisited=clean)
+    return e.replace(hidden=hidden, missed=clean, unvisited=clean)
 
 
 def test_a_rejected_estimate_has_no_error_in_words(rejected):
@@ -47,9 +46,9 @@ def test_a_rejected_estimate_has_no_error_in_words(rejected):
 
 
 def test_the_side_is_that_of_the_bound(rejected):
-    assert dataclasses.replace(rejected, bound="upper").mean().limit == "at most"
-    assert dataclasses.replace(rejected, bound="consistent").mean().limit == "about"
-    assert dataclasses.replace(rejected, certified=False).mean().limit == "about"
+    assert rejected.replace(bound="upper").mean().limit == "at most"
+    assert rejected.replace(bound="consistent").mean().limit == "about"
+    assert rejected.replace(certified=False).mean().limit == "about"
 
 
 def test_half_of_the_data_is_not_most(trusted):
