@@ -28,6 +28,7 @@ from ppl_vae.evidence.importance_sampling.psis import psis
 from ppl_vae.evidence.importance_sampling.refit import Refit, refit
 from ppl_vae.evidence.results.evidence import Curve, Evidence, Mean, concatenate
 from ppl_vae.evidence.results.sandwich import Sandwich
+from ppl_vae.evidence.running.options import RunOptions
 
 __all__ = [
     "HMC",
@@ -40,6 +41,7 @@ __all__ = [
     "RandomWalk",
     "Refit",
     "Refitted",
+    "RunOptions",
     "Sandwich",
     "StudentT",
     "Transition",

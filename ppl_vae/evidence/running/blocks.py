@@ -19,10 +19,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from pyro import poutine
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import Checkpoint, digest, with_prefix
-from ppl_vae.compiled.effort import Compile, Effort, level_for
+from ppl_vae.compiled.effort import Effort, level_for
 from ppl_vae.compiled.execution import executing
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
@@ -30,6 +31,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.evidence.results.accumulator import Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.stored_rows import check_rows
+from ppl_vae.evidence.running.options import DEFAULTS, RunOptions
 from ppl_vae.evidence.running.rounded_draws import count_edges, naming_edges
 from ppl_vae.exclusive import give_way
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
@@ -138,11 +140,7 @@ def run_blocks(
     make: Callable[[Block], Work],
     *,
     seed: int,
-    compile: Compile = "auto",  # noqa: A002  (the user's word)
-    precision: str = FULL,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Figures:
     """Work through the blocks of ``x`` and join their figures.
 
@@ -152,19 +150,16 @@ def run_blocks(
         plan: how they are cut up.
         make: an estimator's `Work` for a block.
         seed: the user's; part of the checkpoint's identity.
-        compile: "auto", True or False: see `ppl_vae.compiled`.
-        precision: of matrix products: see `ppl_vae.compiled.precision`.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done. With more than one process,
-            each has its own: ``.rank0`` and so on after its name.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`; ``chunk_size`` is for `make` to follow.
 
     Raises:
         InputError: if ``checkpoint`` is there and not to be continued, or is of another run.
     """
     n, ours = num_data(x), world()
-    level = level_for(compile, program, plan.effort or Effort(0, 0, 0))
-    device, precision = device_of(x), precision_on(precision, device_of(x))
+    options: RunOptions = {**DEFAULTS, **run}
+    level = level_for(options["compile"], program, plan.effort or Effort(0, 0, 0))
+    device, precision = device_of(x), precision_on(options["precision"], device_of(x))
+    checkpoint, resume = options["checkpoint"], options["resume"]
     keeper = None
     if checkpoint is not None:
         settings = {"seed": seed, "level": level, "precision": precision, "processes": ours.size}
@@ -178,7 +173,7 @@ def run_blocks(
     # A graph is compared at its own number of samples; without one, the first block is.
     samples = max((samples for _, samples in plan.tiles), default=None) if level == "plain" else None
     show = bar(units, plan.name, "w", unit_scale=True)
-    if not progress or ours.rank:
+    if not options["progress"] or ours.rank:
         show.disable = True
     with torch.no_grad(), show, rng.forked(device), executing(level, plan.tiles, precision, device):
         show.update(start * plan.units)
