@@ -21,7 +21,8 @@ from ppl_vae.evidence.annealing.settings import Settings
 from ppl_vae.evidence.importance_sampling.importance import importance
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.sandwich import Sandwich
-from ppl_vae.evidence.running.blocks import Block, Plan, evidence_of, identify, prepare, run_blocks
+from ppl_vae.evidence.running.block_files import identify
+from ppl_vae.evidence.running.blocks import Block, Plan, evidence_of, prepare, run_blocks
 from ppl_vae.evidence.running.options import ALL_BUT_CHUNKS, RunOptions, takes_run_options
 from ppl_vae.program import Coordinates, Data, Latents, Program, device_of, num_data
 from ppl_vae.program.matching import check_within

@@ -14,7 +14,15 @@ from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, describe
 
 
-class RunOptions(TypedDict, total=False):
+class ResumeOptions(TypedDict, total=False):
+    """Those of `RunOptions` that every estimator has."""
+
+    checkpoint: str | os.PathLike[str] | None
+    resume: bool
+    progress: bool
+
+
+class RunOptions(ResumeOptions, total=False):
     """How an estimator is run. None of it changes what is estimated, and all of it may be left out.
 
     An estimator takes them by keyword, ``annealed(program, x, compile=True, checkpoint="state")``, and the options
@@ -38,9 +46,6 @@ class RunOptions(TypedDict, total=False):
 
     compile: Compile
     precision: str
-    checkpoint: str | os.PathLike[str] | None
-    resume: bool
-    progress: bool
     chunk_size: int | None
 
 
