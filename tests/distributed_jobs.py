@@ -47,6 +47,20 @@ def evidences(level="plain"):
     yield "upper", both.upper
 
 
+def analyses():
+    """What goes through the same loop without being an estimate, each over several blocks."""
+    program, x = vae().program, DIGITS.train[:600]
+    quiet = {"progress": False, "seed": 5}
+    yield "refit", pv.analysis.refit(program, x, 2, max_steps=2, **quiet)
+    fitted = pv.analysis.refit(program, x, 2, max_steps=1, **quiet)
+    yield "gaps", pv.analysis.gaps(program, x, 20, refitted=fitted, **quiet)
+    yield "surgery", pv.analysis.surgery(program, x[:200], 2, **quiet)
+    yield "units", pv.analysis.active_units(program, x, num_samples=4, **quiet)
+    few = {"num_draws": 9, "num_importance": 20, "bins": 5}
+    yield "calibration", pv.analysis.calibration(program, x[:9], 150, **few, **quiet)
+    yield "precision", pv.evidence.precision_error(program, x, 64, **quiet)
+
+
 def mean_of_pixels():
     """A program whose ELBO is the same whatever is drawn, in float64: training in many processes is that in one."""
     loc = torch.nn.Parameter(torch.zeros(64, dtype=torch.float64))
@@ -116,6 +130,11 @@ def evidence_job(folder):
     for level in LEVELS:
         for name, found in evidences(level):
             keep(folder, f"{level} {name}", found.pack()[0])
+
+
+def analysis_job(folder):
+    for name, found in analyses():
+        keep(folder, name, {k: v for k, v in vars(found).items() if isinstance(v, torch.Tensor)})
 
 
 def training_job(folder):

@@ -14,7 +14,7 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae import InputError, distributed, files
-from ppl_vae.evidence.running.blocks import _own_file
+from ppl_vae.evidence.running.block_files import own_file
 
 HERE = Path(__file__).parent
 TIMEOUT = 120
@@ -118,16 +118,16 @@ def test_shares_are_all_of_it(size, number):
 
 def test_a_checkpoint_of_another_number_of_processes(tmp_path):
     path, one, two = tmp_path / "c", distributed.World(), distributed.World(1, 2)
-    assert _own_file(path, True, one) == path
-    assert _own_file(path, True, two) == tmp_path / "c.rank1"
+    assert own_file(path, True, one) == path
+    assert own_file(path, True, two) == tmp_path / "c.rank1"
     path.touch()
     with pytest.raises(InputError, match="resume: expected as many processes as the checkpoint is of"):
-        _own_file(path, True, two)
+        own_file(path, True, two)
     path.unlink()
     (tmp_path / "c.rank0").touch()
     with pytest.raises(InputError, match="resume"):
-        _own_file(path, True, one)
-    assert _own_file(path, False, one) == path
+        own_file(path, True, one)
+    assert own_file(path, False, one) == path
 
 
 # ---- the library -----------------------------------------------------------------------------------------------
@@ -151,6 +151,16 @@ def test_evidence_is_that_of_one_process_to_the_last_bit(tmp_path):
                     assert same(found, tensors), (level, name, rank)
     finally:
         pv.evidence.running.blocks.level_for = original
+
+
+def test_analyses_are_those_of_one_process_to_the_last_bit(tmp_path):
+    done("analysis", tmp_path)
+    torch.set_num_threads(1)
+    for name, expected in jobs.analyses():
+        tensors = {k: v for k, v in vars(expected).items() if isinstance(v, torch.Tensor)}
+        for rank in (0, 1):
+            found, _ = files.read_tensors(tmp_path / f"{name}.{rank}")
+            assert same(found, tensors), (name, rank)
 
 
 @pytest.mark.slow

@@ -138,15 +138,24 @@ ESTIMATED = {
     "a count that is negative": ("", lambda t, s: t.update({"current/num_samples": torch.tensor(-5)})),
 }
 REFITTED = {
-    "data that are none": ("data", lambda t, s: s.update(data=0)),
-    "more data than there are": ("data", lambda t, s: s.update(data=9)),
-    "no data": ("data", lambda t, s: s.pop("data")),
-    "steps that are negative": ("steps", lambda t, s: t.update(steps=t["steps"] - 10**6)),
-    "figures of fewer": ("gain", lambda t, s: t.update(gain=t["gain"][:1])),
-    "a negative error": ("gain_stderr", lambda t, s: t.update(gain_stderr=-1 - t["gain_stderr"].abs())),
-    "NaN offsets": ("offset/", lambda t, s: t.update({(k := first_of(t, "offset/")): t[k] * NAN})),
-    "no offsets": ("offset/", lambda t, s: t.pop(first_of(t, "offset/"))),
-    "converged as numbers": ("converged", lambda t, s: t.update(converged=t["converged"].float())),
+    "data of no whole block": ("whole blocks", lambda t, s: t.update({k: v[:1] for k, v in t.items()})),
+    "more data than there are": (
+        "blocks",
+        lambda t, s: t.update({k: torch.cat([v, v]) for k, v in t.items()}),
+    ),
+    "no data": ("done", lambda t, s: s.pop("done")),
+    "steps that are negative": ("steps", lambda t, s: t.update({"done/steps": t["done/steps"] - 10**6})),
+    "figures of fewer": ("gain", lambda t, s: t.update({"done/gain": t["done/gain"][:1]})),
+    "a negative error": (
+        "gain_stderr",
+        lambda t, s: t.update({"done/gain_stderr": -1 - t["done/gain_stderr"].abs()}),
+    ),
+    "NaN offsets": ("offset/", lambda t, s: t.update({(k := first_of(t, "done/offset/")): t[k] * NAN})),
+    "no offsets": ("offset/", lambda t, s: t.pop(first_of(t, "done/offset/"))),
+    "converged as numbers": (
+        "converged",
+        lambda t, s: t.update({"done/converged": t["done/converged"].float()}),
+    ),
 }
 BOUNDED = {
     "a negative error": ("stderr", lambda t, s: t.update(stderr=-1 - t["stderr"])),

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, check_positive_float, check_positive_int, check_seed
-from ppl_vae.evidence.running.blocks import prepare
+from ppl_vae.evidence.running.blocks import Block, Plan, prepare
+from ppl_vae.evidence.running.options import KEPT, RunOptions, takes_run_options
+from ppl_vae.evidence.running.rows import Column, Rows, run_rows
 from ppl_vae.evidence.running.tiles import Tiles
-from ppl_vae.program import Data, Latents, Program, Sites, device_of, num_data, take
+from ppl_vae.program import Data, Latents, Program, Sites, device_of, num_data
 
 THRESHOLD = 0.01
 """The variance over data above which Burda et al. call a unit active."""
@@ -85,8 +90,15 @@ class ActiveUnits:
         return "\n".join(lines)
 
 
+@takes_run_options(*KEPT)
 def active_units(
-    program: Program, x: Data, threshold: float = THRESHOLD, *, num_samples: int = 64, seed: int = 0
+    program: Program,
+    x: Data,
+    threshold: float = THRESHOLD,
+    *,
+    num_samples: int = 64,
+    seed: int = 0,
+    **run: Unpack[RunOptions],
 ) -> ActiveUnits:
     """The variance over data of the posterior mean of each latent dimension, and which are above a threshold.
 
@@ -100,6 +112,7 @@ def active_units(
         threshold: in the latent's unit, squared; meant for a prior of variance 1.
         num_samples: S, at least 2.
         seed: the numbers are a function of it.
+        run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit.
@@ -116,24 +129,27 @@ def active_units(
     if n < 2:
         raise InputError("x", "at least 2 data, for a variance over them", n)
     tiles = Tiles.plan(n, num_samples, sites.numbers_per_datum, device)
-    means, variances = [], []
-    with torch.no_grad(), rng.forked(device):
-        for block in range(tiles.blocks):
-            part = take(x, tiles.rows(block))
-            program.check(part, offset=tiles.rows(block).start)
-            rng.reseed(device, seed, "active units", block)
-            z = flat(program.sample_guide(part, num_samples, seed=None))
-            means.append(z.mean(0).cpu())
-            variances.append(z.var(0).cpu())
-    mean, within = torch.cat(means), torch.cat(variances) / num_samples
+
+    def compute(block: Block) -> Rows:
+        rng.reseed(device, seed, "active units", block.index)
+        z = flat(program.sample_guide(block.x, num_samples, seed=None))
+        return {"mean": z.mean(0), "variance": z.var(0)}
+
+    labels = labels_of(sites)
+    dtype = reduce(torch.promote_types, [site.dtype for site in sites.latent.values()])
+    kind: dict[str, Any] = {"shape": (len(labels),), "dtype": dtype, "nan": True}
+    columns = {"mean": Column(**kind), "variance": Column(0, **kind)}
+    plan = Plan("active units", tiles.data, 1, {"num_samples": num_samples}, unit="datum")
+    rows = run_rows(program, x, plan, compute, columns, seed=seed, run=run)
+    mean, within = rows["mean"], rows["variance"] / num_samples
     # Each datum's part of the variance, whose mean it is: the spread of the parts is the error's.
     parts = (mean - mean.mean(0)) ** 2 * (n / (n - 1)) - within
     error = parts.std(0) / math.sqrt(n)
-    return ActiveUnits(labels_of(sites), parts.mean(0), error, threshold, n, num_samples, seed)
+    return ActiveUnits(labels, parts.mean(0), error, threshold, n, num_samples, seed)
 
 
 def flat(z: Latents) -> Tensor:
-    """Latents ``(S, N, *event)`` by name as one float64 tensor ``(S, N, D)``, in the order of `labels_of`."""
+    """Latents ``(S, N, *event)`` by name as one tensor ``(S, N, D)``, in the order of `labels_of`."""
     return torch.cat(
         [z[name].flatten(2) if z[name].ndim > 2 else z[name][..., None] for name in sorted(z)], -1
     )

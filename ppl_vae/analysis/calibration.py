@@ -12,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import files, rng
 from ppl_vae.analysis.active_units import flat, labels_of
 from ppl_vae.errors import InputError, NonFiniteError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence.results.pareto import ROUND_OFF
-from ppl_vae.evidence.running.blocks import prepare
+from ppl_vae.evidence.running.blocks import Block, Plan, prepare
+from ppl_vae.evidence.running.options import KEPT, RunOptions, takes_run_options
+from ppl_vae.evidence.running.rows import Column, Rows, run_rows
 from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
-from ppl_vae.progress import bar
 from ppl_vae.stored import Stored
 
 POSTERIORS = ("guide", "reweighted")
@@ -202,6 +204,7 @@ _CLEARLY = 2.0  # standard deviations of shift or spread that a verdict is named
 _SHOWN = 12
 
 
+@takes_run_options(*KEPT)
 def calibration(
     program: Program,
     x_like: Data,
@@ -212,7 +215,7 @@ def calibration(
     bins: int | None = None,
     alpha: float = 0.01,
     seed: int = 0,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Calibration:
     """Ranks of latents drawn with their data from the model among draws from the guide, plain and reweighted.
 
@@ -233,7 +236,7 @@ def calibration(
         bins: B of the test, with N / B at least 5 for its p-values to be right; by default the most that fit, up to 20.
         alpha: the family-wise level of each posterior's D + 1 tests.
         seed: the numbers are a function of it.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit.
@@ -263,24 +266,27 @@ def calibration(
     have = _num_data(x_like)
     like = take(x_like, torch.arange(num_data, device=device) % have)
     z, x = program.simulate(like, seed=rng.derive(seed, "calibration data"))
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    with torch.no_grad(), rng.forked(device), bar(num_data, "calibration", "datum") as show:
-        if not progress:
-            show.disable = True
-        for index, start in enumerate(range(0, num_data, _DATA)):
-            rows = slice(start, start + _DATA)
-            part, truth = take(x, rows), {name: value[:, rows] for name, value in z.items()}
-            program.check(part, offset=start)
-            rng.reseed(device, seed, "calibration", index)
-            step = max(1, _NUMBERS // (sites.numbers_per_datum * _num_data(part)))
-            parts.append(_rank(*_draw(program, part, truth, num_importance, step, start), num_draws))
-            show.update(_num_data(part))
-    ranks, reweighted, ess = (torch.cat(part, dim=-1).cpu() for part in zip(*parts, strict=True))
+
+    def compute(block: Block) -> Rows:
+        rows = slice(block.offset, block.offset + block.num_data)
+        truth = {name: value[:, rows] for name, value in z.items()}
+        rng.reseed(device, seed, "calibration", block.index)
+        step = max(1, _NUMBERS // (sites.numbers_per_datum * block.num_data))
+        drawn = _draw(program, block.x, truth, num_importance, step, block.offset)
+        ranks, reweighted, ess = _rank(*drawn, num_draws)
+        return {"ranks": ranks.T, "reweighted": reweighted.T, "ess": ess}
+
+    labels = (*labels_of(sites), JOINT)
+    rank = Column(0, num_draws, (len(labels),), torch.int64)
+    columns = {"ranks": rank, "reweighted": rank, "ess": Column(0, num_importance * (1 + 1e-6))}
+    identity = {"num_draws": num_draws, "num_importance": num_importance}
+    plan = Plan("calibration", _DATA, 1, identity, unit="datum")
+    found = run_rows(program, x, plan, compute, columns, seed=seed, run=run)
     return Calibration(
-        (*labels_of(sites), JOINT),
-        ranks,
-        reweighted,
-        ess,
+        labels,
+        found["ranks"].T.contiguous(),
+        found["reweighted"].T.contiguous(),
+        found["ess"],
         num_draws,
         num_importance,
         bins,

@@ -10,17 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import files, rng
 from ppl_vae.checkpoint import digest, with_prefix
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence import Evidence, Mean, StudentT, importance
-from ppl_vae.evidence.importance_sampling.refit import TOLERANCE, Refit, refit
+from ppl_vae.evidence.importance_sampling.refit import TOLERANCE, Refit, Settings, run_refit
 from ppl_vae.evidence.results.verdict import ON_EDGE
-from ppl_vae.evidence.running.blocks import prepare
+from ppl_vae.evidence.running.block_files import forget
+from ppl_vae.evidence.running.blocks import Block, Plan, prepare
+from ppl_vae.evidence.running.options import KEPT, RunOptions, takes_run_options
 from ppl_vae.evidence.running.rounded_draws import share_on_edge
+from ppl_vae.evidence.running.rows import Column, Rows, run_rows
 from ppl_vae.evidence.running.tiles import Tiles
-from ppl_vae.program import Data, Program, device_of, num_data, take
+from ppl_vae.exclusive import give_way
+from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
 from ppl_vae.program.sites import refuse_nan
 from ppl_vae.stored import Stored
 
@@ -31,6 +36,7 @@ _TENSORS = (
     "amortisation_stderr", "converged", "steps", "on_edge",
 )  # fmt: skip
 _DERIVED = ("gap_stderr", "approximation_stderr")  # of these, the file says what the others say, too
+_ELBO_ERRORS = ("elbo_stderr", "refitted_elbo_stderr", "amortisation_stderr")
 _CLEARLY = 4.0  # standard errors: a chance of 1 in 30,000 a datum
 
 
@@ -207,6 +213,7 @@ class Gaps:
         return "\n".join(lines)
 
 
+@takes_run_options(*KEPT)
 def gaps(
     program: Program,
     x: Data,
@@ -215,7 +222,7 @@ def gaps(
     evidence: Evidence | Callable[[Program, Data], Evidence] | None = None,
     refitted: Refit | None = None,
     seed: int = 0,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Gaps:
     """Split log p(x) - ELBO of each datum into what the guide's family lacks and what amortisation costs.
 
@@ -232,7 +239,7 @@ def gaps(
             it where its ``status`` says so.
         refitted: what `refit` gave for these data, if it was done before or under other settings.
         seed: the numbers are a function of it.
-        progress: show bars on a terminal.
+        run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit, or ``evidence`` or ``refitted`` is of other data.
@@ -246,32 +253,56 @@ def gaps(
         raise InputError("num_samples", "at least 2, for a standard error", num_samples)
     check_seed(seed)
     program, x, sites = prepare(program, x)
-    n, device = num_data(x), device_of(x)
-    found = _evidence(program, x, evidence, n)
+    found = _evidence(program, x, evidence, num_data(x))
+    of_refit, of_evidence = _beside(run, ".refit"), _beside(run, ".evidence")
+    own = refitted is None
     if refitted is None:
-        refitted = refit(program, x, seed=seed, progress=progress)
+        refitted = run_refit(program, x, Settings(seed=seed), of_refit, keep=True)
     elif not isinstance(refitted, Refit) or not _same(x, refitted.x):
         raise InputError("refitted", "what refit returned for these data", describe(refitted))
+    rows = _both_elbos(program, x, refitted, num_samples, seed, sites, run)
     if found is None:
-        found = _around(refitted, num_samples, seed, progress)
-    tiles = Tiles.plan(n, num_samples, sites.numbers_per_datum, device)
-    parts = []
-    with torch.no_grad(), rng.forked(device):
-        for block in range(tiles.blocks):
-            rows = tiles.rows(block)
-            pair, edges = [], []
-            for which, data in ((refitted.program, take(refitted.x, rows)), (program, take(x, rows))):
-                weights = []
-                for tile in range(tiles.tiles):
-                    rng.reseed(device, seed, "gaps", block * tiles.tiles + tile)
-                    weights.append(which.log_weights(data, tiles.size(tile), seed=None, check=False))
-                pair.append(torch.cat(weights))
-                refuse_nan(pair[-1], "log weight", rows.start)
-                edges.append(share_on_edge(which, data, sites, (seed, "gaps, edges", block))[0])
-            parts.append({**_elbos(*pair), "on_edge": torch.maximum(*edges).to(device)})
-    joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-    settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
-    return Gaps(found, **joined, converged=refitted.converged, steps=refitted.steps, **settings)
+        found = _around(refitted, num_samples, seed, of_evidence)
+    forget(run)
+    if own:
+        forget(of_refit)
+    parts: dict[str, Any] = {**rows, "num_samples": num_samples, "seed": seed}
+    return Gaps(found, **parts, converged=refitted.converged, steps=refitted.steps)
+
+
+def _beside(run: RunOptions, name: str) -> RunOptions:
+    """The options of another run, with a checkpoint of its own."""
+    checkpoint = run.get("checkpoint")
+    return run if checkpoint is None else {**run, "checkpoint": f"{os.fspath(checkpoint)}{name}"}
+
+
+def _both_elbos(
+    program: Program, x: Data, refitted: Refit, num_samples: int, seed: int, sites: Sites, run: RunOptions
+) -> Rows:
+    """The ELBOs of the guide and of the refitted one; a finished checkpoint stays."""
+    device = device_of(x)
+    tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device)
+
+    def compute(block: Block) -> Rows:
+        again = take(refitted.x, slice(block.offset, block.offset + block.num_data))
+        pair, edges = [], []
+        for which, data in ((refitted.program, again), (program, block.x)):
+            weights = []
+            for tile in range(tiles.tiles):
+                rng.reseed(device, seed, "gaps", block.index * tiles.tiles + tile)
+                weights.append(which.log_weights(data, tiles.size(tile), seed=None, check=False))
+                give_way()
+            pair.append(torch.cat(weights))
+            refuse_nan(pair[-1], "log weight", block.offset)
+            edges.append(share_on_edge(which, data, sites, (seed, "gaps, edges", block.index))[0])
+        return {**_elbos(*pair), "on_edge": torch.maximum(*edges)}
+
+    columns = {name: Column(nan=True) for name in ("elbo", "refitted_elbo")}
+    columns |= {name: Column(0, nan=True) for name in _ELBO_ERRORS}
+    columns["on_edge"] = Column(0, 1)
+    identity = {"num_samples": num_samples, "refitted": digest(refitted.offsets)}
+    plan = Plan("ELBOs", tiles.data, 1, identity, unit="datum")
+    return run_rows(program, x, plan, compute, columns, seed=seed, run=run, keep=True)
 
 
 def _elbos(refitted: Tensor, plain: Tensor) -> dict[str, Tensor]:
@@ -289,7 +320,7 @@ def _elbos(refitted: Tensor, plain: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _around(refitted: Refit, num_samples: int, seed: int, progress: bool) -> Evidence:
+def _around(refitted: Refit, num_samples: int, seed: int, run: RunOptions) -> Evidence:
     """log p(x) by importance sampling about the refitted guide, with tails that it lacks; the refit is in the cost."""
     evidence = importance(
         refitted.program,
@@ -297,7 +328,7 @@ def _around(refitted: Refit, num_samples: int, seed: int, progress: bool) -> Evi
         num_samples,
         proposal=StudentT(),
         seed=rng.derive(seed, "gaps evidence"),
-        progress=progress,
+        **run,
     )
     return evidence.replace(
         density_evals=evidence.density_evals + refitted.density_evals,

@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_one_of, check_positive_int, check_seed
 from ppl_vae.evidence import Mean
-from ppl_vae.evidence.running.blocks import prepare
-from ppl_vae.program import Data, Program, device_of, num_data, take
+from ppl_vae.evidence.running.blocks import Block, Plan, prepare
+from ppl_vae.evidence.running.options import KEPT, RunOptions, takes_run_options
+from ppl_vae.evidence.running.rows import Column, Rows, run_rows
+from ppl_vae.exclusive import give_way
+from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
 from ppl_vae.program.densities import log_terms
-from ppl_vae.progress import bar
 
 _DATA = 64  # whose densities a pass computes: few, so that a pass has many points for one run of the encoder
 _NUMBERS = {"cpu": 2**21, "cuda": 2**25}  # latent numbers in a pass
@@ -98,8 +101,9 @@ class Surgery:
 _PARTS = ("rate", "distortion", "information", "marginal")
 
 
+@takes_run_options(*KEPT)
 def surgery(
-    program: Program, x: Data, num_samples: int = 16, *, seed: int = 0, progress: bool = True
+    program: Program, x: Data, num_samples: int = 16, *, seed: int = 0, **run: Unpack[RunOptions]
 ) -> Surgery:
     """Split the rate E_n KL(q(z|x_n) || p(z)) into I_q(n; z) + KL(q(z) || p(z)).
 
@@ -112,7 +116,7 @@ def surgery(
         x: the data, where the program's parameters live.
         num_samples: S, at least 2.
         seed: the numbers are a function of it.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit.
@@ -128,55 +132,45 @@ def surgery(
     with torch.no_grad():
         if n > 1:
             _refuse_covariates(program, x)
-        log_guide, log_prior, log_likelihood = [], [], []
-        with rng.forked(device):
-            blocks = []
-            for index, start in enumerate(range(0, n, _DATA)):
-                part = take(x, slice(start, start + _DATA))
-                program.check(part, offset=start)
-                rng.reseed(device, seed, "surgery", index)
-                drawn = program.sample_guide(part, num_samples, seed=None)
-                terms = log_terms(program, drawn, part)
-                blocks.append(drawn)
-                log_guide.append(program.log_guide(drawn, part))
-                log_prior.append(terms.log_prior)
-                log_likelihood.append(terms.log_likelihood)
-        z = {name: torch.cat([drawn[name] for drawn in blocks], dim=1) for name in blocks[0]}
-        width = sum(site.event_shape.numel() for site in sites.latent.values())
-        aggregate = _log_aggregate(program, z, x, width, progress)
-    own, prior, likelihood = (torch.cat(parts, dim=1) for parts in (log_guide, log_prior, log_likelihood))
-    draws = {
-        "rate": own - prior,
-        "distortion": -likelihood,
-        "information": own - aggregate,
-        "marginal": aggregate - prior,
-    }
-    figures = {name: value.mean(0).cpu() for name, value in draws.items()}
-    errors = {
-        f"{name}_stderr": (value.std(0) / math.sqrt(num_samples)).cpu() for name, value in draws.items()
-    }
-    return Surgery(**figures, **errors, num_samples=num_samples, seed=seed)
+    width = sum(site.event_shape.numel() for site in sites.latent.values())
+
+    def compute(block: Block) -> Rows:
+        rng.reseed(device, seed, "surgery", block.index)
+        z = program.sample_guide(block.x, num_samples, seed=None)
+        own, terms = program.log_guide(z, block.x), log_terms(program, z, block.x)
+        aggregate = _log_aggregate(program, z, x, width)
+        draws = {
+            "rate": own - terms.log_prior,
+            "distortion": -terms.log_likelihood,
+            "information": own - aggregate,
+            "marginal": aggregate - terms.log_prior,
+        }
+        errors = {f"{name}_stderr": value.std(0) / math.sqrt(num_samples) for name, value in draws.items()}
+        return {name: value.mean(0) for name, value in draws.items()} | errors
+
+    columns = {name: Column(nan=True) for name in _PARTS}
+    columns |= {f"{name}_stderr": Column(0, nan=True) for name in _PARTS}
+    plan = Plan("ELBO surgery", min(n, _DATA), 1, {"num_samples": num_samples}, unit="datum")
+    rows = run_rows(program, x, plan, compute, columns, seed=seed, run=run)
+    return Surgery(**rows, num_samples=num_samples, seed=seed)
 
 
-def _log_aggregate(program: Program, z: dict[str, Tensor], x: Data, width: int, progress: bool) -> Tensor:
-    """log (1/N) sum_m q(z_sn|x_m) at draws ``(S, N, *event)``: ``(S, N)``."""
-    S, N = next(iter(z.values())).shape[:2]
+def _log_aggregate(program: Program, z: Latents, x: Data, width: int) -> Tensor:
+    """log (1/N) sum_m q(z_sn|x_m), over all N data, at the draws of some, ``(S, n, *event)``: ``(S, n)``."""
+    (S, n), N = next(iter(z.values())).shape[:2], num_data(x)
     points = {name: value.flatten(0, 1) for name, value in z.items()}
     step = max(1, _NUMBERS["cuda" if device_of(x).type == "cuda" else "cpu"] // (min(N, _DATA) * width))
     pieces = []
-    with bar(S * N, "aggregate posterior", "draw", unit_scale=True) as show:
-        if not progress:
-            show.disable = True
-        for start in range(0, S * N, step):
-            some = {name: value[start : start + step, None] for name, value in points.items()}
-            sums = []
-            for first in range(0, N, _DATA):
-                part = take(x, slice(first, first + _DATA))
-                here = {k: v.expand(-1, num_data(part), *v.shape[2:]) for k, v in some.items()}
-                sums.append(program.log_guide(here, part).logsumexp(1))
-            pieces.append(torch.stack(sums).logsumexp(0))
-            show.update(len(pieces[-1]))
-    return torch.cat(pieces).reshape(S, N) - math.log(N)
+    for start in range(0, S * n, step):
+        some = {name: value[start : start + step, None] for name, value in points.items()}
+        sums = []
+        for first in range(0, N, _DATA):
+            part = take(x, slice(first, first + _DATA))
+            here = {k: v.expand(-1, num_data(part), *v.shape[2:]) for k, v in some.items()}
+            sums.append(program.log_guide(here, part).logsumexp(1))
+            give_way()
+        pieces.append(torch.stack(sums).logsumexp(0))
+    return torch.cat(pieces).reshape(S, n) - math.log(N)
 
 
 def _refuse_covariates(program: Program, x: Data) -> None:

@@ -29,6 +29,7 @@ from ppl_vae.evidence.importance_sampling.refit import Refit, refit
 from ppl_vae.evidence.results.evidence import Evidence, Mean, concatenate
 from ppl_vae.evidence.results.parts import Curve
 from ppl_vae.evidence.results.sandwich import Sandwich
+from ppl_vae.evidence.running.options import RunOptions
 
 __all__ = [
     "HMC",
@@ -41,6 +42,7 @@ __all__ = [
     "RandomWalk",
     "Refit",
     "Refitted",
+    "RunOptions",
     "Sandwich",
     "StudentT",
     "Transition",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import Checkpoint, digest
 from ppl_vae.errors import InputError, NonFiniteError, check_positive_int, check_seed, describe
 from ppl_vae.evidence import Evidence
+from ppl_vae.evidence.running.options import DEFAULTS, KEPT, RunOptions, takes_run_options
 from ppl_vae.progress import bar
 from ppl_vae.validation.estimators import ESTIMATORS, Estimator
 from ppl_vae.validation.exact_model import Builder, ExactModel
@@ -25,6 +26,7 @@ from ppl_vae.validation.row import GROSS, RIGHT, Row, plain_row, row_from
 T = TypeVar("T")
 
 
+@takes_run_options(*KEPT)
 def validate(
     models: Collection[str] | Mapping[str, Builder | ExactModel] | None = None,
     estimators: Collection[str] | Mapping[str, Estimator] | None = None,
@@ -32,9 +34,7 @@ def validate(
     num_data: int = 20,
     repetitions: int = 10,
     seed: int = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Report:
     """Run estimators on models whose log evidence is known, and count how often they are right about themselves.
 
@@ -51,9 +51,7 @@ def validate(
         num_data: data of each model.
         repetitions: runs of each estimator on each model.
         seed: models, data and runs are a function of it.
-        checkpoint: a file that keeps the rows that are finished; removed when all are.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Raises:
         InputError: if a name is not known, an argument does not fit, or ``checkpoint`` is of other settings.
@@ -64,13 +62,15 @@ def validate(
     chosen_models = _chosen("models", models, MODELS)
     chosen_estimators = _chosen("estimators", estimators, ESTIMATORS)
     identity = {"num_data": num_data, "repetitions": repetitions, "seed": seed}
-    keeper = None if checkpoint is None else Checkpoint(checkpoint, "validation", identity, resume)
+    options: RunOptions = {**DEFAULTS, **run}
+    checkpoint = options["checkpoint"]
+    keeper = None if checkpoint is None else Checkpoint(checkpoint, "validation", identity, options["resume"])
     saved = None if keeper is None else keeper.read()
     finished = {} if keeper is None or saved is None else _finished(keeper, saved[1])
     entries: list[dict[str, object]] = []
     rows: list[Row] = []
     show = bar(len(chosen_models) * len(chosen_estimators), "validation", "pair")
-    if not progress:
+    if not options["progress"]:
         show.disable = True
     with show:
         for name, maker in chosen_models.items():

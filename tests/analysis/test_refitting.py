@@ -98,9 +98,9 @@ def test_blocks_and_their_checkpoint(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return check(program, x, **options)
 
-    check = pv.Program.check
+    check = pv.Program.check_more
     with monkeypatch.context() as patch:
-        patch.setattr(pv.Program, "check", interrupted)
+        patch.setattr(pv.Program, "check_more", interrupted)
         with pytest.raises(KeyboardInterrupt):
             refit(exact.program, exact.x, checkpoint=path)
     assert path.exists()

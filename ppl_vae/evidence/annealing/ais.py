@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import count
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import with_prefix
-from ppl_vae.compiled.effort import Compile
-from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import check_seed
 from ppl_vae.evidence.annealing.kernels import Chains, Transition
 from ppl_vae.evidence.annealing.path import Bridge, Point
@@ -23,11 +21,13 @@ from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.diagnostics import RunDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, State, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.options import ALL_BUT_CHUNKS, RunOptions, takes_run_options
 from ppl_vae.evidence.running.prior_check import DRAWS, FEW, with_prior_check
 from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check_of_chains
 from ppl_vae.program import Data, Program, device_of
 
 
+@takes_run_options(*ALL_BUT_CHUNKS)
 def annealed(
     program: Program,
     x: Data,
@@ -39,11 +39,7 @@ def annealed(
     transition: Transition | None = None,
     prior_draws: int = DRAWS,
     seed: int = 0,
-    compile: Compile = "auto",  # noqa: A002  (the user's word)
-    precision: str = FULL,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Evidence:
     """log p(x) of each datum by annealed importance sampling.
 
@@ -74,13 +70,7 @@ def annealed(
             than the passes that the chains took. In many dimensions they find nothing: that chains agree is no
             evidence that they are everywhere.
         seed: the numbers are a function of it.
-        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
-            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
-        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
-            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``bound="lower"`` and ``basis="runs"``: per datum in nats, ``(N,)`` float64. Its ELBO is that
@@ -105,11 +95,7 @@ def annealed(
         plan,
         lambda block: Annealing(program, block, settings, seed, shared),
         seed=seed,
-        compile=compile,
-        precision=precision,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
+        **run,
     )
     return evidence_of(
         figures, RunDiagnostics, method="annealed", bound="lower", seed=seed, details=settings.words()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae.checkpoint import Checkpoint, digest
-from ppl_vae.compiled.effort import Compile
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.errors import InputError, check_one_of, check_seed, describe
 from ppl_vae.evidence.annealing.ais import Annealing, annealed
@@ -22,7 +22,9 @@ from ppl_vae.evidence.importance_sampling.importance import importance
 from ppl_vae.evidence.results.diagnostics import RunDiagnostics, WeightDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.sandwich import Sandwich
-from ppl_vae.evidence.running.blocks import Block, Plan, evidence_of, identify, prepare, run_blocks
+from ppl_vae.evidence.running.block_files import identify
+from ppl_vae.evidence.running.blocks import Block, Plan, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.options import ALL_BUT_CHUNKS, RunOptions, takes_run_options
 from ppl_vae.program import Coordinates, Data, Latents, Program, device_of, num_data
 from ppl_vae.program.matching import check_within
 from ppl_vae.program.rows import without_rows
@@ -31,6 +33,7 @@ METHODS = ("annealed", "importance")
 _THINNING = 10
 
 
+@takes_run_options(*ALL_BUT_CHUNKS)
 def sandwich(
     program: Program,
     x: Data,
@@ -45,11 +48,7 @@ def sandwich(
     schedule: str | Tensor = "pilot",
     transition: Transition | None = None,
     seed: int = 0,
-    compile: Compile = "auto",  # noqa: A002  (the user's word)
-    precision: str = FULL,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Sandwich:
     """Stochastic lower and upper bounds of log p(x') for data x' simulated from the model.
 
@@ -83,13 +82,7 @@ def sandwich(
         schedule: as in `annealed`.
         transition: as in `annealed`.
         seed: the numbers are a function of it, the simulated data too.
-        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
-            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
-        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
-            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
-        checkpoint: a file that keeps the state as work goes on (and a second one beside it); removed when it is done.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Raises:
         InputError, ProgramError, NonFiniteError: as `annealed`.
@@ -111,7 +104,7 @@ def sandwich(
         _check_posterior(z, num_chains)
     if method == "annealed" and start == "guide":
         check_within(program, x)
-    lower_file, upper_file, lower_done = _files(checkpoint)
+    lower_file, upper_file, lower_done = _files(run.get("checkpoint"))
     kept = None
     if lower_done is not None:
         about = {
@@ -123,9 +116,10 @@ def sandwich(
             "program": identify(program, x),
         }
         kept = Checkpoint(lower_done, "lower bound", about, resume=True)
-    saved = kept.read() if kept is not None and resume else None
-    common: dict[str, Any] = {"seed": seed, "compile": compile, "precision": precision}
-    common |= {"resume": resume, "progress": progress}
+    saved = kept.read() if kept is not None and run.get("resume") else None
+    precision = run.get("precision", FULL)
+    of_lower: RunOptions = {**run, "checkpoint": lower_file}
+    of_upper: RunOptions = {**run, "checkpoint": upper_file}
     if kept is not None and saved is not None:
         lower = Evidence.unpack(*saved, str(kept))
         if len(lower) != num_data(x) or lower.bound != "lower":
@@ -143,11 +137,11 @@ def sandwich(
             start=start,
             schedule=schedule,
             transition=transition,
-            checkpoint=lower_file,
-            **common,
+            seed=seed,
+            **of_lower,
         )
     else:
-        lower = importance(program, x, num_samples, checkpoint=lower_file, **common)
+        lower = importance(program, x, num_samples, seed=seed, **of_lower)
     if kept is not None:
         kept.write(*lower.pack())
     certified = simulated or exact
@@ -173,7 +167,7 @@ def sandwich(
         plan = Plan("multi-sample bound", size, num_samples - 1, identity)
         words = f"{num_samples} samples, one of them from the posterior"
     plan = replace(plan, identity={**plan.identity, "posterior": digest(dict(z))})
-    figures = run_blocks(program, x, plan, make, checkpoint=upper_file, **common)
+    figures = run_blocks(program, x, plan, make, seed=seed, **of_upper)
     if kept is not None:
         kept.remove()
     upper = evidence_of(

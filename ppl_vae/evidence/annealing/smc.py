@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
-from ppl_vae.compiled.effort import Compile
-from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.evidence.annealing.ais import Annealing
 from ppl_vae.evidence.annealing.kernels import Chains, Transition
@@ -20,11 +18,13 @@ from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.diagnostics import RunDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, State, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.options import ALL_BUT_CHUNKS, RunOptions, takes_run_options
 from ppl_vae.evidence.running.prior_check import DRAWS
 from ppl_vae.evidence.running.simulation_check import SharedSimulation
 from ppl_vae.program import Data, Program
 
 
+@takes_run_options(*ALL_BUT_CHUNKS)
 def smc(
     program: Program,
     x: Data,
@@ -38,11 +38,7 @@ def smc(
     transition: Transition | None = None,
     prior_draws: int = DRAWS,
     seed: int = 0,
-    compile: Compile = "auto",  # noqa: A002  (the user's word)
-    precision: str = FULL,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Evidence:
     """log p(x) of each datum by a sequential Monte Carlo sampler with tempering.
 
@@ -55,8 +51,8 @@ def smc(
     are not independent, islands are: their spread gives the standard error, and their mean the estimate.
 
     Args:
-        program: a `Program` with continuous latents.
-        x: the data, where the program's parameters live.
+        program: as in `annealed`.
+        x: the data.
         num_particles: particles a datum, over all islands; a multiple of ``num_islands``.
         num_steps: T.
         num_islands: independent samplers, R.
@@ -66,21 +62,13 @@ def smc(
         transition: as in `annealed`.
         prior_draws: as in `annealed`.
         seed: the numbers are a function of it.
-        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
-            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
-        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
-            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``bound="lower"``, ``basis="runs"`` and ``num_samples`` = R: per datum in nats, ``(N,)``.
 
     Raises:
-        InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
-        ProgramError: if the evidence of the pair is not defined per datum, or a latent is discrete; names the site.
-        NonFiniteError: if a log weight is NaN; names the datum.
+        InputError, ProgramError, NonFiniteError: as `annealed`.
 
     Sources: Del Moral, Doucet and Jasra, "Sequential Monte Carlo samplers" (2006); Whiteley, Lee and Heine, "On the
     role of interaction in sequential Monte Carlo algorithms" (2016), for adaptive resampling and islands.
@@ -106,11 +94,7 @@ def smc(
         plan,
         lambda block: _Particles(program, block, settings, seed, shared, num_islands, ess_threshold),
         seed=seed,
-        compile=compile,
-        precision=precision,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
+        **run,
     )
     details = (
         f"{num_islands} islands of {num_particles // num_islands} particles, {num_steps} steps from the {start}, "

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae.errors import ProgramError
 from ppl_vae.evidence.exact.linear_gaussian import computed_evidence, computed_figures
 from ppl_vae.evidence.results.accumulator import Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, Plan, State, prepare, run_blocks
+from ppl_vae.evidence.running.options import KEPT, RunOptions, takes_run_options
 from ppl_vae.program import Data, Program, Sites, device_of, take
 from ppl_vae.program.enumerate import SupportValues, without_guide
 from ppl_vae.program.sites import refuse_nan
@@ -22,13 +23,11 @@ _LIMIT = 2**16  # joint values
 _NUMBERS = 2**20  # numbers in one pass
 
 
+@takes_run_options(*KEPT)
 def enumerate_latents(
     program: Program,
     x: Data,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Evidence:
     """log p(x) of each datum as the sum of p(x, z) over all z, for latents with finitely many values.
 
@@ -39,9 +38,7 @@ def enumerate_latents(
     Args:
         program: a `Program` whose latents are all discrete and finite.
         x: the data.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``basis="computed"`` and ``bound="consistent"``, in nats, ``(N,)`` float64; ``stderr`` bounds
@@ -67,9 +64,7 @@ def enumerate_latents(
         plan,
         lambda block: _Sum(program, block, SupportValues(program, block.x), _eps(sites), width),
         seed=0,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
+        **run,
     )
     return computed_evidence(figures, method="enumeration", details=f"{values.count} values of the latents")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.errors import InputError, ProgramError, check_one_of, check_positive_int, check_seed
@@ -18,6 +18,7 @@ from ppl_vae.evidence.exact.linear_gaussian import computed_evidence, computed_f
 from ppl_vae.evidence.results.accumulator import Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, Plan, State, prepare, run_blocks
+from ppl_vae.evidence.running.options import KEPT, RunOptions, takes_run_options
 from ppl_vae.program import Coordinates, Data, Densities, Program, device_of, num_data, take
 
 RULES = ("adaptive", "gauss_hermite")
@@ -32,6 +33,7 @@ _PRIOR_NODES, _PRIOR_ROUNDS, _PRIOR_TOLERANCE = 32, 24, 1e-5  # for the prior's 
 _UNKNOWN = 0.5  # relative error from which on the prior's mass is not known
 
 
+@takes_run_options(*KEPT)
 def quadrature(
     program: Program,
     x: Data,
@@ -39,9 +41,7 @@ def quadrature(
     *,
     rule: str = "adaptive",
     seed: int = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Evidence:
     """log p(x) of each datum as an integral over the latents' unconstrained numbers, for 1 to 3 of them.
 
@@ -70,9 +70,7 @@ def quadrature(
         nodes: points a dimension of the first look, or of the Gauss-Hermite rule: a multiple of 16, up to 256.
         rule: "adaptive" or "gauss_hermite".
         seed: of the draws that say where to look.
-        checkpoint: a file that keeps what is finished as work goes on; removed when it is done.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``basis="computed"`` and ``bound="consistent"``, in nats, ``(N,)`` float64; ``stderr`` bounds
@@ -107,9 +105,7 @@ def quadrature(
         plan,
         lambda block: _Integration(program, block, nodes, rule, width, seed),
         seed=seed,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
+        **run,
     )
     details = (
         f"{rule.replace('_', '-')} rule, {nodes} nodes a dimension, {dim} latent dimension{'s' * (dim > 1)}"

@@ -6,15 +6,12 @@ an `Accumulator`. What is left for this file is to put a tile's weights into the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from typing_extensions import Unpack
 
 from ppl_vae import rng
-from ppl_vae.compiled.effort import Compile
-from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
 from ppl_vae.evidence.importance_sampling import rqmc, until_stderr
 from ppl_vae.evidence.importance_sampling.proposal_checks import with_proposal_checks
@@ -22,6 +19,7 @@ from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, Prop
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.options import ALL, RunOptions, takes_run_options
 from ppl_vae.evidence.running.prior_check import check_drawable, check_prior_draws, with_prior_check
 from ppl_vae.evidence.running.simulation_check import SharedSimulation
 from ppl_vae.evidence.running.tiles import Tiles
@@ -31,6 +29,7 @@ DRAWS = ("iid", "sobol")
 """Independent draws, or randomised quasi-Monte Carlo."""
 
 
+@takes_run_options(*ALL)
 def importance(
     program: Program,
     x: Data,
@@ -43,12 +42,7 @@ def importance(
     target_stderr: float | None = None,
     max_num_samples: int = 2**16,
     seed: int = 0,
-    chunk_size: int | None = None,
-    compile: Compile = "auto",  # noqa: A002  (the user's word)
-    precision: str = FULL,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Evidence:
     """log p(x) of each datum by importance sampling.
 
@@ -80,15 +74,7 @@ def importance(
             missed it.
         max_num_samples: with ``target_stderr``, the most that any datum gets.
         seed: the numbers are a function of it.
-        chunk_size: how many samples of a datum are drawn before the sums, the progress bar and the checkpoint are
-            brought up to date (rounded to whole tiles). It never changes a number.
-        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
-            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
-        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
-            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``bound="lower"``: per datum in nats, ``(N,)`` float64.
@@ -103,21 +89,21 @@ def importance(
     check_one_of("draws", draws, DRAWS)
     if check_prior_draws(prior_draws) and (draws == "sobol" or target_stderr is not None):
         raise InputError("prior_draws", '0 with draws="sobol" or target_stderr', prior_draws)
-    run: dict[str, Any] = {"seed": seed, "compile": compile, "precision": precision}
-    run |= {"checkpoint": checkpoint, "resume": resume, "progress": progress}
     size = 5000 if num_samples is None else num_samples
     if draws == "sobol":
         if not isinstance(proposal, Guide | None):
             raise InputError("proposal", 'Guide() with draws="sobol"', describe(proposal))
         if target_stderr is not None:
             raise InputError("target_stderr", 'None with draws="sobol"', target_stderr)
-        return rqmc.scrambled(program, x, size, num_scrambles, **run)
+        return rqmc.scrambled(program, x, size, num_scrambles, seed=seed, **run)
     proposal = check_proposal(Guide() if proposal is None else proposal)
     if target_stderr is not None:
         pilot = 512 if num_samples is None else num_samples
-        return until_stderr.budgeted(program, x, target_stderr, max_num_samples, pilot, proposal, **run)
+        return until_stderr.budgeted(
+            program, x, target_stderr, max_num_samples, pilot, proposal, seed=seed, **run
+        )
     figures = estimate_from_draws(
-        program, x, size, proposal, Accumulator, chunk_size=chunk_size, prior_draws=prior_draws, **run
+        program, x, size, proposal, Accumulator, seed=seed, prior_draws=prior_draws, **run
     )
     return evidence_of(
         figures, method="importance", bound="lower", seed=seed, details=describe_proposal(proposal)
@@ -137,17 +123,17 @@ def estimate_from_draws(
     sums: type[Accumulator],
     *,
     seed: int,
-    chunk_size: int | None,
     prior_draws: int = 0,
     name: str = "importance sampling",
-    **run: Any,
+    **run: Unpack[RunOptions],
 ) -> Figures:
     """The figures that ``sums`` reads from the log weights of S independent draws from a proposal.
 
-    ``run`` is what `engine.drive` takes; two estimators that differ in ``sums`` alone see the same weights.
+    Two estimators that differ in ``sums`` alone see the same weights.
     """
     check_positive_int("num_samples", num_samples)
     check_seed(seed)
+    chunk_size = run.get("chunk_size")
     if chunk_size is not None:
         check_positive_int("chunk_size", chunk_size)
     check_proposal(proposal)

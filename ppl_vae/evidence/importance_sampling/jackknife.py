@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ppl_vae.compiled.effort import Compile
-from ppl_vae.compiled.precision import FULL
 from ppl_vae.errors import InputError, describe
 from ppl_vae.evidence.importance_sampling.importance import describe_proposal, estimate_from_draws
 from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.running.blocks import evidence_of
+from ppl_vae.evidence.running.options import ALL, RunOptions, takes_run_options
 from ppl_vae.program import Data, Program
 
 _EXACT = 32  # the largest weights, whose part in every sum is exact
@@ -24,6 +23,7 @@ _POWERS = 14  # of the others: a pair of them is at most 2/34 of all, and (2/34)
 _k = torch.arange(1, _POWERS + 1, dtype=torch.float64)[:, None]
 
 
+@takes_run_options(*ALL)
 def jackknife(
     program: Program,
     x: Data,
@@ -32,12 +32,7 @@ def jackknife(
     *,
     proposal: Proposal | None = None,
     seed: int = 0,
-    chunk_size: int | None = None,
-    compile: Compile = "auto",  # noqa: A002  (the user's word)
-    precision: str = FULL,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Evidence:
     """log p(x) of each datum by jackknifed importance sampling, JVI-1 or JVI-2 of Nowozin (2018).
 
@@ -65,22 +60,13 @@ def jackknife(
         order: 1 or 2.
         proposal: as for `importance`.
         seed: the numbers are a function of it.
-        chunk_size: as for `importance`; it never changes a number.
-        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
-            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
-        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
-            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``bound="consistent"``: per datum in nats, ``(N,)`` float64.
 
     Raises:
-        InputError: as `importance`, and for an ``order`` other than 1 and 2.
-        ProgramError: if the evidence of the pair is not defined per datum; names the site.
-        NonFiniteError: if a log weight is NaN; names the datum.
+        InputError, ProgramError, NonFiniteError: as `importance`; InputError for an ``order`` other than 1 and 2, too.
 
     Source: Nowozin, "Debiasing evidence approximations: on importance-weighted autoencoders and jackknife variational
     inference" (2018), eq. 21; Sharot, "The generalized jackknife" (1976).
@@ -100,12 +86,7 @@ def jackknife(
         sums,
         name=f"jackknife of order {order}",
         seed=seed,
-        chunk_size=chunk_size,
-        compile=compile,
-        precision=precision,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
+        **run,
     )
     details = ", ".join(filter(None, (f"order {order}", describe_proposal(proposal))))
     return evidence_of(figures, method="jackknife", bound="consistent", seed=seed, details=details)

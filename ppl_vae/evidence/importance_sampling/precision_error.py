@@ -7,15 +7,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.compiled.precision import FULL, PRECISIONS, computing, has_tf32
 from ppl_vae.errors import check_one_of, check_positive_int, check_seed
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.pareto import khat_threshold
-from ppl_vae.evidence.running.blocks import prepare
+from ppl_vae.evidence.running.blocks import Block, Plan, prepare
+from ppl_vae.evidence.running.options import KEPT, ResumeOptions, takes_run_options
+from ppl_vae.evidence.running.rows import Column, Rows, run_rows
 from ppl_vae.evidence.running.tiles import Tiles
-from ppl_vae.program import Data, Program, device_of, num_data, take
+from ppl_vae.exclusive import give_way
+from ppl_vae.program import Data, Program, device_of, num_data
 from ppl_vae.program.matmul_precision import BY_HAND, InFloat64
 
 SMALL = 0.1
@@ -110,8 +114,15 @@ def rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt())
 
 
+@takes_run_options(*KEPT)
 def precision_error(
-    program: Program, x: Data, num_samples: int = 5000, precision: str = "bfloat16", *, seed: int = 0
+    program: Program,
+    x: Data,
+    num_samples: int = 5000,
+    precision: str = "bfloat16",
+    *,
+    seed: int = 0,
+    **run: Unpack[ResumeOptions],
 ) -> PrecisionError:
     """How far products of a lower precision take importance sampling's log p(x) off, given its draws.
 
@@ -132,6 +143,7 @@ def precision_error(
         precision: "bfloat16", or "tf32": where the device has no such products, factors are rounded by hand to what it
             would round them to.
         seed: the draws are a function of it.
+        run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit.
@@ -145,35 +157,39 @@ def precision_error(
     device = device_of(x)
     tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device)
     by_hand = precision == "tf32" and not has_tf32(device)
-    error, _ = _measure(program, x, tiles, BY_HAND if by_hand else precision, seed)
-    full_error, exact = _measure(program, x, tiles, FULL, seed)
-    stderr, khat = (torch.cat([getattr(figures, name) for figures in exact]) for name in ("stderr", "khat"))
-    return PrecisionError(error, full_error, stderr, khat, precision, num_samples, seed, by_hand)
+    lowered = BY_HAND if by_hand else precision
+
+    def compute(block: Block) -> Rows:
+        error, _ = _measure(program, block, tiles, lowered, seed)
+        full_error, exact = _measure(program, block, tiles, FULL, seed)
+        return {"error": error, "full_error": full_error, "stderr": exact.stderr, "khat": exact.khat}
+
+    identity = {"num_samples": num_samples, "precision": lowered}
+    plan = Plan("precision error", tiles.data, 1, identity, unit="datum")
+    columns = {"error": Column(nan=True), "full_error": Column(nan=True)}
+    columns |= {"stderr": Column(0, nan=True), "khat": Column(nan=True)}
+    rows = run_rows(program, x, plan, compute, columns, seed=seed, run=run)
+    return PrecisionError(**rows, precision=precision, num_samples=num_samples, seed=seed, by_hand=by_hand)
 
 
 def _measure(
-    program: Program, x: Data, tiles: Tiles, precision: str, seed: int
-) -> tuple[Tensor, list[Figures]]:
-    """The errors of a precision ``(N,)``, and the figures of what is in float64, block by block."""
+    program: Program, block: Block, tiles: Tiles, precision: str, seed: int
+) -> tuple[Tensor, Figures]:
+    """The errors of a precision for the data of a block ``(n,)``, and the figures of what is in float64."""
+    x = block.x
     device = device_of(x)
-    errors, references = [], []
-    with torch.no_grad(), rng.forked(device):
-        for block in range(tiles.blocks):
-            rows = tiles.rows(block)
-            part = take(x, rows)
-            ours, exact = (Accumulator(num_data(part), tiles.num_samples, device) for _ in range(2))
-            for tile in range(tiles.tiles):
-                rng.reseed(device, seed, "precision error", block * tiles.tiles + tile)
-                with computing(precision, device):
-                    z = program.sample_guide(part, tiles.size(tile), seed=None)
-                    log_guide = program.log_guide(z, part)
-                    ours.add(program.log_joint(z, part) - log_guide)
-                with computing(FULL, device), InFloat64():
-                    log_joint = program.log_joint(z, part)
-                exact.add(log_joint - log_guide)
-            found, reference = (sums.finish(offset=rows.start) for sums in (ours, exact))
-            difference = found.log_evidence - reference.log_evidence
-            both = found.log_evidence == reference.log_evidence  # no density in either
-            errors.append(torch.where(both, 0.0, difference))
-            references.append(reference)
-    return torch.cat(errors), references
+    ours, exact = (Accumulator(block.num_data, tiles.num_samples, device) for _ in range(2))
+    for tile in range(tiles.tiles):
+        rng.reseed(device, seed, "precision error", block.index * tiles.tiles + tile)
+        with computing(precision, device):
+            z = program.sample_guide(x, tiles.size(tile), seed=None)
+            log_guide = program.log_guide(z, x)
+            ours.add(program.log_joint(z, x) - log_guide)
+        with computing(FULL, device), InFloat64():
+            log_joint = program.log_joint(z, x)
+        exact.add(log_joint - log_guide)
+        give_way()
+    found, reference = (sums.finish(offset=block.offset) for sums in (ours, exact))
+    difference = found.log_evidence - reference.log_evidence
+    both = found.log_evidence == reference.log_evidence  # no density in either
+    return torch.where(both, 0.0, difference), reference

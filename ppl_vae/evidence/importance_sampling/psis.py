@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import torch
+from typing_extensions import Unpack
 
-from ppl_vae.compiled.effort import Compile
-from ppl_vae.compiled.precision import FULL
 from ppl_vae.evidence.importance_sampling.importance import describe_proposal, estimate_from_draws
 from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures, stderr_of_mean
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.pareto import smooth, tail_size
 from ppl_vae.evidence.running.blocks import evidence_of
+from ppl_vae.evidence.running.options import ALL, RunOptions, takes_run_options
 from ppl_vae.program import Data, Program
 
 
+@takes_run_options(*ALL)
 def psis(
     program: Program,
     x: Data,
@@ -26,12 +26,7 @@ def psis(
     *,
     proposal: Proposal | None = None,
     seed: int = 0,
-    chunk_size: int | None = None,
-    compile: Compile = "auto",  # noqa: A002  (the user's word)
-    precision: str = FULL,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Evidence:
     """log p(x) of each datum by Pareto smoothed importance sampling.
 
@@ -49,14 +44,7 @@ def psis(
         num_samples: S, above 20 for there to be a tail to smooth.
         proposal: as for `importance`.
         seed: the numbers are a function of it; the weights are those of `importance` with the same.
-        chunk_size: as for `importance`; it never changes a number.
-        compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" does it
-            where there is enough to do for it to pay, by sizes alone. Levels differ in round-off, not in the draws.
-        precision: of matrix products (see `ppl_vae.compiled.precision`): "full", or "bfloat16" or "tf32", by which
-            log p(x) is off as `precision_error` measures it; such a result is not certified, and trusted nowhere.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``bound="consistent"``: per datum in nats, ``(N,)`` float64. Standard error and ESS are those
@@ -64,9 +52,7 @@ def psis(
         estimate.
 
     Raises:
-        InputError: as `importance`.
-        ProgramError: if the evidence of the pair is not defined per datum; names the site.
-        NonFiniteError: if a log weight is NaN; names the datum.
+        InputError, ProgramError, NonFiniteError: as `importance`.
 
     Source: Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto smoothed importance sampling" (2024).
     """
@@ -79,12 +65,7 @@ def psis(
         Smoothed,
         name="Pareto smoothed importance sampling",
         seed=seed,
-        chunk_size=chunk_size,
-        compile=compile,
-        precision=precision,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
+        **run,
     )
     return evidence_of(
         figures, method="psis", bound="consistent", seed=seed, details=describe_proposal(proposal)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
-from ppl_vae.checkpoint import Checkpoint, digest, with_prefix
+from ppl_vae.checkpoint import with_prefix
 from ppl_vae.errors import check_positive_float, check_positive_int, check_seed
-from ppl_vae.evidence.running.blocks import identify, prepare
+from ppl_vae.evidence.running.blocks import Block, Plan, prepare
+from ppl_vae.evidence.running.options import KEPT, RunOptions, takes_run_options
+from ppl_vae.evidence.running.rows import Column, Rows, run_rows
+from ppl_vae.exclusive import give_way
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.offsets import carry, carrying_program, make_offsets, path_log_weights
-from ppl_vae.progress import bar
-from ppl_vae.stored import Stored
 
 TOLERANCE = 0.01
 """Nats: a stretch of steps that gains less than this has stalled."""
@@ -76,18 +77,35 @@ class Refit:
         )
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How a guide is refitted: the arguments of `refit`, with their defaults; raises `InputError`."""
+
+    num_samples: int = 16
+    step_size: float = 0.1
+    max_steps: int = 2000
+    tolerance: float = TOLERANCE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive_int("num_samples", self.num_samples)
+        check_positive_float("step_size", self.step_size)
+        check_positive_int("max_steps", self.max_steps)
+        check_positive_float("tolerance", self.tolerance)
+        check_seed(self.seed)
+
+
+@takes_run_options(*KEPT)
 def refit(
     program: Program,
     x: Data,
-    num_samples: int = 16,
+    num_samples: int = Settings.num_samples,
     *,
-    step_size: float = 0.1,
-    max_steps: int = 2000,
-    tolerance: float = TOLERANCE,
+    step_size: float = Settings.step_size,
+    max_steps: int = Settings.max_steps,
+    tolerance: float = Settings.tolerance,
     seed: int = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Refit:
     """The guide's own family, fitted to each datum alone by gradients of its ELBO; networks stay as they are.
 
@@ -115,9 +133,7 @@ def refit(
         max_steps: when to give up on a datum.
         tolerance: in nats.
         seed: the offsets are a function of it (and of which data share a block).
-        checkpoint: a file that keeps the blocks that are done; removed at the end.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
@@ -126,77 +142,42 @@ def refit(
 
     Source: Cremer, Li & Duvenaud, "Inference suboptimality in variational autoencoders" (2018).
     """
-    settings = _Settings(
-        check_positive_int("num_samples", num_samples),
-        check_positive_float("step_size", step_size),
-        check_positive_int("max_steps", max_steps),
-        check_positive_float("tolerance", tolerance),
-        check_seed(seed),
-    )
+    return run_refit(program, x, Settings(num_samples, step_size, max_steps, tolerance, seed), run)
+
+
+def run_refit(program: Program, x: Data, settings: Settings, run: RunOptions, *, keep: bool = False) -> Refit:
+    """`refit` with checked arguments; ``keep`` leaves a finished checkpoint there, for `block_files.forget`."""
     program, x, sites = prepare(program, x)
     n, device = num_data(x), device_of(x)
-    make_offsets(program, take(x, slice(0, 1)))  # refuses before any work is done
-    size = max(1, _NUMBERS // (sites.numbers_per_datum * num_samples))
+    offsets = make_offsets(program, take(x, slice(0, 1)))  # refuses before any work is done
+    size = max(1, _NUMBERS // (sites.numbers_per_datum * settings.num_samples))
     size = min(size, n if device.type == "cuda" else _DATA)
-    keeper = None
-    if checkpoint is not None:
-        identity = {**vars(settings), "data": digest(x), "program": identify(program, x)}
-        keeper = Checkpoint(checkpoint, "refit", identity, resume)
-    saved = keeper.read() if keeper is not None else None
-    done: list[dict[str, Tensor]] = []
-    start = 0
-    if keeper is not None and saved is not None:
-        with keeper.believing():
-            start = _check_saved(Stored(str(keeper.path), *saved), make_offsets(program, x), n, size)
-        done = [saved[0]]
-    with bar(n, "refitting", "datum") as show, rng.forked(device):
-        if not progress:
-            show.disable = True
-        show.update(start)
-        for index in range(math.ceil(start / size), math.ceil(n / size)):
-            part = take(x, slice(index * size, (index + 1) * size))
-            with torch.no_grad():
-                program.check(part, offset=index * size)
-            done.append(_Block(program, part, index, settings).run())
-            show.update(num_data(part))
-            if keeper is not None and keeper.due():
-                done = [_join(done)]
-                keeper.write(done[0], {"data": min((index + 1) * size, n)})
-    if keeper is not None:
-        keeper.remove()
-    result = _join(done)
-    offsets = {name: value.to(device) for name, value in with_prefix("offset/", result).items()}
-    figures = {name: value for name, value in result.items() if not name.startswith("offset/")}
-    return Refit(carrying_program(program), carry(x, offsets), offsets, **figures, seed=seed)
+    identity = {**vars(settings), "block_size": size}
+
+    def compute(block: Block) -> Rows:
+        return _Block(program, block.x, block.index, settings).run()
+
+    plan = Plan("refit", size, 1, identity, unit="datum")
+    rows = run_rows(program, x, plan, compute, _columns(offsets), seed=settings.seed, run=run, keep=keep)
+    found = {name: value.to(device) for name, value in with_prefix("offset/", rows).items()}
+    figures = {name: value for name, value in rows.items() if not name.startswith("offset/")}
+    return Refit(carrying_program(program), carry(x, found), found, **figures, seed=settings.seed)
 
 
-def _check_saved(saved: Stored, offsets: Mapping[str, Tensor], n: int, size: int) -> int:
-    """How many data are done, once everything about them is seen to fit."""
-    start: int = saved.number("data", 1, n)
-    if start % size and start != n:
-        raise saved.wrong("data", f"a multiple of {size}", start)
-    shape = (start,)
-    saved.tensor("converged", shape, torch.bool)
-    saved.tensor("steps", shape, torch.int64, low=0)
-    for name in ("gain", "gain_stderr", "density_evals", "gradient_evals"):
-        saved.tensor(name, shape, low=-math.inf if name == "gain" else 0.0, nan=name.startswith("gain"))
+def _columns(offsets: Mapping[str, Tensor]) -> dict[str, Column]:
+    """What is found for each datum, the offsets of its guide being shaped as these."""
+    columns = {
+        "converged": Column(dtype=torch.bool),
+        "steps": Column(0, dtype=torch.int64),
+        "gain": Column(nan=True),
+        "gain_stderr": Column(0, nan=True),
+        "density_evals": Column(0),
+        "gradient_evals": Column(0),
+    }
     for name, value in offsets.items():
         largest = torch.finfo(value.dtype).max
-        saved.tensor(f"offset/{name}", (start, *value.shape[1:]), value.dtype, low=-largest, high=largest)
-    return start
-
-
-def _join(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-@dataclass(frozen=True)
-class _Settings:
-    num_samples: int
-    step_size: float
-    max_steps: int
-    tolerance: float
-    seed: int
+        columns[f"offset/{name}"] = Column(-largest, largest, tuple(value.shape[1:]), value.dtype)
+    return columns
 
 
 @dataclass
@@ -233,7 +214,7 @@ class _Adam:
 class _Block:
     """The refit of one block of data; data leave it as they are done."""
 
-    def __init__(self, program: Program, x: Data, index: int, settings: _Settings) -> None:
+    def __init__(self, program: Program, x: Data, index: int, settings: Settings) -> None:
         self.program, self.x, self.settings = program, x, settings
         self.carrying = carrying_program(program)
         self.best = make_offsets(program, x)
@@ -270,6 +251,7 @@ class _Block:
                 active, x = active[rows], take(x, rows)
                 current = {name: value[rows] for name, value in current.items()}
                 adam.keep(rows)
+            give_way()
         M, S = _CHECKS, self.settings.num_samples
         figures = {
             "converged": self.converged,

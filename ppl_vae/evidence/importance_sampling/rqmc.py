@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import with_prefix
@@ -18,6 +18,7 @@ from ppl_vae.evidence.results.diagnostics import RunDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.parts import Curves
 from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.options import RunOptions
 from ppl_vae.evidence.running.simulation_check import SharedSimulation, with_simulation_check
 from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
@@ -28,7 +29,7 @@ _LOWER = 22
 
 
 def scrambled(
-    program: Program, x: Data, num_samples: int, num_scrambles: int, *, seed: int, **run: Any
+    program: Program, x: Data, num_samples: int, num_scrambles: int, *, seed: int, **run: Unpack[RunOptions]
 ) -> Evidence:
     """log p(x) of each datum from scrambled Sobol points: what ``importance(..., draws="sobol")`` returns.
 
@@ -47,7 +48,7 @@ def scrambled(
         num_samples: S, points a datum in all; S / R is rounded up to a power of two.
         num_scrambles: R, 2 or more for there to be a spread; 16 say enough of it.
         seed: the numbers are a function of it.
-        run: what `engine.drive` takes.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``bound="lower"``, ``basis="runs"``: each scrambling is a run. It has no curve. A few runs may

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import with_prefix
@@ -18,6 +18,7 @@ from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.parts import Curves
 from ppl_vae.evidence.running.blocks import Block, Plan, State, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.options import RunOptions
 from ppl_vae.evidence.running.simulation_check import SharedSimulation
 from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
@@ -42,7 +43,7 @@ def budgeted(
     proposal: Proposal,
     *,
     seed: int,
-    **run: Any,
+    **run: Unpack[RunOptions],
 ) -> Evidence:
     """log p(x) to a standard error of ``target_stderr``: what ``importance(..., target_stderr=...)`` returns.
 
@@ -60,7 +61,7 @@ def budgeted(
         pilot_samples: the pilot's samples for each datum; they are counted in ``density_evals``.
         proposal: as for `importance`.
         seed: the numbers are a function of it.
-        run: what `engine.drive` takes.
+        run: see `RunOptions`.
 
     Returns:
         `Evidence` with ``bound="lower"``; ``draws`` are the numbers of samples of each datum, ``num_samples`` the

@@ -9,20 +9,19 @@ than one process (`ppl_vae.distributed`) each takes every so many-th block, and 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
-from pyro import poutine
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ppl_vae import rng
-from ppl_vae.checkpoint import Checkpoint, digest, with_prefix
-from ppl_vae.compiled.effort import Compile, Effort, level_for
+from ppl_vae.checkpoint import Checkpoint, digest
+from ppl_vae.compiled.effort import Effort, level_for
 from ppl_vae.compiled.execution import executing
 from ppl_vae.compiled.precision import FULL, precision_on
 from ppl_vae.distributed import World, barrier, gather, world
@@ -32,6 +31,8 @@ from ppl_vae.evidence.results.diagnostics import Judge, WeightDiagnostics
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.parts import Origin
 from ppl_vae.evidence.results.stored_rows import check_rows
+from ppl_vae.evidence.running.block_files import DONE, Result, identify, load, own_file, save
+from ppl_vae.evidence.running.options import DEFAULTS, ResumeOptions, RunOptions
 from ppl_vae.evidence.running.rounded_draws import count_edges, naming_edges
 from ppl_vae.exclusive import give_way
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take
@@ -41,6 +42,7 @@ from ppl_vae.stored import Stored
 
 State = dict[str, Tensor]
 
+_inside: ContextVar[bool] = ContextVar("inside a run", default=False)
 _FEW = 32  # data that a program is looked at with before a run
 
 
@@ -64,8 +66,8 @@ class Block:
         return num_data(self.x)
 
 
-class Work(Protocol):
-    """An estimator's work on one block, done a little at a time."""
+class Steps(Protocol):
+    """Work on one block, done a little at a time."""
 
     def advance(self) -> int:
         """Do a little (a tile, a temperature); returns how many units of work it was, 0 when all is done."""
@@ -76,8 +78,15 @@ class Work(Protocol):
     def restore(self, state: State) -> int:
         """Take up a `state`; returns how many units of work had been done."""
 
+
+class Work(Steps, Protocol):
+    """An estimator's work on one block, done a little at a time."""
+
     def figures(self) -> Figures:
         """The block's figures, once `advance` has returned 0."""
+
+
+W = TypeVar("W", bound=Steps)
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,7 @@ class Plan:
         identity: the settings that make this run this one, in JSON's types: a checkpoint of others is refused.
         effort: how much there is to do, by which ``compile="auto"`` goes; None for little.
         tiles: data and samples of a pass, of those kinds that nearly all of the run consists of: they are compiled.
+        unit: what the progress bar calls a unit.
     """
 
     name: str
@@ -99,6 +109,28 @@ class Plan:
     identity: Mapping[str, Any]
     effort: Effort | None = None
     tiles: Collection[tuple[int, int]] = ()
+    unit: str = "w"
+
+
+@dataclass(frozen=True)
+class Kind(Generic[W]):
+    """What becomes of the work on blocks.
+
+    Attributes:
+        name: what the job is, for its checkpoint.
+        settings: how it is run, as far as a checkpoint of another way is to be refused.
+        finish: the result of a block whose work is done.
+        check: how many data the result in a checkpoint is of; refuses one that cannot be.
+        around: the context of the work on a block, from the program's sites.
+        running: the context of all of it.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    finish: Callable[[W, Block, Sites], Result]
+    check: Callable[[Stored], int]
+    around: Callable[[Sites], AbstractContextManager[None]]
+    running: AbstractContextManager[Any]
 
 
 class Prepared(NamedTuple):
@@ -140,11 +172,7 @@ def run_blocks(
     make: Callable[[Block], Work],
     *,
     seed: int,
-    compile: Compile = "auto",  # noqa: A002  (the user's word)
-    precision: str = FULL,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Figures:
     """Work through the blocks of ``x`` and join their figures.
 
@@ -154,35 +182,75 @@ def run_blocks(
         plan: how they are cut up.
         make: an estimator's `Work` for a block.
         seed: the user's; part of the checkpoint's identity.
-        compile: "auto", True or False: see `ppl_vae.compiled`.
-        precision: of matrix products: see `ppl_vae.compiled.precision`.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done. With more than one process,
-            each has its own: ``.rank0`` and so on after its name.
-        resume: continue from ``checkpoint`` if it is there.
-        progress: show a bar on a terminal.
+        run: see `RunOptions`; ``chunk_size`` is for `make` to follow.
 
     Raises:
         InputError: if ``checkpoint`` is there and not to be continued, or is of another run.
     """
-    n, ours = num_data(x), world()
-    level = level_for(compile, program, plan.effort or Effort(0, 0, 0))
-    device, precision = device_of(x), precision_on(precision, device_of(x))
-    keeper = None
-    if checkpoint is not None:
-        settings = {"seed": seed, "level": level, "precision": precision, "processes": ours.size}
-        identity = {**plan.identity, **settings, "data": digest(x), "program": identify(program, x)}
-        keeper = Checkpoint(_own_file(checkpoint, resume, ours), "evidence", identity, resume)
-    mine = range(ours.rank, math.ceil(n / plan.block_size), ours.size)
-    sizes = [min(plan.block_size, n - index * plan.block_size) for index in mine]
-    done, current = (None, None) if keeper is None else _load(keeper, sizes)
-    start = 0 if done is None else len(done)
-    units = sum(sizes) * plan.units
+    options: RunOptions = {**DEFAULTS, **run}
+    device = device_of(x)
+    level = level_for(options["compile"], program, plan.effort or Effort(0, 0, 0))
+    precision = precision_on(options["precision"], device)
+
+    def finish(work: Work, block: Block, sites: Sites) -> Result:
+        identity = plan.identity
+        return _taken_apart(count_edges(work.figures(), program, block.x, sites, identity, seed, block.index))
+
     # A graph is compared at its own number of samples; without one, the first block is.
     samples = max((samples for _, samples in plan.tiles), default=None) if level == "plain" else None
-    show = bar(units, plan.name, "w", unit_scale=True)
-    if not progress or ours.rank:
+    running = executing(level, plan.tiles, precision, device)
+    kind = Kind(
+        "evidence", {"level": level, "precision": precision}, finish, _check_figures, naming_edges, running
+    )
+    tensors, numbers = work_through(program, x, plan, make, kind, seed=seed, samples=samples, run=run)
+    return replace(_put_together(tensors, numbers), precision=precision)
+
+
+def work_through(
+    program: Program,
+    x: Data,
+    plan: Plan,
+    make: Callable[[Block], W],
+    kind: Kind[W],
+    *,
+    seed: int,
+    run: ResumeOptions,
+    samples: int | None = None,
+    keep: bool = False,
+) -> Result:
+    """The loop over blocks: progress, checkpoints, Ctrl-C, and the other processes.
+
+    Args:
+        program: the program.
+        x: the data.
+        plan: how they are cut up.
+        make: the work on a block.
+        kind: what becomes of it.
+        seed: the user's; part of the checkpoint's identity.
+        run: the checkpoint, whether to resume, and whether to show a bar.
+        samples: a number of samples that the program is compared with plain Pyro at, on the first block.
+        keep: leave a finished checkpoint there, for `forget` to remove: a run that goes on from it has nothing to do.
+
+    Returns:
+        A row a datum of each tensor, and the numbers of the first block.
+    """
+    options: RunOptions = {**DEFAULTS, **run}
+    # What a block itself runs in this way, such as the refit of its guide, is no other process's business.
+    n, ours = num_data(x), World() if _inside.get() else world()
+    keeper, done, current = None, None, None
+    mine = range(ours.rank, math.ceil(n / plan.block_size), ours.size)
+    sizes = [min(plan.block_size, n - index * plan.block_size) for index in mine]
+    if options["checkpoint"] is not None:
+        identity = {**plan.identity, "seed": seed, **kind.settings, "processes": ours.size}
+        identity |= {"data": digest(x), "program": identify(program, x)}
+        path = own_file(options["checkpoint"], options["resume"], ours)
+        keeper = Checkpoint(path, kind.name, identity, options["resume"])
+        done, current = load(keeper, sizes, kind.check)
+    start = 0 if done is None else done.num_data
+    show = bar(sum(sizes) * plan.units, plan.name, plan.unit, unit_scale=True)
+    if not options["progress"] or ours.rank:
         show.disable = True
-    with torch.no_grad(), show, rng.forked(device), executing(level, plan.tiles, precision, device):
+    with torch.no_grad(), show, rng.forked(device_of(x)), kind.running, _inside_a_run():
         show.update(start * plan.units)
         for index in mine[math.ceil(start / plan.block_size) :]:
             offset = index * plan.block_size
@@ -192,7 +260,7 @@ def run_blocks(
                 program.check(part, offset=offset, num_samples=samples)
                 samples = None
             block = Block(part, index, offset)
-            with naming_edges(sites):
+            with kind.around(sites):
                 work = make(block)
                 if current is not None and keeper is not None:
                     with keeper.believing():
@@ -200,22 +268,35 @@ def run_blocks(
                     current = None
                 while units := work.advance():
                     show.update(block.num_data * units)
-                    if keeper is not None and keeper.due():
-                        _save(keeper, done, work.state())
+                    if keeper is not None and keeper.due() and (state := work.state()):
+                        save(keeper, done, state)
                     give_way()
-                figures = count_edges(work.figures(), program, part, sites, plan.identity, seed, index)
-            done = _join(done, figures)
+                found = kind.finish(work, block, sites)
+            done = _join(done, found)
+            if keeper is not None and keeper.due():
+                save(keeper, done, {})
             give_way()
+    if keeper is not None and done is not None and start < sum(sizes) and (keep or ours.size > 1):
+        save(
+            keeper, done, {}
+        )  # what is done here must outlive a kill, however long the others or the rest may take
     if ours.size > 1:
-        if keeper is not None and done is not None:
-            _save(keeper, done, {})  # the others may take long, and what is done here must outlive a kill
         done = _gathered(done, n, plan.block_size)
         barrier()
-    if keeper is not None:
+    if keeper is not None and not keep:
         keeper.remove()
     if done is None:
         raise AssertionError("no data, though num_data found some")
-    return replace(done, precision=precision)
+    return done
+
+
+@contextmanager
+def _inside_a_run() -> Iterator[None]:
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
 
 
 def evidence_of(figures: Figures, kind: type[Judge] = WeightDiagnostics, **settings: Any) -> Evidence:
@@ -236,44 +317,29 @@ def evidence_of(figures: Figures, kind: type[Judge] = WeightDiagnostics, **setti
     return Evidence(figures.estimate, figures.guide_elbo, diagnostics, figures.curves, figures.cost, origin)
 
 
-def _join(first: Figures | None, second: Figures) -> Figures:
+def _join(first: Result | None, second: Result) -> Result:
     if first is None:
         return second
-    more = second.per_datum()
-    return first.replace(
-        **{name: torch.cat([value, more[name]]) for name, value in first.per_datum().items()}
-    )
+    return Result({name: torch.cat([a, second.rows[name]]) for name, a in first.rows.items()}, first.numbers)
 
 
-def _gathered(done: Figures | None, n: int, block_size: int) -> Figures | None:
-    """The figures of all processes, in the order of the data."""
+def _gathered(done: Result | None, n: int, block_size: int) -> Result | None:
+    """The result of all processes, in the order of the data."""
     whole = None
-    for tensors, numbers in gather(*_taken_apart(done)):
+    for tensors, numbers in gather(*(({}, None) if done is None else done)):
         if numbers is not None:
-            whole = _join(whole, _put_together(tensors, numbers))
+            whole = _join(whole, Result(tensors, numbers))
     if whole is None:
         return None
     blocks, size = torch.arange(n).split(block_size), world().size
     place = torch.cat([torch.cat(blocks[rank::size]) for rank in range(min(size, len(blocks)))]).argsort()
-    return whole.replace(**{name: value[place] for name, value in whole.per_datum().items()})
+    return Result({name: value[place] for name, value in whole.rows.items()}, whole.numbers)
 
 
-def _own_file(checkpoint: str | os.PathLike[str], resume: bool, ours: World) -> Path:
-    """This process's checkpoint; raises `InputError` where there is one of another number of processes to resume."""
-    alone, first = Path(checkpoint), Path(f"{os.fspath(checkpoint)}.rank0")
-    if resume and not (alone if ours.size == 1 else first).exists():
-        other = first if ours.size == 1 else alone
-        if other.exists():
-            expected = "as many processes as the checkpoint is of"
-            raise InputError("resume", expected, f"{ours.size} (and {other} exists)")
-    return alone if ours.size == 1 else Path(f"{os.fspath(checkpoint)}.rank{ours.rank}")
-
-
-def _taken_apart(done: Figures | None) -> tuple[State, dict[str, Any] | None]:
+def _taken_apart(figures: Figures) -> Result:
     """Figures as tensors, and their numbers in JSON's types."""
-    if done is None:
-        return {}, None
-    return done.per_datum(), {"curve_k": done.curve_k.tolist(), "num_samples": done.num_samples}
+    numbers = {"curve_k": figures.curve_k.tolist(), "num_samples": figures.num_samples}
+    return Result(figures.per_datum(), numbers)
 
 
 def _put_together(tensors: State, numbers: Mapping[str, Any]) -> Figures:
@@ -281,50 +347,7 @@ def _put_together(tensors: State, numbers: Mapping[str, Any]) -> Figures:
     return Figures.of(**tensors, num_samples=numbers["num_samples"], curve_k=curve_k)
 
 
-def _save(keeper: Checkpoint, done: Figures | None, state: State) -> None:
-    finished, numbers = _taken_apart(done)
-    tensors = {f"current/{name}": value for name, value in state.items()}
-    tensors |= {f"done/{name}": value for name, value in finished.items()}
-    keeper.write(tensors, {"done": numbers})
-
-
-def _load(keeper: Checkpoint, sizes: Sequence[int]) -> tuple[Figures | None, State | None]:
-    """What was finished, and the state of the block that was not; ``sizes`` are those of all blocks, in order.
-
-    Raises:
-        InputError: naming the checkpoint, if its figures are not such as whole blocks can have.
-    """
-    saved = keeper.read()
-    if saved is None:
-        return None, None
-    tensors, state = saved
-    current = with_prefix("current/", tensors) or None
-    with keeper.believing():
-        if state["done"] is None:
-            return None, current
-        numbers = Stored(str(keeper.path), tensors, state["done"])
-        num_samples, ks = numbers.number("num_samples", 1), numbers.entry("curve_k", list)
-        rows = check_rows(numbers, ks, num_samples, "done/")
-        if rows not in accumulate(sizes):
-            raise numbers.wrong("done/log_evidence", "the data of whole blocks", f"{rows} data")
-        return _put_together(with_prefix("done/", tensors), state["done"]), current
-
-
-def identify(program: Program, x: Data) -> str:
-    """A digest of a program: of all its parameters and buffers, and of a few weights, which stand for its code.
-
-    Args:
-        program: the program.
-        x: data that it takes; two weights of the first eight are computed.
-    """
-    with poutine.trace(
-        param_only=True
-    ) as capture:  # parameters that are in no module, as `pyro.param` makes them
-        tensors = {"weights": program.log_weights(take(x, slice(0, 8)), 2, seed=0)}
-    for name, site in capture.trace.nodes.items():
-        if site["type"] == "param" and isinstance(site["value"], Tensor):
-            tensors[f"parameter {name}"] = site["value"]
-    for i, module in enumerate(program.modules):
-        own = (*module.named_parameters(), *module.named_buffers())
-        tensors |= {f"module {i} {name}": value for name, value in own}
-    return digest(tensors)
+def _check_figures(stored: Stored) -> int:
+    """How many data figures in a checkpoint are of, once they are seen to be such as figures can be."""
+    num_samples, ks = stored.number("num_samples", 1), stored.entry("curve_k", list)
+    return check_rows(stored, ks, num_samples, DONE)
