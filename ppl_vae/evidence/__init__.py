@@ -20,6 +20,7 @@ from ppl_vae.evidence.exact.linear_gaussian import (
     linear_gaussian_posterior,
 )
 from ppl_vae.evidence.exact.quadrature import quadrature
+from ppl_vae.evidence.importance_sampling.draws import IID, Sobol, UntilStderr
 from ppl_vae.evidence.importance_sampling.importance import importance
 from ppl_vae.evidence.importance_sampling.jackknife import jackknife
 from ppl_vae.evidence.importance_sampling.precision_error import PrecisionError, precision_error
@@ -31,6 +32,7 @@ from ppl_vae.evidence.results.sandwich import Sandwich
 
 __all__ = [
     "HMC",
+    "IID",
     "Curve",
     "Defensive",
     "Evidence",
@@ -41,8 +43,10 @@ __all__ = [
     "Refit",
     "Refitted",
     "Sandwich",
+    "Sobol",
     "StudentT",
     "Transition",
+    "UntilStderr",
     "Widened",
     "annealed",
     "best_mean_field_elbo",
