@@ -43,7 +43,7 @@ def estimates(program: pv.Program, x: torch.Tensor) -> dict[str, Callable[[Path]
         ("refitted", ev.Refitted()),
     ):
         made[f"{name}-5000"] = kept(ev.importance, num_samples=5000, proposal=proposal)
-    made["sobol-5000"] = kept(ev.importance, num_samples=5000, draws="sobol")
+    made["sobol-5000"] = kept(ev.importance, num_samples=5000, draws=ev.Sobol())
     for steps in STEPS:
         for start in ("guide", "prior"):
             made[f"annealed-{start}-{steps}"] = kept(ev.annealed, num_chains=16, num_steps=steps, start=start)

@@ -27,6 +27,7 @@ from ppl_vae.evidence import (
     Defensive,
     Evidence,
     Refitted,
+    Sobol,
     StudentT,
     annealed,
     importance,
@@ -51,7 +52,7 @@ def estimators() -> dict[str, tuple[Estimator, list[int]]]:
         "PSIS": (lambda p, x, size, seed: psis(p, x, size, seed=seed, **PLAIN), samples),
         "jackknife": (lambda p, x, size, seed: jackknife(p, x, size, seed=seed, **PLAIN), samples),
         "Sobol": (
-            lambda p, x, size, seed: importance(p, x, size, draws="sobol", seed=seed, **PLAIN), samples,
+            lambda p, x, size, seed: importance(p, x, size, draws=Sobol(), seed=seed, **PLAIN), samples,
         ),
         "defensive": (
             lambda p, x, size, seed: importance(

@@ -36,10 +36,11 @@ def evidences(level="plain"):
     quiet = {"progress": False, "seed": 5}
     yield "importance", pv.evidence.importance(program, x, 128, **quiet)
     yield "one block", pv.evidence.importance(program, few[:1], 64, **quiet)
-    yield "sobol", pv.evidence.importance(program, x, 64, draws="sobol", num_scrambles=4, **quiet)
+    yield "sobol", pv.evidence.importance(program, x, 64, draws=pv.evidence.Sobol(4), **quiet)
     proposal = pv.evidence.Refitted(max_steps=3)
     yield "refitted", pv.evidence.importance(program, few, 32, proposal=proposal, **quiet)
-    yield "target", pv.evidence.importance(program, x, 64, target_stderr=0.05, max_num_samples=256, **quiet)
+    until = pv.evidence.UntilStderr(0.05, most=256, pilot=64)
+    yield "target", pv.evidence.importance(program, x, draws=until, **quiet)
     yield "annealed", pv.evidence.annealed(program, few, 500, 4, **quiet)
     yield "smc", pv.evidence.smc(program, few, 512, 4, num_islands=8, **quiet)
     both = pv.evidence.sandwich(program, few, 500, 4, **quiet)

@@ -6,10 +6,10 @@ S = 40
 ESTIMATORS = {
     "importance": lambda program, x, **more: pv.evidence.importance(program, x, 200, **more),
     "sobol": lambda program, x, **more: pv.evidence.importance(
-        program, x, 64, draws="sobol", num_scrambles=4, **more
+        program, x, 64, draws=pv.evidence.Sobol(4), **more
     ),
     "target": lambda program, x, **more: pv.evidence.importance(
-        program, x, 64, target_stderr=0.2, max_num_samples=2048, **more
+        program, x, draws=pv.evidence.UntilStderr(0.2, 2048, pilot=64), **more
     ),
     "psis": lambda program, x, **more: pv.evidence.psis(program, x, 200, **more),
     "jackknife": lambda program, x, **more: pv.evidence.jackknife(program, x, 200, **more),

@@ -20,6 +20,7 @@ from ppl_vae.evidence.exact.linear_gaussian import (
     linear_gaussian_posterior,
 )
 from ppl_vae.evidence.exact.quadrature import quadrature
+from ppl_vae.evidence.importance_sampling.draws import IID, Sobol, UntilStderr
 from ppl_vae.evidence.importance_sampling.importance import importance
 from ppl_vae.evidence.importance_sampling.jackknife import jackknife
 from ppl_vae.evidence.importance_sampling.precision_error import PrecisionError, precision_error
@@ -33,6 +34,7 @@ from ppl_vae.evidence.running.options import RunOptions
 
 __all__ = [
     "HMC",
+    "IID",
     "Curve",
     "Defensive",
     "Evidence",
@@ -44,8 +46,10 @@ __all__ = [
     "Refitted",
     "RunOptions",
     "Sandwich",
+    "Sobol",
     "StudentT",
     "Transition",
+    "UntilStderr",
     "Widened",
     "annealed",
     "best_mean_field_elbo",

@@ -8,7 +8,9 @@ from ppl_vae.evidence import (
     Defensive,
     Evidence,
     Refitted,
+    Sobol,
     StudentT,
+    UntilStderr,
     Widened,
     annealed,
     enumerate_latents,
@@ -31,10 +33,10 @@ ESTIMATORS: dict[str, Estimator] = {
     "jackknife-64": lambda program, x, seed: jackknife(program, x, 64, seed=seed, progress=False),
     "jackknife2-64": lambda program, x, seed: jackknife(program, x, 64, order=2, seed=seed, progress=False),
     "importance-to-0.03": lambda program, x, seed: importance(
-        program, x, target_stderr=0.03, seed=seed, progress=False
+        program, x, draws=UntilStderr(0.03), seed=seed, progress=False
     ),
     "sobol-1024": lambda program, x, seed: importance(
-        program, x, 1024, draws="sobol", seed=seed, progress=False
+        program, x, 1024, draws=Sobol(), seed=seed, progress=False
     ),
     "defensive-1000": lambda program, x, seed: importance(
         program, x, 1000, proposal=Defensive(), seed=seed, progress=False

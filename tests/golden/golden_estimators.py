@@ -19,9 +19,9 @@ INDEPENDENT: dict[str, Estimator] = {
     "importance": lambda p, x, **run: ev.importance(p, x, 100, **run),
     "importance in chunks": lambda p, x, **run: ev.importance(p, x, 100, chunk_size=30, **run),
     "prior draws": lambda p, x, **run: ev.importance(p, x, 60, prior_draws=128, **run),
-    "sobol": lambda p, x, **run: ev.importance(p, x, 64, draws="sobol", num_scrambles=4, **run),
+    "sobol": lambda p, x, **run: ev.importance(p, x, 64, draws=ev.Sobol(4), **run),
     "target stderr": lambda p, x, **run: ev.importance(
-        p, x, 64, target_stderr=0.06, max_num_samples=256, **run
+        p, x, draws=ev.UntilStderr(0.06, 256, pilot=64), **run
     ),
     "psis": lambda p, x, **run: ev.psis(p, x, 100, **run),
     "jackknife of order 1": lambda p, x, **run: ev.jackknife(p, x, 100, 1, **run),
@@ -44,7 +44,7 @@ PROPOSALS |= {
     "psis of Widened": lambda p, x, **run: ev.psis(p, x, 60, proposal=ev.Widened(1.3), **run),
     "jackknife of StudentT": lambda p, x, **run: ev.jackknife(p, x, 60, 2, proposal=ev.StudentT(4.0), **run),
     "target stderr of StudentT": lambda p, x, **run: ev.importance(
-        p, x, 64, target_stderr=0.06, max_num_samples=256, proposal=ev.StudentT(4.0), **run
+        p, x, draws=ev.UntilStderr(0.06, 256, pilot=64), proposal=ev.StudentT(4.0), **run
     ),
 }
 

@@ -12,8 +12,9 @@ import torch
 from typing_extensions import Unpack
 
 from ppl_vae import rng
-from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
+from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.evidence.importance_sampling import rqmc, until_stderr
+from ppl_vae.evidence.importance_sampling.draws import IID, Draws, Sobol, UntilStderr, check_draws
 from ppl_vae.evidence.importance_sampling.proposal_checks import with_proposal_checks
 from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, ProposalOnData, check_proposal
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
@@ -25,8 +26,8 @@ from ppl_vae.evidence.running.simulation_check import SharedSimulation
 from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data
 
-DRAWS = ("iid", "sobol")
-"""Independent draws, or randomised quasi-Monte Carlo."""
+SAMPLES = 5000
+"""The samples of each datum where nothing is said."""
 
 
 @takes_run_options(*ALL)
@@ -36,11 +37,8 @@ def importance(
     num_samples: int | None = None,
     *,
     proposal: Proposal | None = None,
-    draws: str = "iid",
-    num_scrambles: int = 16,
+    draws: Draws = IID(),  # noqa: B008  (frozen)
     prior_draws: int = 0,
-    target_stderr: float | None = None,
-    max_num_samples: int = 2**16,
     seed: int = 0,
     **run: Unpack[RunOptions],
 ) -> Evidence:
@@ -58,21 +56,14 @@ def importance(
     Args:
         program: a `Program`, such as ``vae.program``.
         x: the data, where the program's parameters live.
-        num_samples: S, the number of samples for each datum; 5,000 by default. With ``target_stderr``, the size of
-            the pilot that tells how many are needed; 512 by default.
+        num_samples: S, the number of samples for each datum; 5,000 by default. `UntilStderr` chooses it by itself.
         proposal: where the samples come from: `Guide` (the default), `Defensive`, `Widened`, `StudentT`, `Refitted`,
             or one of your own.
-        draws: "iid", or "sobol" for points that are spread more evenly than independent ones (see `rqmc.scrambled`):
-            a far smaller error where the latents are few and the weights smooth.
-        num_scrambles: with "sobol", R, the independent scramblings whose spread is the error; each takes S / R
-            points, rounded up to a power of two.
+        draws: how the samples are made: `IID` (the default), `Sobol` for points that are spread more evenly than
+            independent ones, or `UntilStderr` for as many samples of each datum as a standard error needs.
         prior_draws: so many draws of the prior look for mass that the proposal misses, and reject the data where they
             find it (see `ppl_vae.evidence.running.prior_check`): of use in few dimensions, 2,048 say. No other
-            number changes.
-        target_stderr: give each datum the samples that a standard error of so many nats needs (see
-            `until_stderr.budgeted`), rather than the same number to all. ``e.stderr > target_stderr`` are the data that
-            missed it.
-        max_num_samples: with ``target_stderr``, the most that any datum gets.
+            number changes. With `IID` only.
         seed: the numbers are a function of it.
         run: see `RunOptions`.
 
@@ -86,22 +77,19 @@ def importance(
 
     Sources: Kloek and van Dijk (1978); Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016).
     """
-    check_one_of("draws", draws, DRAWS)
-    if check_prior_draws(prior_draws) and (draws == "sobol" or target_stderr is not None):
-        raise InputError("prior_draws", '0 with draws="sobol" or target_stderr', prior_draws)
-    size = 5000 if num_samples is None else num_samples
-    if draws == "sobol":
-        if not isinstance(proposal, Guide | None):
-            raise InputError("proposal", 'Guide() with draws="sobol"', describe(proposal))
-        if target_stderr is not None:
-            raise InputError("target_stderr", 'None with draws="sobol"', target_stderr)
-        return rqmc.scrambled(program, x, size, num_scrambles, seed=seed, **run)
+    check_draws(draws)
     proposal = check_proposal(Guide() if proposal is None else proposal)
-    if target_stderr is not None:
-        pilot = 512 if num_samples is None else num_samples
-        return until_stderr.budgeted(
-            program, x, target_stderr, max_num_samples, pilot, proposal, seed=seed, **run
-        )
+    if check_prior_draws(prior_draws) and not isinstance(draws, IID):
+        raise InputError("prior_draws", f"0 with draws={draws}", prior_draws)
+    if isinstance(draws, UntilStderr):
+        if num_samples is not None:
+            raise InputError("num_samples", f"none with draws={draws}", describe(num_samples))
+        return until_stderr.budgeted(program, x, draws, proposal, seed=seed, **run)
+    size = SAMPLES if num_samples is None else num_samples
+    if isinstance(draws, Sobol):
+        if not isinstance(proposal, Guide):
+            raise InputError("proposal", f"Guide() with draws={draws}", describe(proposal))
+        return rqmc.scrambled(program, x, size, draws, seed=seed, **run)
     figures = estimate_from_draws(
         program, x, size, proposal, Accumulator, seed=seed, prior_draws=prior_draws, **run
     )

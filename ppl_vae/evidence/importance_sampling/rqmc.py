@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from ppl_vae import rng
 from ppl_vae.checkpoint import with_prefix
 from ppl_vae.errors import InputError, check_positive_int, check_seed
+from ppl_vae.evidence.importance_sampling.draws import Sobol
 from ppl_vae.evidence.importance_sampling.rqmc_tail import DRAWS, excess_outside
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.diagnostics import RunDiagnostics
@@ -29,9 +30,9 @@ _LOWER = 22
 
 
 def scrambled(
-    program: Program, x: Data, num_samples: int, num_scrambles: int, *, seed: int, **run: Unpack[RunOptions]
+    program: Program, x: Data, num_samples: int, draws: Sobol, *, seed: int, **run: Unpack[RunOptions]
 ) -> Evidence:
-    """log p(x) of each datum from scrambled Sobol points: what ``importance(..., draws="sobol")`` returns.
+    """log p(x) of each datum from scrambled Sobol points: what ``importance(..., draws=Sobol())`` returns.
 
     A scrambling of n = 2**m Sobol points leaves them as evenly spread as they were and makes each of them uniform, so
     that z = F^-1(u), F the guide's distribution function, is a draw of the guide, and the mean of n weights is unbiased
@@ -46,7 +47,7 @@ def scrambled(
         program: a `Program` whose guide can be inverted, see `program.quasi`.
         x: the data.
         num_samples: S, points a datum in all; S / R is rounded up to a power of two.
-        num_scrambles: R, 2 or more for there to be a spread; 16 say enough of it.
+        draws: with R, the number of scramblings.
         seed: the numbers are a function of it.
         run: see `RunOptions`.
 
@@ -63,8 +64,6 @@ def scrambled(
     for anchored boxes" (1998), whose linear scrambling this is.
     """
     check_positive_int("num_samples", num_samples)
-    if check_positive_int("num_scrambles", num_scrambles) < 2:
-        raise InputError("num_scrambles", "at least 2, whose spread is the error", num_scrambles)
     check_seed(seed)
     program, x, sites = prepare(program, x)
     D = num_uniforms(program, take(x, slice(0, 1)))
@@ -72,11 +71,12 @@ def scrambled(
         raise InputError(
             "program", f"at most {SobolEngine.MAXDIM} latent numbers a datum for Sobol points", D
         )
+    num_scrambles = draws.scrambles
     points = 2 ** (math.ceil(num_samples / num_scrambles) - 1).bit_length()
     if points > 2**_BITS:
         raise InputError("num_samples", f"at most 2**{_BITS} points a scrambling", points)
     tiles = Tiles.plan(num_data(x), points, sites.numbers_per_datum + D, device_of(x))
-    identity = {"draws": "sobol", "points": points, "num_scrambles": num_scrambles}
+    identity = {"draws": repr(draws), "points": points}
     plan = Plan("quasi-Monte Carlo", tiles.data, points * num_scrambles, identity)
     shared = SharedSimulation(program, x, seed, points * num_scrambles, tiles.data)
 

@@ -11,7 +11,8 @@ from typing_extensions import Unpack
 
 from ppl_vae import rng
 from ppl_vae.checkpoint import with_prefix
-from ppl_vae.errors import NonFiniteError, check_positive_float, check_positive_int, check_seed
+from ppl_vae.errors import NonFiniteError, check_seed
+from ppl_vae.evidence.importance_sampling.draws import UntilStderr
 from ppl_vae.evidence.importance_sampling.proposal_checks import with_proposal_checks
 from ppl_vae.evidence.importance_sampling.proposals import Guide, Proposal, ProposalOnData
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
@@ -37,28 +38,25 @@ _PILOT_UNITS = 200
 def budgeted(
     program: Program,
     x: Data,
-    target_stderr: float,
-    max_num_samples: int,
-    pilot_samples: int,
+    draws: UntilStderr,
     proposal: Proposal,
     *,
     seed: int,
     **run: Unpack[RunOptions],
 ) -> Evidence:
-    """log p(x) to a standard error of ``target_stderr``: what ``importance(..., target_stderr=...)`` returns.
+    """log p(x) to a standard error of ``draws.target``: what ``importance(..., draws=UntilStderr(...))`` returns.
 
     A pilot estimates each datum's relative variance V = Var(w) / p(x)**2. The datum then gets the power of two of
-    samples that is next above 2 V / target_stderr**2, at least 1,024 and at most ``max_num_samples``. The estimate
+    samples that is next above 2 V / target**2, at least 1,024 and at most ``draws.most``. The estimate
     is from fresh draws alone: had the pilot's been kept, what decides their number would also be in the mean. It
     therefore is a stochastic lower bound as that of any fixed number of samples. Where the pilot missed a heavy tail,
-    the error may still turn out larger: ``e.stderr > target_stderr`` are these data, and ``e.details`` counts them.
+    the error may still turn out larger: ``e.stderr > draws.target`` are these data, and ``e.details`` counts them.
 
     Args:
         program: a `Program`.
         x: the data.
-        target_stderr: in nats.
-        max_num_samples: the most samples that any datum gets.
-        pilot_samples: the pilot's samples for each datum; they are counted in ``density_evals``.
+        draws: the target, the most samples that any datum gets, and the pilot's, which are counted in
+            ``density_evals``.
         proposal: as for `importance`.
         seed: the numbers are a function of it.
         run: see `RunOptions`.
@@ -70,26 +68,19 @@ def budgeted(
     Raises:
         InputError: if an argument does not fit.
     """
-    target = check_positive_float("target_stderr", target_stderr)
-    most = check_positive_int("max_num_samples", max_num_samples)
-    check_positive_int("num_samples", pilot_samples)
+    target, pilot = float(draws.target), draws.pilot
     check_seed(seed)
     program, x, sites = prepare(program, x)
-    tiles = Tiles.plan(num_data(x), pilot_samples, sites.numbers_per_datum, device_of(x))
+    tiles = Tiles.plan(num_data(x), pilot, sites.numbers_per_datum, device_of(x))
     width = sites.numbers_per_datum
-    shared = SharedSimulation(program, x, seed, pilot_samples, tiles.data)
-    settings = Settings(program, proposal, pilot_samples, target, most, width, seed, shared)
-    identity = {
-        "target_stderr": target,
-        "max_num_samples": most,
-        "pilot": pilot_samples,
-        "proposal": repr(proposal),
-    }
+    shared = SharedSimulation(program, x, seed, pilot, tiles.data)
+    settings = Settings(program, proposal, pilot, target, draws.most, width, seed, shared)
+    identity = {"draws": repr(draws), "proposal": repr(proposal)}
     plan = Plan("importance sampling", tiles.data, _UNITS, identity)
     figures = run_blocks(program, x, plan, lambda block: _Budgeted(settings, block), seed=seed, **run)
     figures = figures.replace(num_samples=int(figures.draws.max()))
     missed = int((~(figures.stderr <= target)).sum())
-    details = [f"target {target:g}, missed by {missed} of {len(figures.stderr)}", f"pilot of {pilot_samples}"]
+    details = [f"target {target:g}, missed by {missed} of {len(figures.stderr)}", f"pilot of {pilot}"]
     details += [] if isinstance(proposal, Guide) else [f"proposal {proposal}"]
     return evidence_of(figures, method="importance", bound="lower", seed=seed, details="; ".join(details))
 

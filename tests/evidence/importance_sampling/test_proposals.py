@@ -11,7 +11,7 @@ import torch
 from torch.distributions import transforms
 
 from ppl_vae import InputError, Program, ProgramError
-from ppl_vae.evidence import Defensive, Guide, Refitted, StudentT, Widened, importance
+from ppl_vae.evidence import Defensive, Guide, Refitted, StudentT, UntilStderr, Widened, importance
 from ppl_vae.evidence.importance_sampling.proposals.unconstrained import PILOT_DRAWS, Space
 from ppl_vae.evidence.results.pareto import khat_threshold
 from ppl_vae.evidence.running.guide_check import DRAWS as GUIDE_DRAWS
@@ -306,7 +306,7 @@ def test_a_users_own_proposal():
     assert e.density_evals.tolist() == [40_007.0 + densities(2, 20_000) / 2 + GUIDE_DRAWS] * 2
     assert e.gradient_evals.tolist() == [1.0, 2.0]
     assert e.details == "proposal Laplace(scale=0.9)"
-    to_target = importance(exact.program, exact.x, 200, proposal=Laplace(0.9), target_stderr=0.03)
+    to_target = importance(exact.program, exact.x, proposal=Laplace(0.9), draws=UntilStderr(0.03, pilot=200))
     rehearsed = densities(2, to_target.num_samples) / 2
     assert (to_target.density_evals == 2 * (200 + to_target.draws) + 14 + rehearsed + GUIDE_DRAWS).all()
     with pytest.raises(InputError, match="proposal"):

@@ -14,6 +14,7 @@ from torch.quasirandom import SobolEngine
 import ppl_vae as pv
 from ppl_vae import InputError, NonFiniteError, Program, ProgramError
 from ppl_vae.evidence import importance
+from ppl_vae.evidence.importance_sampling.draws import Sobol, UntilStderr
 from ppl_vae.evidence.importance_sampling.rqmc import _Scrambling, sobol
 from ppl_vae.evidence.importance_sampling.rqmc_tail import DRAWS
 from ppl_vae.evidence.results.verdict import HIDDEN
@@ -166,7 +167,7 @@ def test_several_sites_agree_with_independent_draws():
     """20 data, 4 standard errors of the difference: fails at 1 seed in 800."""
     x = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     program = Program(several_model, several)
-    plain, even = importance(program, x, 40_000), importance(program, x, 40_000, draws="sobol")
+    plain, even = importance(program, x, 40_000), importance(program, x, 40_000, draws=Sobol())
     scores = (plain.log_evidence - even.log_evidence) / (plain.stderr**2 + even.stderr**2).sqrt()
     assert scores.abs().max() < 4
     assert (plain.elbo - even.elbo).abs().max() < 4 * float(plain.elbo_stderr.max())
@@ -199,7 +200,7 @@ def test_a_site_that_cannot_be_inverted_is_refused_by_name(fn, family):
             pyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1), obs=x)
 
     with pytest.raises(ProgramError, match=rf"guide site 'odd'.*{family}"):
-        importance(Program(model, guide), torch.randn(3, 2), 64, draws="sobol")
+        importance(Program(model, guide), torch.randn(3, 2), 64, draws=Sobol())
 
 
 # ---- the estimate --------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def test_the_variance_falls_by_a_factor(dim, factor):
         e = importance(exact.program, x, 1024, seed=1, **how)
         return float((((e.log_evidence - exact.log_evidence).exp() - 1) ** 2).mean())
 
-    gained = error() / error(draws="sobol")
+    gained = error() / error(draws=Sobol())
     print(f"D = {dim}: {gained:.0f} times")
     assert gained > factor
 
@@ -235,7 +236,7 @@ def test_intervals_from_sixteen_scramblings_cover(name):
         "beta": lambda: models.beta_bernoulli(1, widen=1.7),
     }[name]()
     x = exact.x[:1].expand(1000, *exact.x.shape[1:]).clone()
-    e = importance(exact.program, x, 512, seed=3, draws="sobol")
+    e = importance(exact.program, x, 512, seed=3, draws=Sobol())
     assert set(e.status) == {"trust"}
     low, high = e.interval(0.95)
     covered = float(((low <= exact.log_evidence[:1]) & (exact.log_evidence[:1] <= high)).double().mean())
@@ -247,12 +248,12 @@ def test_intervals_from_sixteen_scramblings_cover(name):
 
 def test_a_tail_that_the_scramblings_agree_on_is_found():
     exact = models.normal_normal(models.draw_normal_normal(100), widen=0.4, shift=0.5)
-    e = importance(exact.program, exact.x, 4096, seed=3, draws="sobol")
+    e = importance(exact.program, exact.x, 4096, seed=3, draws=Sobol())
     assert (e.khat > 0.5).double().mean() > 0.9
     assert (e.status == "trust").mean() < 0.05
     assert (e.hidden > HIDDEN).double().mean() > 0.95
     good = models.normal_normal(models.draw_normal_normal(100), widen=1.2)
-    e = importance(good.program, good.x, 4096, seed=3, draws="sobol")
+    e = importance(good.program, good.x, 4096, seed=3, draws=Sobol())
     assert (e.khat < 0).all()  # bounded weights
     assert set(e.status) == {"trust"}
 
@@ -260,13 +261,13 @@ def test_a_tail_that_the_scramblings_agree_on_is_found():
 def test_sizes_are_rounded_up_to_powers_of_two():
     exact = models.normal_normal([1.7, 0.2], widen=1.2)
     for num_samples, points in ((1, 1), (16, 1), (17, 2), (5000, 512), (8192, 512)):
-        e = importance(exact.program, exact.x, num_samples, draws="sobol")
+        e = importance(exact.program, exact.x, num_samples, draws=Sobol())
         assert (e.density_evals == 16 * points + DRAWS + densities(2, 16 * points) / 2).all()
         assert (e.num_samples, e.details) == (16, f"16 scramblings of {points} Sobol points")
         assert len(e.curve_k) == 0
         assert (e.elbo < e.log_evidence).all()
     with pytest.raises(InputError, match="num_samples"):
-        importance(exact.program, exact.x, 2**40, draws="sobol")
+        importance(exact.program, exact.x, 2**40, draws=Sobol())
 
 
 def test_networks_in_float32():
@@ -274,7 +275,7 @@ def test_networks_in_float32():
     errors = []
     for dtype in (torch.float32, torch.float64):
         exact = models.linear_vae(8, 10, 20, widen=1.1, dtype=dtype)
-        e = importance(exact.program, exact.x, 2**14, draws="sobol", seed=2)
+        e = importance(exact.program, exact.x, 2**14, draws=Sobol(), seed=2)
         errors.append(e.log_evidence - exact.log_evidence)
         assert (errors[-1].abs() < 5 * e.stderr).all()
     assert (errors[0] - errors[1]).abs().max() < 1e-4
@@ -295,14 +296,14 @@ def test_a_nan_names_the_datum():
             pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1).expand([len(x)]))
 
     X = x
-    for how in ({"draws": "sobol"}, {"target_stderr": 0.1}):
+    for how in ({"num_samples": 512, "draws": Sobol()}, {"draws": UntilStderr(0.1)}):
         with pytest.raises(NonFiniteError, match=r"datum 13\b"):
-            importance(Program(brittle, guide), x, 512, **how)
+            importance(Program(brittle, guide), x, **how)
 
 
 def test_a_vae_of_the_library():
     vae = pv.VAE(pv.priors.StandardNormal(3), pv.likelihoods.Bernoulli(6), pv.posteriors.MeanFieldNormal(3))
     x = torch.bernoulli(torch.full((7, 6), 0.4), generator=torch.Generator().manual_seed(0))
     plain = importance(vae.program, x, 20_000)
-    even = importance(vae.program, x, 4096, draws="sobol")
+    even = importance(vae.program, x, 4096, draws=Sobol())
     assert ((plain.log_evidence - even.log_evidence).abs() < 4 * plain.stderr).all()

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from ppl_vae import Program
-from ppl_vae.evidence import importance
+from ppl_vae.evidence import Sobol, importance
 from ppl_vae.evidence.importance_sampling.rqmc_tail import DRAWS, FEW, excess_outside
 from ppl_vae.evidence.running.simulation_check import densities
 
@@ -50,10 +50,10 @@ def test_a_guide_that_is_too_narrow_is_short_outside():
 
 def test_sobol_errors_hold_what_no_point_saw():
     x = torch.linspace(-1, 1, 50, dtype=torch.float64)
-    e = importance(narrow(0.8), x, 1024, draws="sobol", progress=False)
+    e = importance(narrow(0.8), x, 1024, draws=Sobol(), progress=False)
     outside = 2 * stats.norm.sf(stats.norm.isf(FEW / 1024 / 2) * 0.8) - FEW / 1024
     assert (e.stderr > 0.5 * outside).all()
     assert torch.allclose(e.density_evals, torch.tensor(1024.0 + DRAWS + densities(50, 1024) / 50).double())
     exact = models.linear_vae(2, 4, 5, seed=1)
-    perfect = importance(exact.program, exact.x, 1024, draws="sobol", progress=False)
+    perfect = importance(exact.program, exact.x, 1024, draws=Sobol(), progress=False)
     assert (perfect.stderr < 1e-3).all()

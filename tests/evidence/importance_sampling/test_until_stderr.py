@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ppl_vae import Program
-from ppl_vae.evidence import Defensive, importance
+from ppl_vae.evidence import Defensive, UntilStderr, importance
 from ppl_vae.evidence.importance_sampling.until_stderr import FEWEST
 from ppl_vae.evidence.running.simulation_check import densities
 
@@ -44,7 +44,7 @@ def test_the_target_is_met_with_few_samples_for_the_easy():
     them with a variance above 3.
     """
     exact = mixed(700)
-    e = importance(exact.program, exact.x, 512, target_stderr=0.05, seed=1)
+    e = importance(exact.program, exact.x, draws=UntilStderr(0.05), seed=1)
     missed = e.stderr > 0.05
     print(
         f"missed by {int(missed.sum())}; draws {e.draws.unique(return_counts=True)}; cost {e.cost.density:.0f}"
@@ -76,7 +76,7 @@ def test_the_estimate_is_unbiased_though_the_pilot_decides():
     exact = mixed(1)
     exact.x[:, 1] = 1.0
     x = exact.x.expand(4000, 2).clone()
-    e = importance(exact.program, x, 40, target_stderr=0.08, seed=2)
+    e = importance(exact.program, x, draws=UntilStderr(0.08, pilot=40), seed=2)
     assert len(e.draws.unique()) >= 3
     ratio = (e.log_evidence - dist.Normal(0.0, 2**0.5).log_prob(x[0, 0])).exp()
     error = float(ratio.std()) / math.sqrt(4000)
@@ -87,15 +87,15 @@ def test_the_estimate_is_unbiased_though_the_pilot_decides():
 
 def test_the_budget_is_kept_and_what_missed_is_named():
     exact = mixed(60, most=3.0)
-    e = importance(exact.program, exact.x, 256, target_stderr=0.01, max_num_samples=1000, seed=1)
+    e = importance(exact.program, exact.x, draws=UntilStderr(0.01, most=1000, pilot=256), seed=1)
     assert e.draws.max() == 1000
     missed = e.stderr > 0.01
     assert missed.sum() > 40
     assert f"missed by {int(missed.sum())} of 60" in e.details
     assert not missed[::7].any()
-    small = importance(exact.program, exact.x, 256, target_stderr=0.01, max_num_samples=100)
+    small = importance(exact.program, exact.x, draws=UntilStderr(0.01, most=100, pilot=256))
     assert (small.draws == 100).all()
-    easy = importance(exact.program, exact.x[::7], target_stderr=0.5)
+    easy = importance(exact.program, exact.x[::7], draws=UntilStderr(0.5))
     assert (easy.draws == FEWEST).all()
     assert (easy.density_evals == 512 + FEWEST + densities(9, FEWEST) / 9).all()
 
@@ -111,7 +111,7 @@ def test_a_datum_without_any_weight_gets_all_there_is():
             pyro.sample("z", dist.Uniform(torch.zeros_like(x), 1.0))
 
     x = torch.tensor([1.0, -1.0, 2.0])
-    e = importance(Program(strict, off), x, 64, target_stderr=0.1, max_num_samples=2048)
+    e = importance(Program(strict, off), x, draws=UntilStderr(0.1, most=2048, pilot=64))
     assert e.draws.tolist() == [FEWEST, 2048, FEWEST]
     assert e.log_evidence[1] == -math.inf
     assert e.status[1] == "reject"
@@ -120,7 +120,7 @@ def test_a_datum_without_any_weight_gets_all_there_is():
 
 def test_another_proposal_may_be_allocated_for():
     exact = models.normal_normal(models.draw_normal_normal(50), widen=0.5)
-    e = importance(exact.program, exact.x, target_stderr=0.05, proposal=Defensive(0.3), seed=4)
+    e = importance(exact.program, exact.x, draws=UntilStderr(0.05), proposal=Defensive(0.3), seed=4)
     assert "proposal Defensive(alpha=0.3)" in e.details
     assert (e.stderr > 0.05).sum() <= 2
     assert ((e.log_evidence - exact.log_evidence).abs() < 4.5 * e.stderr).all()

@@ -74,7 +74,7 @@ def test_a_mode_that_the_refit_gives_up_is_missed(name):
     assert all(verdict is Verdict.MISSED_MASS for verdict in e[lost].verdicts)
     assert (e[~lost].status == "trust").all()
     target = ev.importance(
-        program, x, proposal=PROPOSALS[name], target_stderr=0.05, max_num_samples=2048, progress=False
+        program, x, proposal=PROPOSALS[name], draws=ev.UntilStderr(0.05, 2048), progress=False
     )
     assert (target[lost].status == "reject").all()
 

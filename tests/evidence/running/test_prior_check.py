@@ -75,7 +75,7 @@ def test_discrete_latents_and_bad_arguments():
         with pytest.raises(InputError, match="prior_draws"):
             ev.importance(exact.program, exact.x, 10, prior_draws=bad)
     with pytest.raises(InputError, match="prior_draws"):
-        ev.importance(exact.program, exact.x, 10, prior_draws=10, draws="sobol")
+        ev.importance(exact.program, exact.x, 10, prior_draws=10, draws=ev.Sobol())
 
 
 def test_what_was_missed_is_saved_and_picked(tmp_path):

@@ -16,7 +16,9 @@ from ppl_vae.evidence import (
     Defensive,
     Guide,
     Refitted,
+    Sobol,
     StudentT,
+    UntilStderr,
     Widened,
     importance,
     jackknife,
@@ -58,16 +60,16 @@ VARIANTS = {
     "jackknife defensive": lambda p, x, S, **kw: jackknife(p, x, S, proposal=Defensive(0.2), **kw),
     "psis": psis,
     "psis student": lambda p, x, S, **kw: psis(p, x, S, proposal=StudentT(4.0), **kw),
-    "sobol": lambda p, x, S, **kw: importance(p, x, S, draws="sobol", num_scrambles=4, **kw),
-    "target": lambda p, x, S, **kw: importance(p, x, S, target_stderr=0.04, max_num_samples=700, **kw),
+    "sobol": lambda p, x, S, **kw: importance(p, x, S, draws=Sobol(4), **kw),
+    "target": lambda p, x, S, **kw: importance(p, x, draws=UntilStderr(0.04, 700, pilot=S), **kw),
     "target widened": lambda p, x, S, **kw: importance(
-        p, x, S, target_stderr=0.04, max_num_samples=700, proposal=Widened(1.3), **kw
+        p, x, draws=UntilStderr(0.04, 700, pilot=S), proposal=Widened(1.3), **kw
     ),
     "target refitted": lambda p, x, S, **kw: importance(
-        p, x, S, target_stderr=0.04, max_num_samples=700, proposal=REFITTED, **kw
+        p, x, draws=UntilStderr(0.04, 700, pilot=S), proposal=REFITTED, **kw
     ),
     "target user": lambda p, x, S, **kw: importance(
-        p, x, S, target_stderr=0.04, max_num_samples=700, proposal=FromPrior(), **kw
+        p, x, draws=UntilStderr(0.04, 700, pilot=S), proposal=FromPrior(), **kw
     ),
 }
 
@@ -159,27 +161,28 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
         {},
         {"proposal": Defensive(0.2)},
         {"proposal": Defensive(0.3)},
-        {"draws": "sobol"},
-        {"draws": "sobol", "num_scrambles": 4},
-        {"target_stderr": 0.1},
-        {"target_stderr": 0.2},
-        {"target_stderr": 0.2, "max_num_samples": 512},
-        {"target_stderr": 0.2, "proposal": Widened(1.5)},
+        {"draws": Sobol()},
+        {"draws": Sobol(4)},
+        {"num_samples": None, "draws": UntilStderr(0.1, pilot=300)},
+        {"num_samples": None, "draws": UntilStderr(0.2, pilot=300)},
+        {"num_samples": None, "draws": UntilStderr(0.2, most=512, pilot=300)},
+        {"num_samples": None, "draws": UntilStderr(0.2, pilot=300), "proposal": Widened(1.5)},
     ]
-    estimators = [(importance, chosen) for chosen in settings]
-    estimators += [(jackknife, {}), (jackknife, {"order": 2}), (psis, {})]
+    estimators = [(importance, {"num_samples": 300} | chosen) for chosen in settings]
+    estimators += [(jackknife, {"num_samples": 300}), (jackknife, {"num_samples": 300, "order": 2})]
+    estimators += [(psis, {"num_samples": 300})]
     for index, (estimator, chosen) in enumerate(estimators):
         model.calls = 0
-        estimator(program, x, 300, **chosen)
+        estimator(program, x, **chosen)
         model.calls, model.limit = 0, int(0.7 * model.calls)
         with pytest.raises(KeyboardInterrupt):
-            estimator(program, x, 300, checkpoint=path, **chosen)
+            estimator(program, x, checkpoint=path, **chosen)
         model.limit = math.inf
         assert path.exists()
         for other, (another, different) in enumerate(estimators):
             if other != index:
                 with pytest.raises(InputError, match="a checkpoint of this run"):
-                    another(program, x, 300, checkpoint=path, resume=True, **different)
+                    another(program, x, checkpoint=path, resume=True, **different)
         path.unlink()
 
 
@@ -256,12 +259,16 @@ def test_arguments_that_do_not_fit():
     for wrong, message in (
         ({"proposal": Guide}, "proposal: .*object with .bind"),
         ({"proposal": "prior"}, "proposal"),
-        ({"draws": "halton"}, "draws: .*'iid', 'sobol'"),
-        ({"draws": "sobol", "proposal": Widened()}, "proposal"),
-        ({"draws": "sobol", "target_stderr": 0.1}, "target_stderr"),
-        ({"draws": "sobol", "num_scrambles": 1}, "num_scrambles"),
-        ({"target_stderr": 0.0}, "target_stderr"),
-        ({"target_stderr": 0.1, "max_num_samples": 0}, "max_num_samples"),
+        (
+            {"draws": "sobol"},
+            r"draws: expected IID\(\), Sobol\(\) or UntilStderr\(target\), received 'sobol'",
+        ),
+        ({"draws": Sobol}, "draws"),
+        ({"draws": Sobol(), "proposal": Widened()}, r"proposal: expected Guide\(\) with draws=Sobol"),
+        ({"draws": Sobol(), "proposal": 3}, "proposal: .*object with .bind"),
+        ({"draws": UntilStderr(0.1)}, r"num_samples: expected none with draws=UntilStderr\(.*received 10"),
+        ({"draws": Sobol(), "prior_draws": 8}, "prior_draws: expected 0 with draws=Sobol"),
+        ({"draws": UntilStderr(0.1), "prior_draws": 8}, "prior_draws: expected 0 with draws=UntilStderr"),
     ):
         with pytest.raises(InputError, match=message):
             importance(program, x, 10, **wrong)
