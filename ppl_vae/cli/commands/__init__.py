@@ -1,0 +1,167 @@
+"""The commands, one a file with ``run(argv) -> int``. Whatever goes wrong is one line and a documented status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+
+from ppl_vae import distributed, exits, streams
+from ppl_vae.cli.errors import HelpShown, explain
+from ppl_vae.cli.options.compile import announced
+from ppl_vae.errors import UsageError
+
+COMMANDS = {
+    "demo": "train, estimate and plot on scikit-learn's digits: no network, no arguments, under a minute",
+    "train": "train a VAE from parts that you choose, your own included, into a run folder",
+    "evidence": "log p(x) of held-out data, with its errors, its gap to the ELBO and a verdict",
+    "sandwich": "bounds of log p(x) from both sides, certified on data that the model itself made",
+    "gaps": "where the gap to the ELBO comes from, what the latents carry, which of them are active",
+    "validate": "estimators, yours among them, on models whose log evidence is known",
+    "sample": "draw from a trained model",
+    "reconstruct": "data beside what the model makes of them",
+    "interpolate": "straight lines between data in the latent space",
+}
+"""The commands, and what each is for in one line."""
+
+SHARED = ("train", "evidence")
+"""Commands that more than one process can share."""
+
+_HELP = """usage: ppl-vae COMMAND [options]
+
+Variational autoencoders as probabilistic programs, with honest estimates of their log evidence.
+
+commands:
+{commands}
+
+options:
+  -h, --help     show this help; ppl-vae COMMAND --help explains a command's options
+  --version      show the version
+  --debug        with a command: show Python's traceback of an error (so does PPL_VAE_DEBUG=1)
+
+examples:
+  ppl-vae demo
+  ppl-vae train --data digits --view counts --prior VampPrior --prior.components 100 --out runs/vamp
+  ppl-vae train --data mnist --data-dir mnist --latent-dim 50 --kl-warmup 20 --patience 50 --out runs/mnist
+  ppl-vae train --config runs/vamp/config.yaml --prior my_file.MyPrior --out runs/mine
+  ppl-vae evidence runs/vamp --num-samples 5000
+  ppl-vae evidence runs/vamp --method annealed --num-steps 1000 --subset 100 --out runs/vamp/annealed
+  ppl-vae sandwich runs/vamp --num-data 50
+  ppl-vae gaps runs/vamp
+  ppl-vae validate --estimator my_file.my_estimator
+  ppl-vae sample runs/vamp --num 64 --out samples.png
+  torchrun --standalone --nproc-per-node 4 -m ppl_vae evidence runs/vamp --num-samples 5000
+
+{statuses}"""
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (`ppl_vae.cli.main` says which there are).
+
+    Args:
+        argv: the arguments after the program's name; default: those of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    exits.begin("ppl-vae")
+    with streams.guarded() as out:
+        try:
+            status = _joined(arguments)
+        except BaseException as error:  # of joining the other processes: a command has a net of its own
+            status = _ended("ppl-vae", error, _debug(arguments))
+        exits.work(False)
+        out.flush()
+        if out.error is not None:
+            if argv is None:
+                streams.give_up(out)
+            if status == exits.DONE and not isinstance(out.error, BrokenPipeError):
+                text = f"standard output: {out.error.strerror} (the command has done its work; its files are whole)"
+                status = _fail("ppl-vae", text, None)
+    return status
+
+
+def _joined(arguments: list[str]) -> int:
+    if not distributed.launched():
+        return _main(arguments)
+    with distributed.joined():
+        if distributed.is_main():
+            return _main(arguments)
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (until the process ends)
+        with redirect_stdout(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the main process gives them
+            return _main(arguments)
+
+
+def _debug(arguments: list[str]) -> bool:
+    return "--debug" in arguments or os.environ.get("PPL_VAE_DEBUG", "") not in ("", "0")
+
+
+def _main(arguments: list[str]) -> int:
+    debug = _debug(arguments)
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    name, *rest = arguments or [""]
+    if name in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {command:<{width}}  {text}" for command, text in COMMANDS.items()]
+        print(_HELP.format(commands="\n".join(lines), statuses=exits.STATUSES), end="")
+        return exits.DONE
+    if name == "--version":
+        from ppl_vae import __version__
+
+        print(f"ppl-vae {__version__}")
+        return exits.DONE
+    if name not in COMMANDS:
+        received = f"{name!r}" if name else "none"
+        return _fail(
+            "ppl-vae", f"COMMAND: expected one of {', '.join(COMMANDS)}, received {received}", "ppl-vae"
+        )
+    program = f"ppl-vae {name}"
+    if distributed.world().size > 1 and name not in SHARED:
+        return _fail("ppl-vae", f"torchrun: expected one of {', '.join(SHARED)}, received {name!r}", None)
+    exits.begin(program)
+    try:
+        with _own_files(), announced():
+            status: int = import_module(f"ppl_vae.cli.commands.{name}").run(rest)
+            return status
+    except HelpShown:
+        return exits.DONE
+    except BaseException as error:  # a user's module may raise anything: SystemExit, too
+        return _ended(program, error, debug)
+
+
+def _ended(program: str, error: BaseException, debug: bool) -> int:
+    """Say in one line what ended a command; returns the exit status."""
+    # A KeyboardInterrupt without a signal is one that a user's own code has raised.
+    if exits.received() or (isinstance(error, KeyboardInterrupt) and not exits.watching()):
+        how = f"; {error}" if isinstance(error, KeyboardInterrupt) and str(error) else ""
+        if distributed.first_to_fail():
+            exits.say(f"{program}: {exits.words()}{how}")
+        return exits.status()
+    if debug:
+        traceback.print_exception(error)
+    return _fail(program, explain(error), program if isinstance(error, UsageError) else None)
+
+
+def _fail(program: str, message: str, help_of: str | None) -> int:
+    if not distributed.first_to_fail():
+        return exits.BAD_INPUT  # another process has said what went wrong, and this one only heard of it
+    hint = f" (see {help_of} --help)" if help_of else ""
+    exits.say(f"{program}: error: {' '.join(message.split())}{hint}")
+    return exits.BAD_INPUT
+
+
+@contextmanager
+def _own_files() -> Iterator[None]:
+    """Let classes be imported from files in the current folder, after everything that is installed."""
+    here = os.getcwd()  # noqa: PTH109  (sys.path holds strings)
+    if here in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)

@@ -1,0 +1,73 @@
+"""The options of commands that judge a trained model: which of its data, and where what they find is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppl_vae.cli.options import device, trust
+from ppl_vae.errors import check_seed
+from ppl_vae.outputs import OutputFolder
+from ppl_vae.runs.folder import finished_run
+from ppl_vae.runs.trained import reading
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def add_options(parser: ArgumentParser, name: str) -> None:
+    """Options of where to write, where the data lie, and the machine; ``name`` is the folder's in the run."""
+    parser.add_argument("--out", type=str | None, help=f"the folder to write (default: RUN/{name})")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace earlier results' files there when the new ones are complete",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
+    )
+    parser.add_argument("--data-dir", type=str | None, help="where MNIST's files lie now, if they have moved")
+    parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
+    trust.add_option(parser)
+    device.add_options(parser)
+
+
+def add_subset_options(parser: ArgumentParser, default: int | None = None) -> None:
+    """Options of which data; ``default`` is how many unless told otherwise (None: all)."""
+    parser.add_argument("--split", type=str, default="test", help="test, valid or train")
+    usual = "all of them" if default is None else f"{default}, or all if they are fewer"
+    parser.add_argument(
+        "--subset", type=int | None, help=f"so many data of the split, drawn at random (default: {usual})"
+    )
+    parser.add_argument(
+        "--subset-seed", type=int | None, help="of that draw (default: the data set's own seed)"
+    )
+
+
+@contextmanager
+def claimed(
+    settings: dict[str, Any], folder: Callable[[Path], OutputFolder], name: str
+) -> Iterator[tuple[OutputFolder, OutputFolder]]:
+    """The run and the folder to write, once they and the options of every such command are seen to fit.
+
+    Inside, no other command writes either of them. What the machine would choose stays as it was in a folder that is
+    to be resumed.
+
+    Raises:
+        InputError: naming the option at fault, or the run.
+    """
+    check_seed(settings["seed"], "--seed")
+    run = finished_run(settings["run"])
+    found = folder(Path(settings["out"] or run.path / name))
+    found.check(resume=settings["resume"], overwrite=settings["overwrite"])
+    with reading(run), found.owning(resume=settings["resume"], overwrite=settings["overwrite"]):
+        run = finished_run(settings["run"])
+        if settings["resume"] and found.began():
+            before = found.latest().settings()
+            for key, unset in (("threads", None), ("device", "auto")):
+                if settings[key] == unset:
+                    settings[key] = before.get(key, unset)
+        device.resolve(settings)
+        yield run, found
