@@ -7,7 +7,8 @@ and exits with status 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 _LONGEST = 400  # characters of what came, in a message
@@ -108,4 +109,15 @@ def option(name: str) -> str:
 
 def relabel(error: InputError, names: Mapping[str, str]) -> InputError:
     """The same error under the name that the user knows: ``names`` maps arguments to options or files."""
-    return InputError(names.get(error.argument, error.argument), error.expected, error.received)
+    if error.argument not in names:
+        return error
+    return InputError(names[error.argument], error.expected, error.received)
+
+
+@contextmanager
+def under_options(arguments: Iterable[str], **others: str) -> Iterator[None]:
+    """Tell errors of these ``arguments`` under the names of their options, and those of ``others`` as these say."""
+    try:
+        yield
+    except InputError as error:
+        raise relabel(error, {name: option(name) for name in arguments} | others) from error

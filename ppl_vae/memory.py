@@ -14,7 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from ppl_vae.errors import InputError, option
+from ppl_vae.trust import Trust
 
 SHARE = 0.8  # of the memory, which the job may take: the rest is for the libraries and for others
 UNKNOWN = 2**36  # bytes, where the system does not say what it has
@@ -86,8 +90,7 @@ def check_model(settings: Mapping[str, Any], datum: int, num_data: int) -> None:
     dim = settings["latent_dim"]
     widths = _numbers(settings["network"]["init_args"].get("hidden"))
     last = (widths or [datum])[-1]
-    full = "MultivariateNormal" in settings["posterior"]["class_path"]
-    outputs = dim * (dim + 1) // 2 + dim if full else 2 * dim
+    outputs = _posterior_numbers(settings["posterior"], dim)
     layers = 2 * sum(a * b for a, b in pairwise([datum, *widths]))
     ends = last * (dim + outputs)  # between the last layer and the latents: the wider of the two is at fault
     parameters = {
@@ -170,6 +173,17 @@ def check_repeated(num_data: int, repetitions: int) -> None:
     """Refuse a validation whose data, or whose results, would not fit; raises `InputError` naming the option."""
     check("--num-data", num_data, 8 * _RESULT)
     check("--repetitions", repetitions, num_data * _RESULT)
+
+
+def _posterior_numbers(spec: Mapping[str, Any], dim: int) -> int:
+    """The numbers that a posterior takes from an encoder, by its ``param_shapes``; made without memory for it."""
+    try:
+        with torch.device("meta"):
+            kind: Any = Trust().find(spec["class_path"], nn.Module, "--posterior")
+            made = kind(dim, **spec["init_args"])
+        return sum(math.prod(shape) for shape in made.param_shapes.values())
+    except Exception:  # whoever makes it in earnest will say what is wrong
+        return 2 * dim
 
 
 def _numbers(value: Any) -> list[int]:

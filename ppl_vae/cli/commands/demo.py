@@ -65,14 +65,14 @@ def run(argv: Sequence[str]) -> int:
 
     start = time.monotonic()
     chosen = train.parse_options(shlex.split(train_line))
-    for name in ("config", "out", "overwrite", "resume", "print_config"):
+    for name in ("out", "overwrite", "resume", "print_config"):
         chosen.pop(name, None)
     train.resolve(chosen, None)
     with folder.owning(overwrite=True):
-        job = train.prepare(chosen, folder)
+        job = train.prepare(chosen)
         about = {_MARKER: f"# A demo.\nquick: {str(settings['quick']).lower()}\nseed: {settings['seed']}\n"}
         print(f"$ ppl-vae train {train_line}")
-        train.execute(job, overwrite=True, notes=about)
+        train.execute(job, folder, overwrite=True, notes=about)
         print(f"\n$ ppl-vae evidence {evidence_line}")
         result, results = evidence.estimate(parse(evidence.parser(), shlex.split(evidence_line)))
     print(result)

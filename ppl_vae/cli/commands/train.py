@@ -12,24 +12,33 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae import exits, files, modes
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options import data as data_options
-from ppl_vae.cli.options import device, trust
-from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
+from ppl_vae.cli.options import device, results, trust
+from ppl_vae.cli.options.parser import add_from, check_numbers, make_parser, parse
 from ppl_vae.config import dump_yaml
 from ppl_vae.distributed import is_main, on_main, world
-from ppl_vae.errors import InputError, check_one_of, option, relabel
+from ppl_vae.errors import InputError, check_one_of, relabel, under_options
 from ppl_vae.exits import Interrupted
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs import data
-from ppl_vae.runs.folder import CHECKPOINT, DATA, HISTORY, MODEL, run_folder
+from ppl_vae.runs.folder import CHECKPOINT, DATA, FIGURES, HISTORY, MODEL, run_folder
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
     from pyro.infer import ELBO
+    from torch import Tensor
 
     from ppl_vae.data import Dataset
     from ppl_vae.history import History
     from ppl_vae.vae import VAE
 
+_FIT = (
+    "lr",
+    "lr_schedule",
+    "clip_norm",
+    "kl_warmup",
+    "patience",
+    "seed",
+)  # options of fit, in a rehearsal too
 _DESCRIPTION = """\
 Train a VAE into a run folder: config.yaml (every option resolved: with --config it repeats the run to the last bit),
 vae.safetensors, history.jsonl, data.json, a checkpoint, and pictures in figures/.
@@ -59,98 +68,75 @@ class Job:
         dataset: the data.
         vae: the model, untrained.
         objective: the objective.
-        folder: where it goes; nothing has been written there.
     """
 
     settings: dict[str, Any]
     dataset: Dataset
     vae: VAE
     objective: ELBO
-    folder: OutputFolder
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], dataset: Dataset) -> Job:
+        """Make the model and the objective that ``settings`` name."""
+        from ppl_vae.cli.options import model
+
+        return cls(settings, dataset, model.build(settings, dataset), model.objective(settings))
+
+    def fit(self, x: Tensor, x_valid: Tensor | None, **options: Any) -> History:
+        """`ppl_vae.fit` with the options that a rehearsal and the run itself have in common."""
+        from ppl_vae import training
+
+        own = {name: self.settings[name] for name in _FIT}
+        return training.fit(self.vae, x, x_valid=x_valid, objective=self.objective, **own, **options)
 
 
 def run(argv: Sequence[str]) -> int:
     """The command."""
     settings = parse_options(argv)
-    resume, overwrite = settings.pop("resume"), settings.pop("overwrite")
+    how = {name: settings.pop(name) for name in ("resume", "overwrite")}
     show, out = settings.pop("print_config"), settings.pop("out")
-    settings.pop("config", None)
-    if show:
-        resolve(settings, run_folder(out).latest() if out is not None and resume else None)
-        print(dump_yaml(prepare(settings, run_folder(out or default_out(settings))).settings), end="")
-        return 0
-    if out is None:
-        resolve(settings, None)
-    folder = run_folder(out or default_out(settings))
-    folder.check(resume=resume, overwrite=overwrite)
-    with folder.owning(resume=resume, overwrite=overwrite):
-        if out is not None:
-            resolve(settings, folder.latest() if resume else None)
-        job = prepare(settings, folder)
-        execute(job, resume=resume, overwrite=overwrite)
-    trusted = trust.needed(job.settings)
-    print(
-        f"pictures in {folder.path / 'figures'}; next: ppl-vae evidence {shlex.quote(str(folder.path))}{trusted}"
-    )
+    with under_options((*settings, "objective.num_particles")):
+        if show:
+            resolve(settings, run_folder(out).latest() if out is not None and how["resume"] else None)
+            print(dump_yaml(prepare(settings).settings), end="")
+            return 0
+        if out is None:
+            resolve(settings, None)
+        folder = run_folder(out or default_out(settings))
+        folder.check(**how)
+        with folder.owning(**how):
+            if out is not None:
+                resolve(settings, folder.latest() if how["resume"] else None)
+            execute(prepare(settings), folder, **how)
+    next_line = f"ppl-vae evidence {shlex.quote(str(folder.path))}{trust.needed(settings)}"
+    print(f"pictures in {folder.path / FIGURES}; next: {next_line}")
     return 0
 
 
 def parser() -> ArgumentParser:
     """The command's options."""
+    from pyro.infer import ELBO
+
     from ppl_vae.cli.options import model
+    from ppl_vae.training import fit
 
     made = make_parser("train", _DESCRIPTION, _EXAMPLES)
-    made.add_argument(
-        "--config",
-        action="config",
-        help="a YAML file of options, a config.yaml say; options after it override it",
-    )
-    made.add_argument(
-        "--print-config", action="store_true", help="print the resolved config.yaml; write nothing"
-    )
-    made.add_argument(
-        "--out", type=str | None, help="the run folder (default: runs/ and a name made of data and model)"
-    )
-    made.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace an earlier run's files there when the new ones are complete; other files stay",
-    )
-    made.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in the run folder, if any"
-    )
+    text = "a YAML file of options, a config.yaml say; options after it override it"
+    made.add_argument("--config", action="config", help=text)
+    text = "print the resolved config.yaml; write nothing"
+    made.add_argument("--print-config", action="store_true", help=text)
+    results.add_folder_options(made, "the run folder (default: runs/ and a name made of data and model)")
     data_options.add_options(made)
     model.add_options(made)
     training = made.add_argument_group("training")
-    training.add_argument("--epochs", type=int, default=100, help="passes over the training data")
-    training.add_argument("--batch-size", type=int, default=128, help="data a step")
-    training.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate")
-    training.add_argument(
-        "--lr-schedule",
-        type=str,
-        default="constant",
-        help="constant, cosine or burda: the rate over the epochs",
-    )
-    training.add_argument(
-        "--kl-warmup", type=int, default=0, help="epochs over which the weight of the KL term grows to 1"
-    )
-    training.add_argument(
-        "--patience",
-        type=int | None,
-        help="stop when the validation ELBO has not risen for so many epochs, and keep the best epoch's parameters",
-    )
-    from pyro.infer import ELBO
-
+    words = {"lr_schedule": (str, "constant, cosine or burda: the rate over the epochs")}
+    add_from(training, fit, ("epochs", "batch_size", *_FIT), words)
     training.add_argument(
         "--objective",
         type=ELBO,
         default={"class_path": "pyro.infer.Trace_ELBO"},
         metavar="CLASS",
         help="one of Pyro's ELBOs by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO...), or your own by import path",
-    )
-    training.add_argument("--clip-norm", type=float | None, help="bound on the norm of the gradient")
-    training.add_argument(
-        "--seed", type=int, default=0, help="of everything random in the model and in training"
     )
     compiling.add_option(training)
     device.add_options(training)
@@ -161,7 +147,9 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     """The options, before anything is resolved."""
     from ppl_vae.cli.options import model
 
-    return parse(parser(), argv, model.CLASSES)
+    settings = parse(parser(), argv, model.CLASSES)
+    settings.pop("config", None)
+    return settings
 
 
 def default_out(settings: dict[str, Any]) -> Path:
@@ -180,12 +168,8 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
     from ppl_vae.cli.options import model
     from ppl_vae.schedules import SCHEDULES
 
-    check_numbers(
-        settings,
-        counts=("latent_dim", "epochs", "batch_size", "patience"),
-        rates=("lr", "clip_norm"),
-        seeds=("seed", "data_seed"),
-    )
+    counts = ("latent_dim", "epochs", "batch_size", "patience")
+    check_numbers(settings, counts=counts, rates=("lr", "clip_norm"), seeds=("seed", "data_seed"))
     if not 0 <= settings["kl_warmup"] < 2**63:
         raise InputError("--kl-warmup", "a number of epochs from 0 to 2**63 - 1", settings["kl_warmup"])
     check_one_of("--lr-schedule", settings["lr_schedule"], SCHEDULES)
@@ -201,7 +185,7 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
     device.resolve(settings)
 
 
-def prepare(settings: dict[str, Any], folder: OutputFolder) -> Job:
+def prepare(settings: dict[str, Any]) -> Job:
     """Load the data, build the model, and check that they fit; nothing is written.
 
     Raises:
@@ -213,81 +197,55 @@ def prepare(settings: dict[str, Any], folder: OutputFolder) -> Job:
     if settings["likelihood"] is None:
         settings["likelihood"] = model.default_likelihood(dataset)
     if settings["patience"] is not None and dataset.valid is None:
-        raise InputError(
-            "--patience", "data with a validation split", f"--data {settings['data']} without one"
-        )
+        expected = "data with a validation split"
+        raise InputError("--patience", expected, f"--data {settings['data']} without one")
     with modes.threads(settings["threads"]):
-        # The rehearsal changes a model: it has one of its own.
-        rehearsed = Job(settings, dataset, *_made(settings, dataset), folder)
-        rehearsed.vae.config()  # refuses a part that could not be saved
-        _check_data(rehearsed.vae, dataset, settings)
-        _rehearse(rehearsed)
-        del rehearsed
-        return Job(settings, dataset, *_made(settings, dataset), folder)
+        _rehearse(Job.of(settings, dataset))  # it changes a model: it has one of its own
+        return Job.of(settings, dataset)
 
 
-def _made(settings: dict[str, Any], dataset: Dataset) -> tuple[VAE, ELBO]:
-    from ppl_vae.cli.options import model
+def _rehearse(job: Job) -> None:
+    """Look at the data, and train on two of them for an epoch: what cannot work fails before anything is written."""
+    from ppl_vae import rng
 
-    return model.build(settings, dataset), model.objective(settings)
-
-
-def _check_data(vae: VAE, dataset: Dataset, settings: dict[str, Any]) -> None:
+    settings, dataset = job.settings, job.dataset
+    job.vae.config()  # refuses a part that could not be saved
     for split in data.SPLITS:
         x = getattr(dataset, split)
         if x is None or (split == "train" and dataset.resample is not None):
             continue
         try:
-            vae.check_data(x)
+            job.vae.check_data(x)
         except InputError as error:
             source = settings["path"] if settings["data"] == "array" else f"--data {settings['data']}"
             raise relabel(error, {error.argument: f"{source} ({split} split)"}) from None
-
-
-def _rehearse(job: Job) -> None:
-    """Train on two data for an epoch, so that what cannot work fails before anything is written.
-
-    It is `ppl_vae.fit` that is called, as it will be for the run, with the options that the run will have.
-    """
-    from ppl_vae import rng
-    from ppl_vae.training.loop import fit
-
-    x, valid = job.dataset.train[:2], job.dataset.valid
-    if job.dataset.resample is not None:
-        x = job.dataset.resample(x, rng.generator(0, "rehearsal"))
-    options = _fit_options(job) | {"x_valid": None if valid is None else valid[:2]}
-    try:
-        fit(job.vae, x, **options, epochs=1, batch_size=2, compile=False, progress=False)
-    except InputError as error:
-        raise relabel(error, _labels(job.settings)) from error
-
-
-def _labels(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The options under whose names `fit`'s complaints are to be told."""
-    return {name: option(name) for name in (*settings, "objective.num_particles")}
-
-
-def _fit_options(job: Job) -> dict[str, Any]:
-    """What a rehearsal and the run itself have in common."""
-    names = ("lr", "lr_schedule", "clip_norm", "kl_warmup", "patience", "seed")
-    own = {name: job.settings[name] for name in names}
-    return own | {"objective": job.objective, "x_valid": job.dataset.valid}
+    x, valid = dataset.train[:2], dataset.valid
+    if dataset.resample is not None:
+        x = dataset.resample(x, rng.generator(0, "rehearsal"))
+    few = None if valid is None else valid[:2]
+    job.fit(x, few, epochs=1, batch_size=2, compile=False, progress=False)
 
 
 def execute(
-    job: Job, *, resume: bool = False, overwrite: bool = False, notes: Mapping[str, str] | None = None
-) -> History:
+    job: Job,
+    folder: OutputFolder,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    notes: Mapping[str, str] | None = None,
+) -> None:
     """Train, save and draw.
 
     Args:
         job: what to train.
+        folder: where it goes.
         resume: go on with what is there, if anything is.
         overwrite: replace what is there, if anything is, when all is done.
         notes: small files to write beside the config: their text by their names.
     """
     from ppl_vae import __version__
 
-    settings, folder = job.settings, job.folder
+    settings, place = job.settings, folder.path
     begun = not (resume and folder.began())
     if begun:
         folder = folder.new if overwrite and folder.began() else folder
@@ -323,26 +281,22 @@ def execute(
         raise Interrupted(
             f"go on with: {_command()} train --config {config} --out {where} --resume"
         ) from None
-    except InputError as error:
-        raise relabel(error, _labels(settings)) from error
-    print(_summary(job, history))
-    return history
+    print(f"{_summary(history)}; run folder: {place}")
 
 
 def _train(job: Job, path: Path, resume: bool) -> History:
     """Train, and write everything but the marker into ``path``."""
-    from ppl_vae import persistence, training
+    from ppl_vae import persistence
     from ppl_vae.runs import figures
 
-    settings = job.settings
+    settings, dataset = job.settings, job.dataset
     with modes.threads(settings["threads"]):
-        history = training.fit(
-            job.vae,
-            job.dataset.train,
-            **_fit_options(job),
+        history = job.fit(
+            dataset.train,
+            dataset.valid,
             epochs=settings["epochs"],
             batch_size=settings["batch_size"],
-            transform=job.dataset.resample,
+            transform=dataset.resample,
             compile=compiling.choice(settings),
             device=settings["device"],
             checkpoint=path / CHECKPOINT,
@@ -351,7 +305,7 @@ def _train(job: Job, path: Path, resume: bool) -> History:
         )
         if is_main():
             persistence.save(job.vae, path / MODEL)
-            figures.draw_run(job.vae.eval(), job.dataset, history, path, seed=settings["seed"])
+            figures.draw_run(job.vae.eval(), dataset, history, path, seed=settings["seed"])
     return history
 
 
@@ -361,9 +315,9 @@ def _command() -> str:
     return "ppl-vae" if size == 1 else f"torchrun --standalone --nproc-per-node {size} -m ppl_vae"
 
 
-def _summary(job: Job, history: History) -> str:
+def _summary(history: History) -> str:
     last, best = history[-1], history.best_epoch
     kept = last if best is None else history[best - 1]
     elbo = "" if kept.valid_elbo is None else f"; validation ELBO {kept.valid_elbo:.2f} nats a datum"
     which = "" if best is None or best == last.epoch else f" (kept: epoch {best})"
-    return f"trained for {len(history)} epochs{which}{elbo}; run folder: {job.folder.path}"
+    return f"trained for {len(history)} epochs{which}{elbo}"

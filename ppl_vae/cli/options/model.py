@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,46 +14,39 @@ from ppl_vae import likelihoods, memory, posteriors, priors, rng
 from ppl_vae._part import families
 from ppl_vae.cli.options import proposal as proposals
 from ppl_vae.data import Dataset
-from ppl_vae.errors import InputError, UsageError, option, relabel
+from ppl_vae.errors import InputError, UsageError, option, relabel, under_options
 from ppl_vae.evidence.importance_sampling.proposals import Proposal
 from ppl_vae.likelihoods import Likelihood
-from ppl_vae.likelihoods.summary import Summary
 from ppl_vae.networks import MLP, ConvNet, Network
 from ppl_vae.posteriors import Posterior
 from ppl_vae.priors import Prior
-from ppl_vae.support import choices
+from ppl_vae.support import choices, suited
+from ppl_vae.trust import Trust
 from ppl_vae.vae import VAE
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-_OWN = "or the import path of {} of your own (my_file.{})"
-
-
-def _listed(package: ModuleType, base: type) -> str:
-    return "".join(f"{kind.__name__}, " for kind in families(package, base))
-
-
+_ROLES: dict[str, tuple[type, str, str]] = {
+    "prior": (Prior, "a Prior", "MyPrior"),
+    "likelihood": (Likelihood, "a Likelihood", "MyLikelihood"),
+    "posterior": (Posterior, "a Posterior", "MyPosterior"),
+    "network": (Network, "a networks.Network", "MyNetwork"),
+    "encoder": (Network, "a networks.Network", "MyEncoder"),
+    "decoder": (Network, "a networks.Network", "MyDecoder"),
+    "objective": (ELBO, "an ELBO", "MyELBO"),
+}
+_PACKAGES: dict[type, ModuleType] = {Prior: priors, Likelihood: likelihoods, Posterior: posteriors}
+_OURS: dict[type, list[str]] = {
+    Network: ["MLP", "ConvNet"],
+    ELBO: ["Trace_ELBO", "TraceMeanField_ELBO", "another of Pyro's"],
+    **{base: [kind.__name__ for kind in families(package, base)] for base, package in _PACKAGES.items()},
+}
 CLASSES = {
-    "prior": _listed(priors, Prior) + _OWN.format("a Prior", "MyPrior"),
-    "likelihood": _listed(likelihoods, Likelihood) + _OWN.format("a Likelihood", "MyLikelihood"),
-    "posterior": _listed(posteriors, Posterior) + _OWN.format("a Posterior", "MyPosterior"),
-    "network": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyNetwork"),
-    "encoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyEncoder"),
-    "decoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyDecoder"),
-    "objective": "Trace_ELBO, TraceMeanField_ELBO, another of Pyro's, " + _OWN.format("an ELBO", "MyELBO"),
-    "proposal": proposals.EXPECTED,
+    role: f"{', '.join(_OURS[base])}, or the import path of {what} of your own (my_file.{mine})"
+    for role, (base, what, mine) in _ROLES.items()
 }
-_BASES: dict[str, type] = {
-    "prior": Prior,
-    "likelihood": Likelihood,
-    "posterior": Posterior,
-    "network": Network,
-    "encoder": Network,
-    "decoder": Network,
-    "objective": ELBO,
-    "proposal": Proposal,
-}
+"""What the options that take a class expect, in words."""
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -67,37 +58,18 @@ def add_options(parser: ArgumentParser) -> None:
         "--prior.help VampPrior lists the options of a class.",
     )
     model.add_argument("--latent-dim", type=int, default=8, help="numbers in the latent vector z")
-    model.add_argument(
-        "--prior",
-        type=Callable[[int], Prior],
-        default={"class_path": "ppl_vae.priors.StandardNormal"},
-        help="p(z)",
-        metavar="CLASS",
-    )
-    model.add_argument(
-        "--likelihood",
-        type=Callable[[Any], Likelihood] | None,
-        help="p(x|z). Default: the first of these that suits the values of the data: " + _suited(),
-        metavar="CLASS",
-    )
-    model.add_argument(
-        "--posterior",
-        type=Callable[[int], Posterior],
-        default={"class_path": "ppl_vae.posteriors.MeanFieldNormal"},
-        help="q(z|x)",
-        metavar="CLASS",
-    )
-    for name, text in (
-        ("network", "the encoder and the decoder. Default: MLP"),
-        ("encoder", "another class for the encoder alone"),
-        ("decoder", "another class for the decoder alone"),
+    suits = f"p(x|z). Default: the first of these that suits the values of the data: {suited()}"
+    networks = Callable[[Any, Any], Network]
+    for name, kind, default, text in (
+        ("prior", Callable[[int], Prior], "ppl_vae.priors.StandardNormal", "p(z)"),
+        ("likelihood", Callable[[Any], Likelihood] | None, None, suits),
+        ("posterior", Callable[[int], Posterior], "ppl_vae.posteriors.MeanFieldNormal", "q(z|x)"),
+        ("network", networks, "ppl_vae.networks.MLP", "the encoder and the decoder"),
+        ("encoder", networks | None, None, "another class for the encoder alone"),
+        ("decoder", networks | None, None, "another class for the decoder alone"),
     ):
-        model.add_argument(
-            f"--{name}",
-            type=Callable[[Any, Any], Network] | None,
-            help=text,
-            metavar="CLASS",
-        )
+        usual = None if default is None else {"class_path": default}
+        model.add_argument(option(name), type=kind, default=usual, help=text, metavar="CLASS")
     model.add_argument(
         "--hidden",
         type=int | list[int] | None,
@@ -111,58 +83,44 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def resolve(settings: dict[str, Any]) -> None:
-    """Put the networks' classes and options in the place of the short options; the likelihood waits for data."""
-    settings["network"] = _with_defaults(
-        "network", settings["network"] or {"class_path": "ppl_vae.networks.MLP"}
-    )
+    """Put the short options in the place of the network's own; keep of every class what can be written as YAML."""
+    for role in _ROLES:
+        if settings[role] is not None:
+            given = settings[role].get("init_args") or {}
+            settings[role]["init_args"] = {name: value for name, value in given.items() if _plain(value)}
     for short in ("hidden", "activation"):
         value = settings.pop(short, None)
         if value is None:
             continue
-        parameters = inspect.signature(import_class("network", settings["network"])).parameters
-        if short not in parameters:
+        if short not in inspect.signature(_find("network", settings["network"])).parameters:
             raise UsageError(
                 option(short), f"a --network that has {short}", settings["network"]["class_path"]
             )
         settings["network"]["init_args"][short] = value
-    for role in ("prior", "posterior", "likelihood", "encoder", "decoder", "objective"):
-        if settings[role] is not None:
-            settings[role] = _with_defaults(role, settings[role])
 
 
 def convolutional(settings: dict[str, Any]) -> bool:
     """Whether a network wants images as ``(C, H, W)``."""
-    specs = [(role, settings[role]) for role in ("network", "encoder", "decoder")]
-    return any(spec is not None and issubclass(import_class(role, spec), ConvNet) for role, spec in specs)
+    roles = [role for role in ("network", "encoder", "decoder") if settings[role] is not None]
+    return any(issubclass(_find(role, settings[role]), ConvNet) for role in roles)
 
 
 def default_likelihood(dataset: Dataset) -> dict[str, Any]:
-    """The likelihood that the data call for; raises `InputError` for grey levels, which have none."""
-    splits = [x for x in (dataset.train, dataset.valid, dataset.test) if x is not None]
-    summaries = {
-        "binary": lambda: Summary(0.0, 1.0, finite=True, integers=True),
-        "counts": lambda: Summary(
-            0.0, dataset.total_count or max(int(x.max()) for x in splits), finite=True, integers=True
-        ),
-        "real": lambda: Summary(-math.inf, math.inf, finite=True, integers=False),
+    """The first likelihood that suits the data; raises `InputError` for grey levels, which have none."""
+    summary = dataset.summary()
+    if summary is None:
+        raise InputError(
+            "--likelihood",
+            "a choice, since no likelihood is natural for grey levels in [0, 1] (Gaussian would do; or --view "
+            "dynamic or threshold for Bernoulli)",
+            "none",
+        )
+    family, arguments = choices(summary)[0]
+    made = family(dataset.shape, **arguments).init_args
+    return {
+        "class_path": f"ppl_vae.likelihoods.{family.__name__}",
+        "init_args": {name: value for name, value in made.items() if name != "shape"},
     }
-    if dataset.values in summaries:
-        family, arguments = choices(summaries[dataset.values]())[0]
-        spec = {"class_path": f"ppl_vae.likelihoods.{family.__name__}", "init_args": arguments}
-        return _with_defaults("likelihood", spec)
-    raise InputError(
-        "--likelihood",
-        "a choice, since no likelihood is natural for grey levels in [0, 1] (Gaussian would do; or --view dynamic or "
-        "threshold for Bernoulli)",
-        "none",
-    )
-
-
-def _suited() -> str:
-    """Every likelihood with the data that it suits, as its `suits` says."""
-    lines = {kind.__name__: inspect.getdoc(kind.suits) or "" for kind in families(likelihoods, Likelihood)}
-    first = {name: text.partition("\n")[0].rstrip(".") for name, text in lines.items()}
-    return ", ".join(f"{name} ({text[:1].lower()}{text[1:]})" for name, text in first.items())
 
 
 def build(settings: dict[str, Any], dataset: Dataset) -> VAE:
@@ -174,18 +132,9 @@ def build(settings: dict[str, Any], dataset: Dataset) -> VAE:
         prior = _make("prior", settings["prior"], dim)
         likelihood = _make("likelihood", settings["likelihood"], shape)
         posterior = _make("posterior", settings["posterior"], dim)
-        try:
-            return VAE(
-                prior,
-                likelihood,
-                posterior,
-                encoder=_network("encoder", settings),
-                decoder=_network("decoder", settings),
-                seed=seed,
-            )
-        except InputError as error:
-            names = {role: option(role) for role in (*_BASES, "hidden", "activation")}
-            raise relabel(error, names | {"features": "--prior"}) from error
+        encoder, decoder = _network("encoder", settings), _network("decoder", settings)
+        with under_options((*_ROLES, "hidden", "activation"), features="--prior"):
+            return VAE(prior, likelihood, posterior, encoder=encoder, decoder=decoder, seed=seed)
 
 
 def objective(settings: dict[str, Any]) -> ELBO:
@@ -199,39 +148,13 @@ def proposal(spec: dict[str, Any] | None) -> Proposal | None:
     return None if spec is None else proposals.named(_make("proposal", spec), spec)
 
 
-def import_class(role: str, spec: dict[str, Any]) -> type:
-    """The class that ``spec`` names; raises `UsageError` if it is none, or not one for this ``role``."""
-    path = spec["class_path"]
-    module, _, name = path.rpartition(".")
-    try:
-        kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(option(role), CLASSES[role], f"{path!r} ({error})") from error
-    if not (isinstance(kind, type) and issubclass(kind, _BASES[role])):
-        raise UsageError(option(role), CLASSES[role], f"{path!r} (no {_BASES[role].__name__})")
-    return kind
-
-
-def _with_defaults(role: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec with the options that the class has by default, so that a run does not change when they do."""
-    kind = import_class(role, spec)
-    given = dict(spec.get("init_args") or {})
-    supplied = {"network": 2, "encoder": 2, "decoder": 2, "objective": 0}.get(role, 1)  # the sizes, by us
-    for name, parameter in list(inspect.signature(kind).parameters.items())[supplied:]:
-        plain = parameter.default is None or isinstance(
-            parameter.default, bool | int | float | str | list | tuple
-        )
-        if (
-            name not in given
-            and plain
-            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        ):
-            given[name] = parameter.default
-    return {"class_path": spec["class_path"], "init_args": given}
+def _find(role: str, spec: dict[str, Any]) -> type:
+    """The class that ``spec`` names, which the parser has imported."""
+    return Trust().find(spec["class_path"], _ROLES[role][0] if role in _ROLES else object, option(role))
 
 
 def _make(role: str, spec: dict[str, Any], *sizes: Any, reverse: bool = False) -> Any:
-    kind, given = import_class(role, spec), dict(spec["init_args"])
+    kind, given = _find(role, spec), dict(spec["init_args"])
     if reverse and issubclass(kind, MLP) and isinstance(given.get("hidden"), Sequence):
         given["hidden"] = given["hidden"][::-1]
     names = {name: f"{option(role)}.{name}" for name in given}
@@ -262,3 +185,7 @@ def _network(side: str, settings: dict[str, Any]) -> Callable[[Sequence[int], Se
         return made
 
     return factory
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | list | tuple | dict)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, get_type_hints
 
+import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from ppl_vae import reading
@@ -71,6 +73,26 @@ def make_parser(command: str, description: str, examples: str) -> ArgumentParser
         default_env=False,
         allow_abbrev=False,
     )
+
+
+def add_from(
+    group: Any, function: Callable[..., Any], names: Sequence[str], words: Mapping[str, tuple[Any, str]] = {}
+) -> None:
+    """Options that are arguments of a function, with its types, defaults and texts, spelled with hyphens.
+
+    Args:
+        group: a parser, or a group of one.
+        function: whose arguments they are.
+        names: those that become options.
+        words: another type and text for some of them.
+    """
+    parameters, types = inspect.signature(function).parameters, get_type_hints(function)
+    texts = {
+        each.arg_name: each.description for each in docstring_parser.parse(function.__doc__ or "").params
+    }
+    for name in names:
+        kind, text = words.get(name, (types[name], " ".join((texts[name] or "").rstrip(".").split())))
+        group.add_argument(option(name), type=kind, default=parameters[name].default, help=text)
 
 
 def parse(

@@ -17,21 +17,27 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 
-def add_options(parser: ArgumentParser, name: str) -> None:
-    """Options of where to write, where the data lie, and the machine; ``name`` is the folder's in the run."""
-    parser.add_argument("--out", type=str | None, help=f"the folder to write (default: RUN/{name})")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace earlier results' files there when the new ones are complete",
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
-    )
+def add_folder_options(parser: ArgumentParser, where: str, default: str | None = None) -> None:
+    """``--out``, which ``where`` explains, ``--overwrite`` and ``--resume``."""
+    parser.add_argument("--out", type=str if default else str | None, default=default, help=where)
+    text = "replace the files of an earlier command there when the new ones are complete; other files stay"
+    parser.add_argument("--overwrite", action="store_true", help=text)
+    text = "go on from the checkpoint in that folder, if any"
+    parser.add_argument("--resume", action="store_true", help=text)
+
+
+def add_moved_options(parser: ArgumentParser) -> None:
+    """Where the data of a run lie now, whose classes its model may name, and the machine."""
     parser.add_argument("--data-dir", type=str | None, help="where MNIST's files lie now, if they have moved")
     parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
     trust.add_option(parser)
     device.add_options(parser)
+
+
+def add_options(parser: ArgumentParser, name: str) -> None:
+    """Options of where to write, where the data lie, and the machine; ``name`` is the folder's in the run."""
+    add_folder_options(parser, f"the folder to write (default: RUN/{name})")
+    add_moved_options(parser)
 
 
 def add_subset_options(parser: ArgumentParser, default: int | None = None) -> None:
