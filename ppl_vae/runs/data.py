@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ppl_vae.errors import InputError, UsageError, check_one_of, describe, option, relabel
-from ppl_vae.runs.folder import DATA
+import torch
+
+from ppl_vae.data import LOADERS, Dataset, description
+from ppl_vae.data import load as load_data
+from ppl_vae.data.dataset import SPLITS as SPLITS
+from ppl_vae.data.dataset import sha256
+from ppl_vae.errors import InputError, UsageError, check_one_of, describe, option, relabel, under_options
 from ppl_vae.outputs import OutputFolder
+from ppl_vae.runs.folder import DATA
 
-if TYPE_CHECKING:
-    import torch
-    from ppl_vae.data import Dataset
-
-# What each data set's loader calls the option.
-_ARGUMENTS: dict[str, dict[str, str]] = {
-    "digits": {"view": "view", "dynamic": "dynamic", "flat": "flat", "data_seed": "seed"},
-    "mnist": {
-        "data_dir": "data_dir",
-        "view": "binarisation",
-        "split": "split",
-        "flat": "flat",
-        "data_seed": "test_seed",
-    },
-    "array": {
-        "path": "path",
-        "key": "key",
-        "labels_key": "labels_key",
-        "valid_fraction": "valid_fraction",
-        "test_fraction": "test_fraction",
-        "image_shape": "image_shape",
-        "data_seed": "seed",
-    },
+_SEEDS = {"digits": "seed", "mnist": "test_seed", "array": "seed"}
+_ARGUMENTS = {
+    name: {key: key for key in inspect.signature(loader).parameters if "seed" not in key}
+    | {"data_seed": _SEEDS[name]}
+    for name, loader in LOADERS.items()
 }
+"""For each data set, what its loader calls each option."""
+
 OPTIONS = tuple(dict.fromkeys(name for names in _ARGUMENTS.values() for name in names))
-SPLITS = ("train", "valid", "test")
-_IDENTITY = (
-    "name", "view", "values", "total_count", "seed", "sizes", "shape", "image_shape", "resampled", "test_sha256",
-    "train_sha256", "valid_sha256",
-)  # fmt: skip
-_TEXT: tuple[str, tuple[type, ...]] = ("text", (str,))
-_TYPES: dict[str, tuple[str, tuple[type, ...]]] = dict.fromkeys(("data", *OPTIONS), _TEXT) | {
+_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "dynamic": ("true or false", (bool,)),
     "flat": ("true or false", (bool,)),
     "data_seed": ("an integer", (int,)),
@@ -51,7 +34,7 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = dict.fromkeys(("data", *OPTION
     "test_fraction": ("a number", (int, float)),
     "image_shape": ("a list", (list,)),
 }
-"""What the options of data sets are in a run's config.yaml."""
+"""What the options of data sets are in a run's config.yaml, where they are not text."""
 
 
 def resolve(settings: dict[str, Any], *, convolutional: bool = False) -> None:
@@ -64,8 +47,6 @@ def resolve(settings: dict[str, Any], *, convolutional: bool = False) -> None:
     Raises:
         InputError: for an unknown data set, or an option that belongs to another.
     """
-    from ppl_vae.data import LOADERS
-
     name = settings["data"]
     arguments = _ARGUMENTS[check_one_of("--data", name, _ARGUMENTS)]
     parameters = inspect.signature(LOADERS[name]).parameters
@@ -91,13 +72,9 @@ def resolve(settings: dict[str, Any], *, convolutional: bool = False) -> None:
 
 def load(settings: dict[str, Any]) -> Dataset:
     """The data set; raises `InputError` naming the option or the file."""
-    from ppl_vae.data import load as load_data
-
     arguments = _ARGUMENTS[settings["data"]]
-    try:
-        return load_data(settings["data"], **{value: settings[key] for key, value in arguments.items()})
-    except InputError as error:
-        raise relabel(error, {value: option(key) for key, value in arguments.items()}) from error
+    with under_options(arguments, **{arguments["data_seed"]: "--data-seed"}):
+        return load_data(settings["data"], **{name: settings[key] for key, name in arguments.items()})
 
 
 def load_again(folder: OutputFolder, **paths: str | None) -> Dataset:
@@ -116,12 +93,11 @@ def load_again(folder: OutputFolder, **paths: str | None) -> Dataset:
     if missing:
         raise InputError(str(config), "the options of a run", f"none called {missing[0]}")
     for key in ("data", *OPTIONS):
-        words, kinds = _TYPES[key]
-        good = settings[key] is None if key != "data" else False
-        if not good and (
-            not isinstance(settings[key], kinds) or (bool not in kinds and isinstance(settings[key], bool))
-        ):
-            raise InputError(f"{config}: {option(key)}", words, describe(settings[key]))
+        words, kinds = _TYPES.get(key, ("text", (str,)))
+        value = settings[key]
+        odd = bool not in kinds and isinstance(value, bool)
+        if (value is None and key == "data") or (value is not None and (odd or not isinstance(value, kinds))):
+            raise InputError(f"{config}: {option(key)}", words, describe(value))
     given = {option(key) for key, value in paths.items() if value is not None}
     settings |= {key: value for key, value in paths.items() if value is not None}
     try:
@@ -131,46 +107,8 @@ def load_again(folder: OutputFolder, **paths: str | None) -> Dataset:
         if error.argument.startswith("--") and error.argument not in given:  # it is not the user who said so
             raise InputError(f"{config}: {error.argument}", error.expected, error.received) from None
         raise
-    check_known(folder.path / DATA, dataset, settings["data"])
+    description.check_same(folder.path / DATA, dataset, f"--data {settings['data']}")
     return dataset
-
-
-def check_known(path: Path, dataset: Dataset, name: str) -> None:
-    """Refuse data that are not those that a run's data.json describes."""
-    from ppl_vae import reading
-
-    known = reading.read_json(path, "a description of data")
-    if not isinstance(known, dict):
-        raise InputError(str(path), "a description of data", describe(known))
-    now = dataset.describe()
-    # Earlier versions knew the test split alone by its content.
-    old = not any(key in known for key in ("train_sha256", "valid_sha256"))
-    for key in _IDENTITY:
-        if old and key in ("train_sha256", "valid_sha256"):
-            continue
-        if known.get(key) != now[key] or key not in known:
-            found = f"{key} {_short(known[key])}" if key in known else f"no {key}"
-            raise InputError(
-                f"--data {name}", f"the data that {path} describes ({found})", f"{key} {_short(now[key])}"
-            )
-
-
-def image_shape(about: Any, path: Path) -> tuple[int, ...] | None:
-    """How a description of data (the content of ``path``) lays a datum out; raises `InputError`, naming it."""
-    if not isinstance(about, dict):
-        raise InputError(str(path), "a description of data", describe(about))
-    found, shape = about.get("image_shape"), about.get("shape")
-    if found is None:
-        return None
-    for sizes in (shape, found):
-        if not isinstance(sizes, list) or not all(type(n) is int and n > 0 for n in sizes):
-            raise InputError(
-                str(path), "shape and image_shape to be lists of positive integers", describe(sizes)
-            )
-    image = tuple(found)
-    if len(image) < 2 or math.prod(image) != math.prod(shape or ()):
-        raise InputError(str(path), f"an image_shape for data of shape {shape}", describe(found))
-    return image
 
 
 def split(
@@ -181,8 +119,6 @@ def split(
     Raises:
         InputError: naming ``--split``, or ``asked``, the option that asked for ``number``.
     """
-    from ppl_vae.data.dataset import sha256
-
     check_one_of("--split", name, SPLITS)
     size = dataset.sizes[name]
     if size == 0:
@@ -195,12 +131,11 @@ def split(
         except InputError as error:
             names = {"n": asked, "seed": "--subset-seed", "split": "--split"}
             raise relabel(error, names) from None
-    drawn = number is not None
     about = {
         "split": name,
         "num_data": len(x),
         "subset": number,
-        "subset_seed": (dataset.seed if seed is None else seed) if drawn else None,
+        "subset_seed": None if number is None else dataset.seed if seed is None else seed,
         "sha256": sha256(x),
         "data": dataset.describe(),
     }
@@ -213,6 +148,3 @@ def title(settings: dict[str, Any]) -> str:
         return Path(settings["path"]).name.split(".")[0]
     return f"{settings['data']}-{'dynamic' if settings['dynamic'] else settings['view']}"
 
-
-def _short(value: Any) -> str:
-    return describe(value, 20)

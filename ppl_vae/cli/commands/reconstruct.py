@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
+from ppl_vae import generate, plots
 from ppl_vae.cli.options.parser import check_numbers, parse
+from ppl_vae.cli.options.picture import Output, picture_parser
 
 _DESCRIPTION = """\
 Reconstruct data of the run's data set, drawn at random: E[x|z] at the mean of q(z|x).
@@ -17,23 +21,14 @@ examples:
 
 def run(argv: Sequence[str]) -> int:
     """The command."""
-    from ppl_vae.cli.options.picture import Output, add_data_options, load_data, picture_parser
-
     parser = picture_parser("reconstruct", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("--num", type=int, default=20, help="how many")
-    add_data_options(parser)
     settings = parse(parser, argv)
     check_numbers(settings, counts=("num",), seeds=("seed",))
     output = Output(settings, "reconstructions")
-    import torch
-
-    from ppl_vae import generate, modes, plots
-    from ppl_vae.runs.trained import open_model
-
-    with output.owning(), modes.threads(settings["threads"]):
-        vae = open_model(output.folder, settings)
-        x = load_data(settings, output.folder, vae, settings["num"], "--num")
+    with output.opened() as vae:
+        x = output.data(vae, settings["num"], "--num")
         again = generate.reconstruct(vae, x)
         both = torch.stack([x, again])
-        numbers = both.flatten(0, 1) if output.path.suffix.lower() == ".csv" else both
+        numbers = both.flatten(0, 1) if output.kind == ".csv" else both
         return output.write(numbers, lambda shape: plots.reconstructions(x.cpu(), again.cpu(), shape))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ppl_vae import memory
+from ppl_vae import generate, memory, plots
 from ppl_vae.cli.options.parser import check_numbers, parse
+from ppl_vae.cli.options.picture import Output, picture_parser
 
 _DESCRIPTION = "Draw data from a trained model: z ~ p(z), then x ~ p(x|z)."
 _EXAMPLES = """\
@@ -16,21 +17,14 @@ examples:
 
 def run(argv: Sequence[str]) -> int:
     """The command."""
-    from ppl_vae.cli.options.picture import Output, picture_parser
-
-    parser = picture_parser("sample", _DESCRIPTION, _EXAMPLES)
+    parser = picture_parser("sample", _DESCRIPTION, _EXAMPLES, of_data=False)
     parser.add_argument("--num", type=int, default=64, help="how many")
-    parser.add_argument(
-        "--mean", action="store_true", help="the decoder's means E[x|z] alone, in the place of draws of x"
-    )
+    text = "the decoder's means E[x|z] alone, in the place of draws of x"
+    parser.add_argument("--mean", action="store_true", help=text)
     settings = parse(parser, argv)
     check_numbers(settings, counts=("num",), seeds=("seed",))
     output = Output(settings, "samples")
-    from ppl_vae import generate, modes, plots
-    from ppl_vae.runs.trained import open_model
-
-    with output.owning(), modes.threads(settings["threads"]):
-        vae = open_model(output.folder, settings)
+    with output.opened() as vae:
         memory.check_drawn("--num", settings["num"], vae.shape.numel(), pictures=output.pictures)
         x = generate.sample(vae, settings["num"], seed=settings["seed"], mean=settings["mean"])
         kind = "decoder means" if settings["mean"] else "samples"

@@ -15,6 +15,7 @@ from ppl_vae.cli.options import data as data_options
 from ppl_vae.cli.options import device, results, trust
 from ppl_vae.cli.options.parser import add_from, check_numbers, make_parser, parse
 from ppl_vae.config import dump_yaml
+from ppl_vae.data import description
 from ppl_vae.distributed import is_main, on_main, world
 from ppl_vae.errors import InputError, check_one_of, relabel, under_options
 from ppl_vae.exits import Interrupted
@@ -252,7 +253,7 @@ def execute(
     else:
         folder = folder.resumed(settings)
         if (folder.path / DATA).exists():  # a run that was killed at its start has none
-            data.check_known(folder.path / DATA, job.dataset, settings["data"])
+            description.check_same(folder.path / DATA, job.dataset, f"--data {settings['data']}")
         exits.work()
     about = f"{json.dumps(job.dataset.describe(), indent=2)}\n"
 

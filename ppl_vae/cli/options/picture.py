@@ -8,16 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from ppl_vae import exits, files, locks
-from ppl_vae.cli.options import device, trust
+from ppl_vae import exits, files, locks, modes
+from ppl_vae.cli.options import device, results
 from ppl_vae.cli.options.parser import make_parser
+from ppl_vae.data import description
 from ppl_vae.errors import InputError, describe
-from ppl_vae.outputs import OutputFolder, check_writable
-from ppl_vae.runs import data, figures
+from ppl_vae.outputs import check_writable
+from ppl_vae.runs import data, figures, trained
 from ppl_vae.runs.folder import DATA, finished_run
-from ppl_vae.runs.trained import check_fits
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -26,33 +27,25 @@ if TYPE_CHECKING:
     from ppl_vae.vae import VAE
 
 _PICTURES = (".png", ".pdf", ".svg")
-_NUMBERS = (".npy", ".csv")
+_KINDS = (*_PICTURES, ".npy", ".csv")
 
 
-def picture_parser(command: str, description: str, examples: str) -> ArgumentParser:
-    """The options that the three commands share."""
+def picture_parser(command: str, description: str, examples: str, *, of_data: bool = True) -> ArgumentParser:
+    """The options that such commands share; ``of_data``: also those of commands that need the run's data."""
     parser = make_parser(command, description, examples)
     parser.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
-    parser.add_argument(
-        "--out",
-        type=str | None,
-        help="a picture (.png, .pdf, .svg), or numbers (.npy; .csv with a datum a row). "
-        "Default: a .png in the run folder, a .npy for data that are no images",
+    text = (
+        "a picture (.png, .pdf, .svg), or numbers (.npy; .csv with a datum a row). "
+        "Default: a .png in the run folder, a .npy for data that are no images"
     )
+    parser.add_argument("--out", type=str | None, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
-    trust.add_option(parser)
-    device.add_options(parser)
+    if of_data:
+        text = "test, valid or train: where the data come from"
+        parser.add_argument("--split", type=str, default="test", help=text)
+    results.add_loading_options(parser, moved=of_data)
     return parser
-
-
-def add_data_options(parser: ArgumentParser) -> None:
-    """Options of commands that need the run's data."""
-    parser.add_argument(
-        "--split", type=str, default="test", help="test, valid or train: where the data come from"
-    )
-    parser.add_argument("--data-dir", type=str | None, help="where MNIST's files lie now, if they have moved")
-    parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
 
 
 class Output:
@@ -67,70 +60,57 @@ class Output:
     """
 
     def __init__(self, settings: dict[str, Any], name: str) -> None:
-        self.folder = finished_run(settings["run"])
-        about = files.read_json(self.folder.path / DATA)
-        self.image_shape = data.image_shape(about, self.folder.path / DATA)
-        suffix = ".png" if self.image_shape is not None else ".npy"
+        self.settings, self.folder = settings, finished_run(settings["run"])
+        self.image_shape = description.image_shape(self.folder.path / DATA)
+        suffix = ".npy" if self.image_shape is None else ".png"
         self.path = Path(settings["out"] or self.folder.path / f"{name}{suffix}")
-        kind = self.path.suffix.lower()
-        if kind not in (*_PICTURES, *_NUMBERS):
-            raise InputError(
-                "--out", f"a file that ends in {', '.join((*_PICTURES, *_NUMBERS))}", str(self.path)
-            )
-        if kind in _PICTURES and self.image_shape is None:
-            raise InputError(
-                "--out", "a .npy or .csv file, since the data are no images (no image_shape)", str(self.path)
-            )
-        self._overwrite = settings["overwrite"]
+        self.kind = self.path.suffix.lower()
+        self.pictures = self.kind in _PICTURES
+        if self.kind not in _KINDS:
+            raise InputError("--out", f"a file that ends in {', '.join(_KINDS)}", str(self.path))
+        if self.pictures and self.image_shape is None:
+            expected = "a .npy or .csv file, since the data are no images (no image_shape)"
+            raise InputError("--out", expected, str(self.path))
         self._check()
         device.resolve(settings)
 
     def _check(self) -> None:
         if self.path.is_dir():
             raise InputError("--out", "a file", f"{self.path} (a folder)")
-        if os.path.lexists(self.path) and not self._overwrite:
+        if os.path.lexists(self.path) and not self.settings["overwrite"]:
             raise InputError("--out", "a new file, or --overwrite to replace it", f"{self.path} (exists)")
         check_writable(self.path, "--out")
 
     @contextmanager
-    def owning(self) -> Iterator[None]:
-        """Let no other command write the file, or the run that it is made from."""
+    def opened(self) -> Iterator[VAE]:
+        """The trained VAE; inside, no other command writes the file, or the run that it is made from."""
         with locks.read(self.folder.path, f"RUN {self.folder.path}"), locks.owned_file(self.path):
             self._check()
-            yield
+            with modes.threads(self.settings["threads"]):
+                yield trained.open_model(self.folder, self.settings)
 
-    @property
-    def pictures(self) -> bool:
-        """Whether the file is a picture."""
-        return self.path.suffix.lower() in _PICTURES
+    def data(self, vae: VAE, number: int, asked: str) -> torch.Tensor:
+        """``number`` random data of the run, on the model's device; ``asked`` is the option that asks for them."""
+        settings = self.settings
+        dataset = data.load_again(self.folder, data_dir=settings["data_dir"], path=settings["path"])
+        size = dataset.sizes.get(settings["split"], number)
+        if number > size > 0:
+            raise InputError(asked, f"no more than the {size} data of the split can give", describe(number))
+        x, _ = data.split(dataset, settings["split"], number, settings["seed"])
+        trained.check_fits(vae, x, self.folder)
+        return x.to(next(vae.parameters()).device)
 
     def write(self, numbers: torch.Tensor, draw: Callable[[tuple[int, ...]], Figure]) -> int:
         """Write ``numbers`` ``(N, ...)``, or the picture that ``draw`` makes for an image shape."""
-        import numpy as np
-
         exits.work()  # a half-written file is to be cleared away
         values = numbers.detach().cpu().numpy()
-        kind = self.path.suffix.lower()
-        if kind in _PICTURES and self.image_shape is not None:  # as the constructor made sure
+        if self.pictures and self.image_shape is not None:  # as the constructor made sure
             figures.save(draw(self.image_shape), self.path)
         else:
             with files.atomic(self.path) as temporary, temporary.open("wb") as handle:
-                if kind == ".npy":
+                if self.kind == ".npy":
                     np.save(handle, values)
                 else:
                     np.savetxt(handle, values.reshape(len(values), -1), delimiter=",", fmt="%.9g")
         print(self.path)
         return 0
-
-
-def load_data(
-    settings: dict[str, Any], folder: OutputFolder, vae: VAE, number: int, asked: str
-) -> torch.Tensor:
-    """``number`` random data of the run, on the model's device; ``asked`` is the option that asks for them."""
-    dataset = data.load_again(folder, data_dir=settings["data_dir"], path=settings["path"])
-    size = dataset.sizes.get(settings["split"], number)
-    if number > size > 0:
-        raise InputError(asked, f"no more than the {size} data of the split can give", describe(number))
-    x, _ = data.split(dataset, settings["split"], number, settings["seed"])
-    check_fits(vae, x, folder)
-    return x.to(next(vae.parameters()).device)

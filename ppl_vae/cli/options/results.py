@@ -26,10 +26,12 @@ def add_folder_options(parser: ArgumentParser, where: str, default: str | None =
     parser.add_argument("--resume", action="store_true", help=text)
 
 
-def add_moved_options(parser: ArgumentParser) -> None:
-    """Where the data of a run lie now, whose classes its model may name, and the machine."""
-    parser.add_argument("--data-dir", type=str | None, help="where MNIST's files lie now, if they have moved")
-    parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
+def add_loading_options(parser: ArgumentParser, *, moved: bool = True) -> None:
+    """Whose classes a run's model may name, and the machine; ``moved``: and where its data lie now."""
+    if moved:
+        text = "where MNIST's files lie now, if they have moved"
+        parser.add_argument("--data-dir", type=str | None, help=text)
+        parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
     trust.add_option(parser)
     device.add_options(parser)
 
@@ -37,7 +39,7 @@ def add_moved_options(parser: ArgumentParser) -> None:
 def add_options(parser: ArgumentParser, name: str) -> None:
     """Options of where to write, where the data lie, and the machine; ``name`` is the folder's in the run."""
     add_folder_options(parser, f"the folder to write (default: RUN/{name})")
-    add_moved_options(parser)
+    add_loading_options(parser)
 
 
 def add_subset_options(parser: ArgumentParser, default: int | None = None) -> None:
