@@ -10,6 +10,7 @@ files, by which the next command that writes into the folder ends the replacemen
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,8 +20,9 @@ from typing import Any
 
 from ppl_vae import exits, files, locks, reading
 from ppl_vae.config import difference, dump_yaml
-from ppl_vae.distributed import is_main
+from ppl_vae.distributed import is_main, on_main
 from ppl_vae.errors import InputError, option
+from ppl_vae.exits import Interrupted
 
 NEW, OLD, COMPLETE = ".new", ".old", "complete"
 _CHECKPOINT = "checkpoint.safetensors"
@@ -179,20 +181,59 @@ class OutputFolder:
             self.check(resume=resume, overwrite=overwrite)
             yield
 
-    def begin(
+    @contextmanager
+    def writing(
         self,
         settings: Mapping[str, Any],
         *,
         header: str,
+        go_on: str,
+        resume: bool,
+        overwrite: bool,
         notes: Mapping[str, str] | None = None,
+    ) -> Iterator[OutputFolder]:
+        """Begin the folder, or take up what was begun; what was there is replaced when all is done.
+
+        Args:
+            settings: the options that repeat what is done, for the marker.
+            header: what the marker begins with.
+            go_on: what to go on with after Ctrl-C, with {config} for the marker's path and {place} for the folder's.
+            resume: take up what is there, if anything is.
+            overwrite: replace what is there, if anything is.
+            notes: small files to write before the marker: their text by their names.
+
+        Yields:
+            the folder to write: this one, or its successor.
+
+        Raises:
+            InputError: if what is to be resumed was begun with other options.
+            Interrupted: on Ctrl-C, saying how to go on.
+        """
+        begun = not (resume and self.began())
+        if begun:
+            folder = self.new if overwrite and self.began() else self
+        else:
+            folder = self.resumed(settings)
+            exits.work()
+        try:
+            on_main(lambda: folder.begin(settings, header=header, notes=notes) if begun else folder.sweep())
+            with folder.keeping(begun):
+                yield folder
+                if is_main():
+                    folder.commit()
+        except KeyboardInterrupt:
+            paths = {"place": folder.place, "config": folder.path / folder.marker}
+            quoted = {name: shlex.quote(str(path)) for name, path in paths.items()}
+            raise Interrupted(f"go on with{go_on.format(**quoted)}") from None
+
+    def begin(
+        self, settings: Mapping[str, Any], *, header: str, notes: Mapping[str, str] | None = None
     ) -> None:
         """Write the marker, after ``notes``: from here on ``--resume`` goes on, and a signal asks for it.
 
         Where files are there that are to be replaced, this is for their successors: call it on `new`.
         """
-        if (
-            self.target is not None and self.path.exists()
-        ):  # an unfinished successor, which nobody wanted to resume
+        if self.target is not None and self.path.exists():  # an unfinished one, which nobody wanted to resume
             shutil.rmtree(self.path)
         self.sweep()
         self.forget_processes()

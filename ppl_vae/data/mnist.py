@@ -50,7 +50,8 @@ def load_mnist(
             or as ``.gz``. None downloads the IDX files once into the user's cache and checks their SHA-256.
             Other data in the same four files (Fashion-MNIST, say) load too; ``describe()["published"]`` then
             says False.
-        view: see above.
+        view: ``"dynamic"`` (binarised anew in every batch), ``"static"`` (Larochelle's files), ``"threshold"`` or
+            ``"none"`` (grey levels).
         split: ``"50k"`` keeps the last sixth of the training images, 10,000, to validate; ``"60k"`` trains on
             all, and ``valid`` is None.
         flat: data of shape ``(784,)`` if True, ``(1, 28, 28)`` if False.

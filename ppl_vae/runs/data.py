@@ -18,14 +18,14 @@ from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs.folder import DATA
 
 _SEEDS = {"digits": "seed", "mnist": "test_seed", "array": "seed"}
-_ARGUMENTS = {
+ARGUMENTS = {
     name: {key: key for key in inspect.signature(loader).parameters if "seed" not in key}
     | {"data_seed": _SEEDS[name]}
     for name, loader in LOADERS.items()
 }
 """For each data set, what its loader calls each option."""
 
-OPTIONS = tuple(dict.fromkeys(name for names in _ARGUMENTS.values() for name in names))
+OPTIONS = tuple(dict.fromkeys(name for names in ARGUMENTS.values() for name in names))
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "dynamic": ("true or false", (bool,)),
     "flat": ("true or false", (bool,)),
@@ -48,14 +48,14 @@ def resolve(settings: dict[str, Any], *, convolutional: bool = False) -> None:
         InputError: for an unknown data set, or an option that belongs to another.
     """
     name = settings["data"]
-    arguments = _ARGUMENTS[check_one_of("--data", name, _ARGUMENTS)]
+    arguments = ARGUMENTS[check_one_of("--data", name, ARGUMENTS)]
     parameters = inspect.signature(LOADERS[name]).parameters
     if convolutional and "flat" in arguments and settings["flat"] is None:
         settings["flat"] = False
     for key in OPTIONS:
         if key not in arguments:
             if settings[key] is not None:
-                owners = " or ".join(owner for owner, names in _ARGUMENTS.items() if key in names)
+                owners = " or ".join(owner for owner, names in ARGUMENTS.items() if key in names)
                 raise UsageError(
                     option(key), f"null with --data {name} (it belongs to {owners})", describe(settings[key])
                 )
@@ -72,7 +72,7 @@ def resolve(settings: dict[str, Any], *, convolutional: bool = False) -> None:
 
 def load(settings: dict[str, Any]) -> Dataset:
     """The data set; raises `InputError` naming the option or the file."""
-    arguments = _ARGUMENTS[settings["data"]]
+    arguments = ARGUMENTS[settings["data"]]
     with under_options(arguments, **{arguments["data_seed"]: "--data-seed"}):
         return load_data(settings["data"], **{name: settings[key] for key, name in arguments.items()})
 

@@ -36,51 +36,27 @@ VALIDATION_MARKER, REPORT = "validation.yaml", "report.json"
 GAPS, GAPS_MARKER, GAPS_RESULT = "gaps", "gaps.yaml", "gaps.safetensors"
 
 EVIDENCE_FILES = (
-    CHECKPOINT,
-    RESULT,
-    "evidence.txt",
-    "summary.json",
+    *(CHECKPOINT, RESULT, "evidence.txt", "summary.json", "evidence_ladder.png"),
     *(f"{name}.png" for name in EVIDENCE_PICTURES),
-    "evidence_ladder.png",
     EVIDENCE_MARKER,
 )
 SANDWICH_FILES = (
-    CHECKPOINT,
-    f"{CHECKPOINT}.upper",
-    f"{CHECKPOINT}.lower",
-    SANDWICH_RESULT,
-    "sandwich.txt",
-    "summary.json",
-    "sandwich.png",
-    SANDWICH_MARKER,
+    *(CHECKPOINT, f"{CHECKPOINT}.upper", f"{CHECKPOINT}.lower", SANDWICH_RESULT),
+    *("sandwich.txt", "summary.json", "sandwich.png", SANDWICH_MARKER),
 )
 GAPS_FILES = (
-    CHECKPOINT,
-    f"{CHECKPOINT}.evidence",
-    RESULT,
-    GAPS_RESULT,
-    "gaps.txt",
-    "summary.json",
-    "gaps.png",
-    GAPS_MARKER,
+    *(CHECKPOINT, f"{CHECKPOINT}.evidence", RESULT, GAPS_RESULT),
+    *("gaps.txt", "summary.json", "gaps.png", GAPS_MARKER),
 )
 VALIDATION_FILES = (
-    CHECKPOINT,
-    REPORT,
-    "report.md",
-    "report.txt",
-    "error_against_cost.png",
+    *(CHECKPOINT, REPORT, "report.md", "report.txt", "error_against_cost.png"),
     VALIDATION_MARKER,
 )
+_RESULTS = {EVIDENCE: EVIDENCE_FILES, SANDWICH: SANDWICH_FILES, GAPS: GAPS_FILES}
 RUN_FILES = (
-    DATA,
-    CHECKPOINT,
-    HISTORY,
-    MODEL,
+    *(DATA, CHECKPOINT, HISTORY, MODEL),
     *(f"{FIGURES}/{name}.png" for name in PICTURES),
-    *(f"{EVIDENCE}/{name}" for name in EVIDENCE_FILES),
-    *(f"{SANDWICH}/{name}" for name in SANDWICH_FILES),
-    *(f"{GAPS}/{name}" for name in GAPS_FILES),
+    *(f"{folder}/{name}" for folder, names in _RESULTS.items() for name in names),
     *(f"{name}.png" for name in PICTURES),
     CONFIG,
 )
@@ -114,13 +90,11 @@ def validation_folder(path: str | os.PathLike[str]) -> OutputFolder:
 def finished_run(path: str) -> OutputFolder:
     """The folder of a run whose training is done; raises `InputError`, naming it, for anything else."""
     folder = run_folder(path)
+    expected = "a run folder, which ppl-vae train writes"
     if not folder.path.is_dir():
-        received = "a file" if folder.path.exists() else "no such folder"
-        raise InputError(f"RUN {path}", "a run folder, which ppl-vae train writes", received)
+        raise InputError(f"RUN {path}", expected, "a file" if folder.path.exists() else "no such folder")
     if not folder.began():
-        raise InputError(
-            f"RUN {path}", "a run folder, which ppl-vae train writes", f"a folder without {CONFIG}"
-        )
+        raise InputError(f"RUN {path}", expected, f"a folder without {CONFIG}")
     if not (folder.path / MODEL).is_file():
         raise InputError(f"RUN {path}", "a run whose training is done", f"a folder without {MODEL}")
     if folder.interrupted():

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ppl_vae import exits, locks, memory, modes, persistence
-from ppl_vae.distributed import is_main, on_main
-from ppl_vae.errors import InputError, option, relabel
-from ppl_vae.exits import Interrupted
+from ppl_vae import locks, memory, modes, persistence
+from ppl_vae.distributed import is_main
+from ppl_vae.errors import InputError, under_options
 from ppl_vae.runs import data
 from ppl_vae.runs.folder import MODEL
 from ppl_vae.outputs import OutputFolder
@@ -66,31 +64,22 @@ class Job:
         Raises:
             InputError: if ``rehearse`` does, or if what is to be resumed was begun with other options.
         """
-        settings, folder = self.settings, self.folder
-        model = self.run.path / MODEL
+        settings, model = self.settings, self.run.path / MODEL
         marker = {
             "run": str(self.run.path.resolve()),
             **{name: settings[name] for name in kept},
             "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
             "data_sha256": self.about["sha256"],
         }
-        begun = not (settings["resume"] and folder.began())
-        if begun:
+        how = {name: settings[name] for name in ("resume", "overwrite")}
+        if not (settings["resume"] and self.folder.began()):
             self.vae.program.check(self.x[:1])
             with self.relabelled():
                 rehearse()
-            folder = folder.new if settings["overwrite"] and folder.began() else folder
-            header = f"# {what}: what it was made from.\n"
-            on_main(lambda: folder.begin(marker, header=header))
-        else:
-            folder = folder.resumed(marker)
-            exits.work()
-            on_main(folder.sweep)
-        job = replace(self, folder=folder)
-        with folder.keeping(begun), job.working():
-            yield job
-            if is_main():
-                folder.commit()
+        header = f"# {what}: what it was made from.\n"
+        go_on = " the same command and --resume (what is done is kept in {place})"
+        with self.folder.writing(marker, header=header, go_on=go_on, **how) as folder, self.relabelled():
+            yield replace(self, folder=folder)
 
     def check_memory(self) -> None:
         """Refuse what would not fit in memory; raises `InputError` naming the option."""
@@ -98,28 +87,10 @@ class Job:
         latents = sum(site.event_shape.numel() for site in sites.latent.values())
         memory.check_estimate(self.settings, len(self.x), sites.numbers_per_datum, latents)
 
-    @contextmanager
-    def relabelled(self) -> Iterator[None]:
-        """Errors under the options' names."""
-        try:
-            yield
-        except InputError as error:
-            names = {name: option(name) for name in self.settings}
-            if "method" in self.settings:
-                names["program"] = f"--method {self.settings['method']}"
-            raise relabel(error, names) from error
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Ctrl-C ends with how to go on; errors are under the options' names."""
-        try:
-            with self.relabelled():
-                yield
-        except KeyboardInterrupt:
-            where = shlex.quote(str(self.folder.place))
-            raise Interrupted(
-                f"go on with the same command and --resume (what is done is kept in {where})"
-            ) from None
+    def relabelled(self) -> AbstractContextManager[None]:
+        """Errors inside are told under the options' names."""
+        method = {"program": f"--method {self.settings['method']}"} if "method" in self.settings else {}
+        return under_options(self.settings, **method)
 
 
 @contextmanager

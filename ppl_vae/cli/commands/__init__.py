@@ -12,7 +12,6 @@ from importlib import import_module
 
 from ppl_vae import distributed, exits, streams
 from ppl_vae.cli.errors import HelpShown, explain
-from ppl_vae.cli.options.compile import announced
 from ppl_vae.errors import UsageError
 
 COMMANDS = {
@@ -46,13 +45,9 @@ options:
 examples:
   ppl-vae demo
   ppl-vae train --data digits --view counts --prior VampPrior --prior.components 100 --out runs/vamp
-  ppl-vae train --data mnist --data-dir mnist --latent-dim 50 --kl-warmup 20 --patience 50 --out runs/mnist
-  ppl-vae train --config runs/vamp/config.yaml --prior my_file.MyPrior --out runs/mine
   ppl-vae evidence runs/vamp --num-samples 5000
-  ppl-vae evidence runs/vamp --method annealed --num-steps 1000 --subset 100 --out runs/vamp/annealed
   ppl-vae sandwich runs/vamp --num-data 50
   ppl-vae gaps runs/vamp
-  ppl-vae validate --estimator my_file.my_estimator
   ppl-vae sample runs/vamp --num 64 --out samples.png
   torchrun --standalone --nproc-per-node 4 -m ppl_vae evidence runs/vamp --num-samples 5000
 
@@ -123,9 +118,13 @@ def _main(arguments: list[str]) -> int:
         return _fail("ppl-vae", f"torchrun: expected one of {', '.join(SHARED)}, received {name!r}", None)
     exits.begin(program)
     try:
-        with _own_files(), announced():
+        from ppl_vae.compiled.graph.log_timing import tallied
+
+        with _own_files(), tallied() as compiled:
             status: int = import_module(f"ppl_vae.cli.commands.{name}").run(rest)
-            return status
+        if compiled.compiled and distributed.is_main():  # not after an error, which is one line by itself
+            print(compiled, file=sys.stderr)
+        return status
     except HelpShown:
         return exits.DONE
     except BaseException as error:  # a user's module may raise anything: SystemExit, too

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae import exits, files, modes
+from ppl_vae import files, modes
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options import data as data_options
-from ppl_vae.cli.options import device, results, trust
+from ppl_vae.cli.options import device, results
 from ppl_vae.cli.options.parser import add_from, check_numbers, make_parser, parse
 from ppl_vae.config import dump_yaml
 from ppl_vae.data import description
 from ppl_vae.distributed import is_main, on_main, world
 from ppl_vae.errors import InputError, check_one_of, relabel, under_options
-from ppl_vae.exits import Interrupted
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs import data
 from ppl_vae.runs.folder import CHECKPOINT, DATA, FIGURES, HISTORY, MODEL, run_folder
@@ -26,7 +25,6 @@ from ppl_vae.runs.folder import CHECKPOINT, DATA, FIGURES, HISTORY, MODEL, run_f
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
     from pyro.infer import ELBO
-    from torch import Tensor
 
     from ppl_vae.data import Dataset
     from ppl_vae.history import History
@@ -83,12 +81,9 @@ class Job:
 
         return cls(settings, dataset, model.build(settings, dataset), model.objective(settings))
 
-    def fit(self, x: Tensor, x_valid: Tensor | None, **options: Any) -> History:
-        """`ppl_vae.fit` with the options that a rehearsal and the run itself have in common."""
-        from ppl_vae import training
-
-        own = {name: self.settings[name] for name in _FIT}
-        return training.fit(self.vae, x, x_valid=x_valid, objective=self.objective, **own, **options)
+    def options(self) -> dict[str, Any]:
+        """The options of `ppl_vae.fit` that a rehearsal and the run itself have in common."""
+        return {"objective": self.objective, **{name: self.settings[name] for name in _FIT}}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -109,7 +104,7 @@ def run(argv: Sequence[str]) -> int:
             if out is not None:
                 resolve(settings, folder.latest() if how["resume"] else None)
             execute(prepare(settings), folder, **how)
-    next_line = f"ppl-vae evidence {shlex.quote(str(folder.path))}{trust.needed(settings)}"
+    next_line = f"ppl-vae evidence {shlex.quote(str(folder.path))}{results.trust_needed(settings)}"
     print(f"pictures in {folder.path / FIGURES}; next: {next_line}")
     return 0
 
@@ -208,6 +203,7 @@ def prepare(settings: dict[str, Any]) -> Job:
 def _rehearse(job: Job) -> None:
     """Look at the data, and train on two of them for an epoch: what cannot work fails before anything is written."""
     from ppl_vae import rng
+    from ppl_vae.training.loop import fit
 
     settings, dataset = job.settings, job.dataset
     job.vae.config()  # refuses a part that could not be saved
@@ -224,7 +220,7 @@ def _rehearse(job: Job) -> None:
     if dataset.resample is not None:
         x = dataset.resample(x, rng.generator(0, "rehearsal"))
     few = None if valid is None else valid[:2]
-    job.fit(x, few, epochs=1, batch_size=2, compile=False, progress=False)
+    fit(job.vae, x, x_valid=few, **job.options(), epochs=1, batch_size=2, compile=False, progress=False)
 
 
 def execute(
@@ -244,57 +240,41 @@ def execute(
         overwrite: replace what is there, if anything is, when all is done.
         notes: small files to write beside the config: their text by their names.
     """
+    import torch
+
     from ppl_vae import __version__
 
-    settings, place = job.settings, folder.path
-    begun = not (resume and folder.began())
-    if begun:
-        folder = folder.new if overwrite and folder.began() else folder
-    else:
-        folder = folder.resumed(settings)
-        if (folder.path / DATA).exists():  # a run that was killed at its start has none
-            description.check_same(folder.path / DATA, job.dataset, f"--data {settings['data']}")
-        exits.work()
+    settings, resumed = job.settings, None
     about = f"{json.dumps(job.dataset.describe(), indent=2)}\n"
-
-    def begin() -> None:
-        if begun:
-            import torch
-
-            header = (
-                f"# ppl_vae {__version__}, torch {torch.__version__}. The same numbers again, elsewhere:\n"
-                f"#   {_command()} train --config config.yaml --out OTHER\n"
-            )
-            folder.begin(settings, header=header, notes={DATA: about, **(notes or {})})
-        else:
-            folder.sweep()
-            files.write_text(folder.path / DATA, about)
-
-    try:
-        on_main(begin)
-        with folder.keeping(begun):
-            history = _train(job, folder.path, resume)
-            if is_main():
-                folder.commit()
-    except KeyboardInterrupt:
-        where = shlex.quote(str(folder.place))
-        config = shlex.quote(str(folder.path / folder.marker))
-        raise Interrupted(
-            f"go on with: {_command()} train --config {config} --out {where} --resume"
-        ) from None
-    print(f"{_summary(history)}; run folder: {place}")
+    if resume and folder.began():
+        resumed = folder.resumed(settings).path / DATA
+        if resumed.exists():  # a run that was killed at its start has none
+            description.check_same(resumed, job.dataset, f"--data {settings['data']}")
+    header = (
+        f"# ppl_vae {__version__}, torch {torch.__version__}. The same numbers again, elsewhere:\n"
+        f"#   {_command()} train --config config.yaml --out OTHER\n"
+    )
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "notes": {DATA: about, **(notes or {})}}
+    go_on = f": {_command()} train --config {{config}} --out {{place}} --resume"
+    with folder.writing(settings, header=header, go_on=go_on, **how) as new:
+        if resumed is not None:
+            on_main(lambda: files.write_text(new.path / DATA, about))
+        history = _train(job, new.path, resume)
+    print(f"{_summary(history)}; run folder: {folder.path}")
 
 
 def _train(job: Job, path: Path, resume: bool) -> History:
     """Train, and write everything but the marker into ``path``."""
-    from ppl_vae import persistence
+    from ppl_vae import persistence, training
     from ppl_vae.runs import figures
 
     settings, dataset = job.settings, job.dataset
     with modes.threads(settings["threads"]):
-        history = job.fit(
+        history = training.fit(
+            job.vae,
             dataset.train,
-            dataset.valid,
+            x_valid=dataset.valid,
+            **job.options(),
             epochs=settings["epochs"],
             batch_size=settings["batch_size"],
             transform=dataset.resample,

@@ -7,7 +7,7 @@ import inspect
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NamedTuple, NoReturn, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
@@ -86,13 +86,28 @@ def add_from(
         names: those that become options.
         words: another type and text for some of them.
     """
-    parameters, types = inspect.signature(function).parameters, get_type_hints(function)
-    texts = {
-        each.arg_name: each.description for each in docstring_parser.parse(function.__doc__ or "").params
-    }
+    known = documented(function)
     for name in names:
-        kind, text = words.get(name, (types[name], " ".join((texts[name] or "").rstrip(".").split())))
-        group.add_argument(option(name), type=kind, default=parameters[name].default, help=text)
+        kind, text = words.get(name, (known[name].kind, known[name].text))
+        group.add_argument(option(name), type=kind, default=known[name].default, help=text)
+
+
+class Argument(NamedTuple):
+    """An argument of a function: its type, its default, and what the docstring says."""
+
+    kind: Any
+    default: Any
+    text: str
+
+
+def documented(function: Callable[..., Any]) -> dict[str, Argument]:
+    """The arguments of a function that its docstring explains."""
+    parameters, types = inspect.signature(function).parameters, get_type_hints(function)
+    found = {}
+    for each in docstring_parser.parse(function.__doc__ or "").params:
+        text = " ".join((each.description or "").replace("`", "").split()).rstrip(".")
+        found[each.arg_name] = Argument(types[each.arg_name], parameters[each.arg_name].default, text)
+    return found
 
 
 def parse(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.cli.options import device, trust
+from ppl_vae.cli.options import device
 from ppl_vae.errors import check_seed
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs.folder import finished_run
@@ -32,7 +32,14 @@ def add_loading_options(parser: ArgumentParser, *, moved: bool = True) -> None:
         text = "where MNIST's files lie now, if they have moved"
         parser.add_argument("--data-dir", type=str | None, help=text)
         parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
-    trust.add_option(parser)
+    parser.add_argument(
+        "--trust",
+        type=str,
+        action="append",
+        metavar="PACKAGE",
+        help="import this package (or my_file for a file my_file.py) for the classes of your own that the run's model "
+        "is made of; importing runs it. May be given more than once. Classes of ppl_vae need none",
+    )
     device.add_options(parser)
 
 
@@ -79,3 +86,10 @@ def claimed(
                     settings[key] = before.get(key, unset)
         device.resolve(settings)
         yield run, found
+
+
+def trust_needed(settings: Mapping[str, Any]) -> str:
+    """The options that a command needs to load a model of these settings: `` --trust my_file``, or nothing."""
+    parts = [settings[role] for role in ("prior", "likelihood", "posterior", "network", "encoder", "decoder")]
+    packages = dict.fromkeys(part["class_path"].split(".")[0] for part in parts if part is not None)
+    return "".join(f" --trust {package}" for package in packages if package != "ppl_vae")
