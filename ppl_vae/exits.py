@@ -92,6 +92,11 @@ def off_leave(undo: Callable[[], object]) -> None:
         _state.undo.remove(undo)
 
 
+def program() -> str:
+    """What messages start with: the name of the command that runs."""
+    return _state.program
+
+
 def watching() -> bool:
     """Whether every Ctrl-C is seen here."""
     return _state.watching

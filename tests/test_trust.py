@@ -13,7 +13,8 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import InputError, files
-from ppl_vae._part import Part, rebuild
+from ppl_vae._part import Part
+from ppl_vae.config import rebuild
 from ppl_vae.networks import MLP
 from ppl_vae.persistence import load_trusting
 from ppl_vae.priors import Prior, StandardNormal

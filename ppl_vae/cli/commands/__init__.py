@@ -6,13 +6,13 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 
 from ppl_vae import distributed, exits, streams
 from ppl_vae.cli.errors import HelpShown, explain
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import InputError, UsageError
 
 COMMANDS = {
     "demo": "train, estimate and plot on scikit-learn's digits: no network, no arguments, under a minute",
@@ -60,44 +60,57 @@ def run(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; default: those of the process.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
     exits.begin("ppl-vae")
     with streams.guarded() as out:
-        try:
-            status = _joined(arguments)
-        except BaseException as error:  # of joining the other processes: a command has a net of its own
-            status = _ended("ppl-vae", error, _debug(arguments))
+        status = _caught(_joined, list(sys.argv[1:] if argv is None else argv))
         exits.work(False)
         out.flush()
         if out.error is not None:
             if argv is None:
                 streams.give_up(out)
             if status == exits.DONE and not isinstance(out.error, BrokenPipeError):
-                text = f"standard output: {out.error.strerror} (the command has done its work; its files are whole)"
-                status = _fail("ppl-vae", text, None)
+                done = "the command has done its work; its files are whole"
+                exits.say(f"ppl-vae: error: standard output: {out.error.strerror} ({done})")
+                status = exits.BAD_INPUT
     return status
+
+
+def _caught(function: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """What a function returns; or the status of what ended it, said in one line."""
+    try:
+        return function(arguments)
+    except HelpShown:
+        return exits.DONE
+    except BaseException as error:  # a user's module may raise anything: SystemExit, too
+        program = exits.program()
+        # A KeyboardInterrupt without a signal is one that a user's own code has raised.
+        if exits.received() or (isinstance(error, KeyboardInterrupt) and not exits.watching()):
+            how = f"; {error}" if isinstance(error, KeyboardInterrupt) and str(error) else ""
+            line, status = f"{program}: {exits.words()}{how}", exits.status()
+        else:
+            if "--debug" in arguments or os.environ.get("PPL_VAE_DEBUG", "") not in ("", "0"):
+                traceback.print_exception(error)
+            hint = f" (see {program} --help)" if isinstance(error, UsageError) else ""
+            line, status = f"{program}: error: {' '.join(explain(error).split())}{hint}", exits.BAD_INPUT
+        if distributed.first_to_fail():  # else another process has said what went wrong
+            exits.say(line)
+        return status
 
 
 def _joined(arguments: list[str]) -> int:
     if not distributed.launched():
-        return _main(arguments)
+        return _caught(_main, arguments)
     with distributed.joined():
         if distributed.is_main():
-            return _main(arguments)
+            return _caught(_main, arguments)
         nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (until the process ends)
         with redirect_stdout(nowhere), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the main process gives them
-            return _main(arguments)
-
-
-def _debug(arguments: list[str]) -> bool:
-    return "--debug" in arguments or os.environ.get("PPL_VAE_DEBUG", "") not in ("", "0")
+            return _caught(_main, arguments)
 
 
 def _main(arguments: list[str]) -> int:
-    debug = _debug(arguments)
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    name, *rest = arguments or [""]
+    name, *rest = [argument for argument in arguments if argument != "--debug"] or [""]
     if name in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         lines = [f"  {command:<{width}}  {text}" for command, text in COMMANDS.items()]
@@ -109,47 +122,17 @@ def _main(arguments: list[str]) -> int:
         print(f"ppl-vae {__version__}")
         return exits.DONE
     if name not in COMMANDS:
-        received = f"{name!r}" if name else "none"
-        return _fail(
-            "ppl-vae", f"COMMAND: expected one of {', '.join(COMMANDS)}, received {received}", "ppl-vae"
-        )
-    program = f"ppl-vae {name}"
+        raise UsageError("COMMAND", f"one of {', '.join(COMMANDS)}", repr(name) if name else "none")
     if distributed.world().size > 1 and name not in SHARED:
-        return _fail("ppl-vae", f"torchrun: expected one of {', '.join(SHARED)}, received {name!r}", None)
-    exits.begin(program)
-    try:
-        from ppl_vae.compiled.graph.log_timing import tallied
+        raise InputError("torchrun", f"one of {', '.join(SHARED)}", repr(name))
+    exits.begin(f"ppl-vae {name}")
+    from ppl_vae.compiled.graph.log_timing import tallied
 
-        with _own_files(), tallied() as compiled:
-            status: int = import_module(f"ppl_vae.cli.commands.{name}").run(rest)
-        if compiled.compiled and distributed.is_main():  # not after an error, which is one line by itself
-            print(compiled, file=sys.stderr)
-        return status
-    except HelpShown:
-        return exits.DONE
-    except BaseException as error:  # a user's module may raise anything: SystemExit, too
-        return _ended(program, error, debug)
-
-
-def _ended(program: str, error: BaseException, debug: bool) -> int:
-    """Say in one line what ended a command; returns the exit status."""
-    # A KeyboardInterrupt without a signal is one that a user's own code has raised.
-    if exits.received() or (isinstance(error, KeyboardInterrupt) and not exits.watching()):
-        how = f"; {error}" if isinstance(error, KeyboardInterrupt) and str(error) else ""
-        if distributed.first_to_fail():
-            exits.say(f"{program}: {exits.words()}{how}")
-        return exits.status()
-    if debug:
-        traceback.print_exception(error)
-    return _fail(program, explain(error), program if isinstance(error, UsageError) else None)
-
-
-def _fail(program: str, message: str, help_of: str | None) -> int:
-    if not distributed.first_to_fail():
-        return exits.BAD_INPUT  # another process has said what went wrong, and this one only heard of it
-    hint = f" (see {help_of} --help)" if help_of else ""
-    exits.say(f"{program}: error: {' '.join(message.split())}{hint}")
-    return exits.BAD_INPUT
+    with _own_files(), tallied() as compiled:
+        status: int = import_module(f"ppl_vae.cli.commands.{name}").run(rest)
+    if compiled.compiled and distributed.is_main():  # not after an error, which is one line by itself
+        print(compiled, file=sys.stderr)
+    return status
 
 
 @contextmanager

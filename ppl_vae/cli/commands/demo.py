@@ -7,16 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ppl_vae.cli.commands import evidence, train
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.errors import InputError
+from ppl_vae.evidence.results.words import in_words
 from ppl_vae.runs.folder import CONFIG, EVIDENCE, EVIDENCE_PICTURES, FIGURES, PICTURES, run_folder
-
-if TYPE_CHECKING:
-    from ppl_vae.evidence import Evidence
 
 _MARKER = "demo.yaml"
 _DESCRIPTION = """\
@@ -37,14 +34,12 @@ _TRAIN = (
 def run(argv: Sequence[str]) -> int:
     """The command."""
     parser = make_parser("demo", _DESCRIPTION, _EXAMPLES)
-    parser.add_argument(
-        "--out", type=str, default="runs/demo", help="the folder; an earlier demo there is replaced"
-    )
+    text = "the folder; an earlier demo there is replaced"
+    parser.add_argument("--out", type=str, default="runs/demo", help=text)
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see that everything works")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument(
-        "--threads", type=int | None, help="threads to compute with; null leaves torch's number"
-    )
+    text = "threads to compute with; null leaves torch's number"
+    parser.add_argument("--threads", type=int | None, help=text)
     compiling.add_option(parser)
     settings = parse(parser, argv)
     compiling.check(settings)
@@ -75,41 +70,12 @@ def run(argv: Sequence[str]) -> int:
         train.execute(job, folder, overwrite=True, notes=about)
         print(f"\n$ ppl-vae evidence {evidence_line}")
         result, results = evidence.estimate(parse(evidence.parser(), shlex.split(evidence_line)))
-    print(result)
-    print("\npictures:")
-    for name in PICTURES:
-        print(f"  {path / FIGURES / name}.png")
-    for name in EVIDENCE_PICTURES:
-        print(f"  {path / EVIDENCE / name}.png")
+    print(f"{result}\n\npictures:")
+    for picture in (
+        *(Path(FIGURES, name) for name in PICTURES),
+        *(Path(EVIDENCE, name) for name in EVIDENCE_PICTURES),
+    ):
+        print(f"  {path / picture}.png")
     print(f"numbers: {results / 'summary.json'}; to do it again elsewhere: {path / CONFIG}")
-    print(f"\n{in_words(result)}\n(done in {time.monotonic() - start:.0f} s)")
+    print(f"\n{in_words(result, 'digit', 'digits')}\n(done in {time.monotonic() - start:.0f} s)")
     return 0
-
-
-def in_words(evidence: Evidence) -> str:
-    """What is log p(x), how far below is the ELBO, can it be trusted?"""
-    mean, gap, share = evidence.mean(), evidence.mean("gap"), evidence.status_fractions()
-    trusted, refused = share["trust"], share["reject"]
-    if refused > 0.05:
-        verdict = (
-            f"With care: for {refused:.0%} of the digits the importance weights have too heavy a tail to believe the "
-            "estimate; for them it is a lower bound and no more"
-        )
-    elif trusted > 0.5:
-        verdict = "Yes, on the whole"
-    else:
-        verdict = (
-            "The estimate yes, its error with care: the tails of most digits' weights come close to too heavy"
-        )
-    limit = f"{mean.limit} " if mean.limit else ""
-    error = "an error that is not known" if mean.limit else f"± {mean.mc_stderr:.2g}"
-    gap_error = "error unknown" if gap.limit else f"± {gap.mc_stderr:.1g}"
-    return (
-        f"What is log p(x)? {limit}{mean.value:.2f} nats a digit, averaged over {len(evidence)} test digits; "
-        f"{error} from the {evidence.num_samples} samples, "
-        f"± {mean.data_stderr:.2g} from which digits were tested.\n"
-        f"How far below is the ELBO? {limit}{gap.value:.2f} nats ({gap_error}): that is how much of log p(x) the "
-        "ELBO alone would hide.\n"
-        f"Can it be trusted? {verdict}: trust {trusted:.0%}, caution {share['caution']:.0%}, "
-        f"reject {refused:.0%} (what the tail of the weights may hide, digit by digit)."
-    )

@@ -93,7 +93,7 @@ def run(argv: Sequence[str]) -> int:
     show, out = settings.pop("print_config"), settings.pop("out")
     with under_options((*settings, "objective.num_particles")):
         if show:
-            resolve(settings, run_folder(out).latest() if out is not None and how["resume"] else None)
+            resolve(settings, run_folder(out) if out is not None and how["resume"] else None)
             print(dump_yaml(prepare(settings).settings), end="")
             return 0
         if out is None:
@@ -102,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
         folder.check(**how)
         with folder.owning(**how):
             if out is not None:
-                resolve(settings, folder.latest() if how["resume"] else None)
+                resolve(settings, folder if how["resume"] else None)
             execute(prepare(settings), folder, **how)
     next_line = f"ppl-vae evidence {shlex.quote(str(folder.path))}{results.trust_needed(settings)}"
     print(f"pictures in {folder.path / FIGURES}; next: {next_line}")
@@ -114,7 +114,7 @@ def parser() -> ArgumentParser:
     from pyro.infer import ELBO
 
     from ppl_vae.cli.options import model
-    from ppl_vae.training import fit
+    from ppl_vae.training.loop import fit
 
     made = make_parser("train", _DESCRIPTION, _EXAMPLES)
     text = "a YAML file of options, a config.yaml say; options after it override it"
@@ -172,13 +172,7 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
     compiling.check(settings)
     model.resolve(settings)
     data.resolve(settings, convolutional=model.convolutional(settings))
-    if resumed is not None and resumed.began():
-        before = resumed.settings()
-        if settings["threads"] is None and isinstance(before.get("threads"), int):
-            settings["threads"] = before["threads"]
-        if settings["device"] == "auto" and isinstance(before.get("device"), str):
-            settings["device"] = before["device"]
-    device.resolve(settings)
+    device.resolve(settings, resumed)
 
 
 def prepare(settings: dict[str, Any]) -> Job:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ppl_vae.errors import InputError, check_positive_int
+from ppl_vae.outputs import OutputFolder
 
 _MOST_THREADS = 4096
 
@@ -21,19 +24,24 @@ def add_options(parser: Any) -> None:
     )
 
 
-def resolve(settings: dict[str, Any]) -> None:
+def resolve(settings: dict[str, Any], resumed: OutputFolder | None = None) -> None:
     """Put the device and the number of threads that will be used in the place of "auto" and None.
+
+    Args:
+        settings: the options, changed in place.
+        resumed: a folder that is to go on, if any: what the machine would choose stays as it was there.
 
     Raises:
         InputError: if there is no such device, or the number of threads is not positive.
     """
-    import torch
-
-    if (
-        settings["threads"] is not None
-        and check_positive_int("--threads", settings["threads"]) > _MOST_THREADS
-    ):
-        raise InputError("--threads", f"at most {_MOST_THREADS}", settings["threads"])
+    if resumed is not None and resumed.began():
+        before = resumed.latest().settings()
+        for name, unset, kind in (("threads", None, int), ("device", "auto", str)):
+            if settings[name] == unset and isinstance(before.get(name), kind):
+                settings[name] = before[name]
+    threads = settings["threads"]
+    if threads is not None and check_positive_int("--threads", threads) > _MOST_THREADS:
+        raise InputError("--threads", f"at most {_MOST_THREADS}", threads)
     given = settings["device"]
     if given == "auto":
         settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,4 +55,4 @@ def resolve(settings: dict[str, Any]) -> None:
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if device.type == "cuda" and (device.index or 0) >= there:
             raise InputError("--device", f"cpu, or one of the {there} GPUs of this machine", repr(given))
-    settings["threads"] = settings["threads"] or torch.get_num_threads()
+    settings["threads"] = threads or torch.get_num_threads()

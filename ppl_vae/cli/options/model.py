@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pyro.infer import ELBO
 from torch import nn
 
-from ppl_vae import likelihoods, memory, posteriors, priors, rng
+from ppl_vae import config, likelihoods, memory, posteriors, priors, rng
 from ppl_vae._part import families
 from ppl_vae.cli.options import proposal as proposals
 from ppl_vae.data import Dataset
-from ppl_vae.errors import InputError, UsageError, option, relabel, under_options
+from ppl_vae.errors import InputError, UsageError, option, under_options
 from ppl_vae.evidence.importance_sampling.proposals import Proposal
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.networks import MLP, ConvNet, Network
@@ -86,8 +86,7 @@ def resolve(settings: dict[str, Any]) -> None:
     """Put the short options in the place of the network's own; keep of every class what can be written as YAML."""
     for role in _ROLES:
         if settings[role] is not None:
-            given = settings[role].get("init_args") or {}
-            settings[role]["init_args"] = {name: value for name, value in given.items() if _plain(value)}
+            settings[role] = config.plain(settings[role])
     for short in ("hidden", "activation"):
         value = settings.pop(short, None)
         if value is None:
@@ -160,20 +159,7 @@ def _make(role: str, spec: dict[str, Any], *sizes: Any, reverse: bool = False) -
     names = {name: f"{option(role)}.{name}" for name in given}
     for short in ("hidden", "activation"):
         names[short] = f"{option(role)}.{short}" if role in ("encoder", "decoder") else option(short)
-    for name, value in given.items():
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise InputError(names[name], "an integer of 64 bits", value)
-    try:
-        return kind(*sizes, **given)
-    except InputError as error:
-        raise relabel(error, {"dim": "--latent-dim", **names}) from error
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        raise InputError(
-            option(role), "a class that can be made", f"{spec['class_path']}, which raised {text}"
-        ) from error
+    return config.make(kind, sizes, given, option(role), {"dim": "--latent-dim", **names})
 
 
 def _network(side: str, settings: dict[str, Any]) -> Callable[[Sequence[int], Sequence[int]], nn.Module]:
@@ -185,7 +171,3 @@ def _network(side: str, settings: dict[str, Any]) -> Callable[[Sequence[int], Se
         return made
 
     return factory
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str | list | tuple | dict)

@@ -79,12 +79,7 @@ def claimed(
     found.check(resume=settings["resume"], overwrite=settings["overwrite"])
     with reading(run), found.owning(resume=settings["resume"], overwrite=settings["overwrite"]):
         run = finished_run(settings["run"])
-        if settings["resume"] and found.began():
-            before = found.latest().settings()
-            for key, unset in (("threads", None), ("device", "auto")):
-                if settings[key] == unset:
-                    settings[key] = before.get(key, unset)
-        device.resolve(settings)
+        device.resolve(settings, found if settings["resume"] else None)
         yield run, found
 
 
