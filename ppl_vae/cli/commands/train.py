@@ -9,26 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae import files, modes
+import torch
+from pyro.infer import ELBO
+
+from ppl_vae import __version__, files, modes, persistence, rng, training
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options import data as data_options
-from ppl_vae.cli.options import device, results
+from ppl_vae.cli.options import device, model, results
 from ppl_vae.cli.options.parser import add_from, check_numbers, make_parser, parse
 from ppl_vae.config import dump_yaml
-from ppl_vae.data import description
+from ppl_vae.data import Dataset, description
 from ppl_vae.distributed import is_main, on_main, world
 from ppl_vae.errors import InputError, check_one_of, relabel, under_options
+from ppl_vae.history import History
 from ppl_vae.outputs import OutputFolder
-from ppl_vae.runs import data
+from ppl_vae.runs import data, figures
 from ppl_vae.runs.folder import CHECKPOINT, DATA, FIGURES, HISTORY, MODEL, run_folder
+from ppl_vae.schedules import SCHEDULES
+from ppl_vae.training.loop import fit
+from ppl_vae.vae import VAE
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
-    from pyro.infer import ELBO
-
-    from ppl_vae.data import Dataset
-    from ppl_vae.history import History
-    from ppl_vae.vae import VAE
 
 _FIT = (
     "lr",
@@ -77,8 +79,6 @@ class Job:
     @classmethod
     def of(cls, settings: dict[str, Any], dataset: Dataset) -> Job:
         """Make the model and the objective that ``settings`` name."""
-        from ppl_vae.cli.options import model
-
         return cls(settings, dataset, model.build(settings, dataset), model.objective(settings))
 
     def options(self) -> dict[str, Any]:
@@ -111,11 +111,6 @@ def run(argv: Sequence[str]) -> int:
 
 def parser() -> ArgumentParser:
     """The command's options."""
-    from pyro.infer import ELBO
-
-    from ppl_vae.cli.options import model
-    from ppl_vae.training.loop import fit
-
     made = make_parser("train", _DESCRIPTION, _EXAMPLES)
     text = "a YAML file of options, a config.yaml say; options after it override it"
     made.add_argument("--config", action="config", help=text)
@@ -124,25 +119,23 @@ def parser() -> ArgumentParser:
     results.add_folder_options(made, "the run folder (default: runs/ and a name made of data and model)")
     data_options.add_options(made)
     model.add_options(made)
-    training = made.add_argument_group("training")
+    group = made.add_argument_group("training")
     words = {"lr_schedule": (str, "constant, cosine or burda: the rate over the epochs")}
-    add_from(training, fit, ("epochs", "batch_size", *_FIT), words)
-    training.add_argument(
+    add_from(group, fit, ("epochs", "batch_size", *_FIT), words)
+    group.add_argument(
         "--objective",
         type=ELBO,
         default={"class_path": "pyro.infer.Trace_ELBO"},
         metavar="CLASS",
         help="one of Pyro's ELBOs by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO...), or your own by import path",
     )
-    compiling.add_option(training)
-    device.add_options(training)
+    compiling.add_option(group)
+    device.add_options(group)
     return made
 
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     """The options, before anything is resolved."""
-    from ppl_vae.cli.options import model
-
     settings = parse(parser(), argv, model.CLASSES)
     settings.pop("config", None)
     return settings
@@ -161,9 +154,6 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None) -> None:
         settings: the options, changed in place.
         resumed: the run that is to go on, if any: what the machine would choose stays as it was there.
     """
-    from ppl_vae.cli.options import model
-    from ppl_vae.schedules import SCHEDULES
-
     counts = ("latent_dim", "epochs", "batch_size", "patience")
     check_numbers(settings, counts=counts, rates=("lr", "clip_norm"), seeds=("seed", "data_seed"))
     if not 0 <= settings["kl_warmup"] < 2**63:
@@ -181,8 +171,6 @@ def prepare(settings: dict[str, Any]) -> Job:
     Raises:
         InputError: naming the option or the file at fault.
     """
-    from ppl_vae.cli.options import model
-
     dataset = data.load(settings)
     if settings["likelihood"] is None:
         settings["likelihood"] = model.default_likelihood(dataset)
@@ -196,9 +184,6 @@ def prepare(settings: dict[str, Any]) -> Job:
 
 def _rehearse(job: Job) -> None:
     """Look at the data, and train on two of them for an epoch: what cannot work fails before anything is written."""
-    from ppl_vae import rng
-    from ppl_vae.training.loop import fit
-
     settings, dataset = job.settings, job.dataset
     job.vae.config()  # refuses a part that could not be saved
     for split in data.SPLITS:
@@ -234,10 +219,6 @@ def execute(
         overwrite: replace what is there, if anything is, when all is done.
         notes: small files to write beside the config: their text by their names.
     """
-    import torch
-
-    from ppl_vae import __version__
-
     settings, resumed = job.settings, None
     about = f"{json.dumps(job.dataset.describe(), indent=2)}\n"
     if resume and folder.began():
@@ -259,9 +240,6 @@ def execute(
 
 def _train(job: Job, path: Path, resume: bool) -> History:
     """Train, and write everything but the marker into ``path``."""
-    from ppl_vae import persistence, training
-    from ppl_vae.runs import figures
-
     settings, dataset = job.settings, job.dataset
     with modes.threads(settings["threads"]):
         history = training.fit(
