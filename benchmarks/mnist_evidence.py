@@ -18,9 +18,9 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae import files
-from ppl_vae.cli import datasets
-from ppl_vae.cli.runfolder import MODEL, finished_run
 from ppl_vae.evidence import Evidence, Sandwich
+from ppl_vae.runs import data as datasets
+from ppl_vae.runs.folder import MODEL, finished_run
 
 STEPS = (10, 100, 1000)
 LONGEST, FEWER = 10_000, 20  # the longest chains, both ways, for some of the data

@@ -163,8 +163,8 @@ def main() -> None:
         model = MODELS[name](num_data=options.num_data, seed=0)
         problems[name] = (model.program, model.x, model.log_evidence, "exact")
     if options.run:
-        from ppl_vae.cli import datasets
-        from ppl_vae.cli.runfolder import MODEL, finished_run
+        from ppl_vae.runs import data as datasets
+        from ppl_vae.runs.folder import MODEL, finished_run
 
         run = finished_run(options.run)
         dataset = datasets.load_again(run, data_dir=None, path=None)

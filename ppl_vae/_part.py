@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ppl_vae.errors import InputError, describe, one_line
-from ppl_vae.trust import Trust
+from ppl_vae.errors import InputError, describe
 
 
 class _RecordsItsCall(ABCMeta):
@@ -110,35 +109,6 @@ def _is_plain(value: Any) -> bool:
     except InputError:
         return False
     return True
-
-
-def rebuild(
-    config: Any, argument: str = "config", base: type[nn.Module] | None = None, trust: Trust | None = None
-) -> Any:
-    """Make the part that ``config()`` described.
-
-    Args:
-        config: the description.
-        argument: what it is called in messages.
-        base: what the part must be: a `Part` by default.
-        trust: whose classes it may be.
-
-    Raises:
-        InputError: naming ``argument``, if the class is not trusted, is no ``base``, or cannot be made.
-    """
-    if not isinstance(config, Mapping) or not config.keys() >= {"class_path", "init_args"}:
-        raise InputError(argument, "a class_path and its init_args", describe(config))
-    kind: type = (trust or Trust()).find(config["class_path"], Part if base is None else base, argument)
-    given = config["init_args"]
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-        raise InputError(argument, "init_args that are a mapping", describe(given))
-    try:
-        return kind(**given)
-    except InputError as error:
-        raise InputError(f"{argument}: {error.argument}", error.expected, error.received) from None
-    except Exception as error:
-        expected = f"arguments that {kind.__name__} takes"
-        raise InputError(argument, expected, f"{type(error).__name__}: {one_line(error, 160)}") from error
 
 
 def families(package: ModuleType, base: type) -> list[Any]:

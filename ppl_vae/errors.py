@@ -7,7 +7,8 @@ and exits with status 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 _LONGEST = 400  # characters of what came, in a message
@@ -40,6 +41,10 @@ class InputError(ValueError):
         # A file's name is shown as it is, but for what would break the line: "a\\nb" for a name of two lines.
         name = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.argument)
         return f"{name}: expected {one_line(self.expected)}, received {self.received}"
+
+
+class UsageError(InputError):
+    """Options that cannot be used together or with what they name: ``--help`` says more."""
 
 
 class ProgramError(InputError):
@@ -94,3 +99,25 @@ def check_one_of(argument: str, value: Any, options: Collection[str]) -> str:
     if value not in options:
         raise InputError(argument, "one of " + ", ".join(map(repr, options)), describe(value))
     return str(value)
+
+
+def option(name: str) -> str:
+    """The option that sets ``name``: ``--latent-dim`` for ``latent_dim``; ``--prior.components`` is as it is."""
+    head, dot, tail = name.partition(".")
+    return f"--{head.replace('_', '-')}{dot}{tail}"
+
+
+def relabel(error: InputError, names: Mapping[str, str]) -> InputError:
+    """The same error under the name that the user knows: ``names`` maps arguments to options or files."""
+    if error.argument not in names:
+        return error
+    return InputError(names[error.argument], error.expected, error.received)
+
+
+@contextmanager
+def under_options(arguments: Iterable[str], **others: str) -> Iterator[None]:
+    """Tell errors of these ``arguments`` under the names of their options, and those of ``others`` as these say."""
+    try:
+        yield
+    except InputError as error:
+        raise relabel(error, {name: option(name) for name in arguments} | others) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from ppl_vae.exclusive import shielded
@@ -35,3 +36,14 @@ def put_back(changed: Iterable[nn.Module], training: bool) -> None:
     """Put modules that `change` put into a mode back into the other one."""
     for child in changed:
         child.training = not training
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with this many threads; as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae import files, rng
-from ppl_vae._part import Part, rebuild
+from ppl_vae._part import Part
+from ppl_vae.config import rebuild
 from ppl_vae.errors import InputError, describe, one_line
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.posteriors import Posterior

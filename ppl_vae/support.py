@@ -42,6 +42,13 @@ def choices(summary: Summary) -> list[Choice]:
     return [Choice(family, arguments) for family, arguments in found if arguments is not None]
 
 
+def suited() -> str:
+    """Every likelihood with the data that it suits, as its `suits` says."""
+    lines = {kind.__name__: inspect.getdoc(kind.suits) or "" for kind in families(likelihoods, Likelihood)}
+    first = {name: text.partition("\n")[0].rstrip(".") for name, text in lines.items()}
+    return ", ".join(f"{name} ({text[:1].lower()}{text[1:]})" for name, text in first.items())
+
+
 def suggest(x: torch.Tensor) -> list[str]:
     """The likelihoods that suit ``x``, as a user would write them; none if a value is not finite.
 

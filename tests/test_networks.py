@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppl_vae._part import rebuild
+from ppl_vae.config import rebuild
 from ppl_vae.errors import InputError
 from ppl_vae.networks import ACTIVATIONS, MLP, ConvNet
 

@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 
-from ppl_vae._part import Part, rebuild
+from ppl_vae._part import Part
+from ppl_vae.config import rebuild
 from ppl_vae.errors import InputError
 from ppl_vae.likelihoods import Binomial, Gaussian
 from ppl_vae.priors import MixtureOfGaussians, Prior

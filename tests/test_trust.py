@@ -13,7 +13,8 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae import InputError, files
-from ppl_vae._part import Part, rebuild
+from ppl_vae._part import Part
+from ppl_vae.config import rebuild
 from ppl_vae.networks import MLP
 from ppl_vae.persistence import load_trusting
 from ppl_vae.priors import Prior, StandardNormal
@@ -107,7 +108,8 @@ NEVER = [
     "subprocess.Popen", "os.system", "os._wrap_close", "builtins.eval", "builtins.exec", "builtins.open",
     "builtins.dict", "venv.EnvBuilder", "venv.__main__.X", "torch.load", "torch.hub.load", "torch.nn.Linear",
     "torch.nn.Module", "torch.jit.ScriptModule", "torch.distributed.nn.RemoteModule", "ctypes.CDLL", "ppl_vae.cli.main",
-    "ppl_vae.__main__.main", "ppl_vae.cli.demo.run", "ppl_vae.priors.Nobody", "ppl_vae.nowhere.Prior", "ppl_vae.VAE",
+    "ppl_vae.__main__.main", "ppl_vae.cli.commands.demo.run", "ppl_vae.priors.Nobody", "ppl_vae.nowhere.Prior",
+    "ppl_vae.VAE",
     "ppl_vae.networks.nn.Linear", "ppl_vae.networks.Protocol", "ppl_vae.networks.math.prod", "this.X", "antigravity.X",
     "idlelib.__main__.X", "__main__.Missing", "sys.exit", "pathlib.Path", "importlib.import_module", "yaml.load",
     "jsonargparse.CLI", "numpy.load", "", ".", "Prior", "a..b", "a b.c", "../x.y", "a.b\n", "a.b;c.d", 3, None, ["a.b"],

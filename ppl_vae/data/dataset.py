@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from ppl_vae.errors import InputError, check_one_of, check_positive_int, check_seed, describe
+from ppl_vae.likelihoods.summary import Summary
 from ppl_vae.rng import generator
 
 SPLITS = ("train", "valid", "test")
@@ -122,6 +124,15 @@ class Dataset:
         if split == "train" and self.resample is not None:
             out = self.resample(out, generator(seed, "data/subset/resample"))
         return out, None if labels is None else labels[chosen]
+
+    def summary(self) -> Summary | None:
+        """What values a model sees, for `ppl_vae.likelihoods.Likelihood.suits`; None for grey levels."""
+        if self.values == "binary":
+            return Summary(0.0, 1.0, finite=True, integers=True)
+        if self.values == "counts":
+            most = self.total_count or max(int(x.max()) for _, x in self._splits() if x is not None)
+            return Summary(0.0, most, finite=True, integers=True)
+        return Summary(-math.inf, math.inf, finite=True, integers=False) if self.values == "real" else None
 
     def describe(self) -> dict[str, Any]:
         """What identifies the data, as plain JSON: recorded in run folders, compared before evidences are."""

@@ -26,7 +26,7 @@ def load_digits(view: str = "binary", flat: bool = True, dynamic: bool = False, 
     - ``"dequantised"``: ``(x + u) / 17``, u uniform, made once from ``seed``, for Gaussian.
 
     Args:
-        view: see above.
+        view: ``"binary"``, ``"counts"`` or ``"dequantised"``.
         flat: data of shape ``(64,)`` if True, ``(1, 8, 8)`` if False.
         dynamic: with view ``"binary"``, binarise the training data anew in every batch: ``train`` then holds
             the grey levels x / 16, and ``resample`` is `binarise`. ``valid`` and ``test`` are the same bits

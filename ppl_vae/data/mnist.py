@@ -31,7 +31,7 @@ SIDE = 28
 
 def load_mnist(
     data_dir: str | os.PathLike[str] | None = None,
-    binarisation: str = "dynamic",
+    view: str = "dynamic",
     split: str = "50k",
     flat: bool = True,
     seed: int = 0,
@@ -50,7 +50,8 @@ def load_mnist(
             or as ``.gz``. None downloads the IDX files once into the user's cache and checks their SHA-256.
             Other data in the same four files (Fashion-MNIST, say) load too; ``describe()["published"]`` then
             says False.
-        binarisation: see above.
+        view: ``"dynamic"`` (binarised anew in every batch), ``"static"`` (Larochelle's files), ``"threshold"`` or
+            ``"none"`` (grey levels).
         split: ``"50k"`` keeps the last sixth of the training images, 10,000, to validate; ``"60k"`` trains on
             all, and ``valid`` is None.
         flat: data of shape ``(784,)`` if True, ``(1, 28, 28)`` if False.
@@ -62,14 +63,14 @@ def load_mnist(
     Raises:
         InputError: naming the file that is missing, damaged or of another form; or a bad option.
     """
-    check_one_of("binarisation", binarisation, BINARISATIONS)
+    check_one_of("view", view, BINARISATIONS)
     check_one_of("split", split, SPLITS)
     check_flag("flat", flat)
     check_seed(seed)
     check_seed(test_seed, "test_seed")
     if data_dir is not None and (not isinstance(data_dir, str | os.PathLike) or not Path(data_dir).is_dir()):
         raise InputError("data_dir", "a folder that exists", describe(data_dir))
-    if binarisation == "static":
+    if view == "static":
         return _static(data_dir, split, flat, seed)
 
     folder = download() if data_dir is None else Path(data_dir)
@@ -85,24 +86,24 @@ def load_mnist(
         raise InputError(str(folder), "at least 6 training images", len(train_images))
     cut = len(train_images) - held_out
 
-    def view(images: npt.NDArray[np.uint8], name: str) -> torch.Tensor:
+    def as_seen(images: npt.NDArray[np.uint8], name: str) -> torch.Tensor:
         grey = images.reshape(len(images), *((-1,) if flat else (1, *side))).astype(np.float32)
         grey /= 255
         x = torch.from_numpy(grey)
-        if binarisation == "threshold":
+        if view == "threshold":
             return threshold(x)
-        if binarisation == "dynamic" and name != "train":
+        if view == "dynamic" and name != "train":
             return binarise(x, generator(test_seed, f"data/mnist/{name}"))
         return x
 
-    dynamic = binarisation == "dynamic"
+    dynamic = view == "dynamic"
     return Dataset(
         name="mnist",
-        view=binarisation,
-        values="grey" if binarisation == "none" else "binary",
-        train=view(train_images[:cut], "train"),
-        valid=view(train_images[cut:], "valid") if held_out else None,
-        test=view(test_images, "test"),
+        view=view,
+        values="grey" if view == "none" else "binary",
+        train=as_seen(train_images[:cut], "train"),
+        valid=as_seen(train_images[cut:], "valid") if held_out else None,
+        test=as_seen(test_images, "test"),
         train_labels=train_classes[:cut],
         valid_labels=train_classes[cut:] if held_out else None,
         test_labels=test_classes,

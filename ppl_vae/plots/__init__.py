@@ -9,12 +9,13 @@ from ppl_vae.plots.evidence import evidence_curve, gap_and_khat
 from ppl_vae.plots.gaps import gap_decomposition
 from ppl_vae.plots.images import image_grid, interpolation, prior_samples, reconstructions
 from ppl_vae.plots.ladder import Rung, evidence_ladder, ladder_rows
-from ppl_vae.plots.latent import latent_plane, latent_points
+from ppl_vae.plots.latent import Plane, latent_plane, latent_points, principal_plane
 from ppl_vae.plots.sandwich import sandwich_curve
 from ppl_vae.plots.saving import save
 from ppl_vae.plots.training import training_curve
 
 __all__ = [
+    "Plane",
     "Rung",
     "calibration_ranks",
     "error_against_cost",
@@ -27,6 +28,7 @@ __all__ = [
     "ladder_rows",
     "latent_plane",
     "latent_points",
+    "principal_plane",
     "prior_samples",
     "reconstructions",
     "sandwich_curve",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +37,51 @@ def latent_points(extent: Extent, steps: int) -> Tensor:
     centres = (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
     across, up = left + centres * (right - left), bottom + centres * (top - bottom)
     return torch.stack([across.expand(steps, -1), up[:, None].expand(-1, steps)], dim=-1).float()
+
+
+class Plane(NamedTuple):
+    """A plane of the latent space, as its data lie in it.
+
+    Attributes:
+        means: ``(N, 2)`` the data's means in the plane.
+        origin: ``(dim,)`` the latent at its origin.
+        axes: ``(2, dim)`` orthonormal.
+        extent: left, right, bottom and top that show all means.
+        title: which plane it is, if it is not the whole space.
+    """
+
+    means: Tensor
+    origin: Tensor
+    axes: Tensor
+    extent: Extent
+    title: str | None
+
+    def points(self, steps: int) -> Tensor:
+        """``(steps, steps, dim)`` the latents at the `latent_points` of the plane."""
+        return self.origin + latent_points(self.extent, steps) @ self.axes
+
+
+def principal_plane(means: Tensor) -> Plane:
+    """The plane of the first two principal components of the means of q(z|x); with two dimensions, all there is.
+
+    Args:
+        means: ``(N, dim)``, dim at least 2, from ``ppl_vae.generate.latent_means``.
+    """
+    dim, title = means.shape[1], None
+    if dim == 2:
+        flat, origin, axes = means, means.new_zeros(2), torch.eye(2)
+    else:
+        origin = means.mean(0)
+        _, scales, basis = torch.linalg.svd(means - origin, full_matrices=False)
+        axes = basis[:2]
+        flat = (means - origin) @ axes.T
+        share = float((scales[:2] ** 2).sum() / (scales**2).sum().clamp(min=1e-12))
+        title = (
+            f"Latent plane: the first two of {dim} principal components of the posterior means "
+            f"({share:.0%} of their variance), N = {len(means)}"
+        )
+    reach = max(1.0, 1.05 * float(flat.abs().max()))
+    return Plane(flat, origin, axes, (-reach, reach, -reach, reach), title)
 
 
 @rc_context(style.STYLE)

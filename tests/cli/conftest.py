@@ -47,7 +47,7 @@ def own(tmp_path, monkeypatch):
 def _undrawn(request, monkeypatch):
     """Leave a run's figures out, but in tests that ask for them by the fixture ``drawn``: they take seconds."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("ppl_vae.cli.pictures.draw_run", lambda *_, **__: None)
+        monkeypatch.setattr("ppl_vae.runs.figures.draw_run", lambda *_, **__: None)
 
 
 @pytest.fixture

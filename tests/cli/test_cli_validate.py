@@ -5,7 +5,7 @@ import json
 import yaml
 from cli_helpers import interrupted_then_resumed, snapshot
 
-from ppl_vae.cli.validate import _QUICK
+from ppl_vae.cli.commands.validate import _QUICK
 from ppl_vae.evidence.running.simulation_check import densities
 from ppl_vae.validation import ESTIMATORS, MODELS, Report, validate
 

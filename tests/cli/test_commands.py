@@ -10,9 +10,9 @@ import yaml
 from cli_helpers import TINY, snapshot
 
 import ppl_vae as pv
-from ppl_vae.cli.command_list import COMMANDS
-from ppl_vae.cli.runfolder import PICTURES
+from ppl_vae.cli.commands import COMMANDS
 from ppl_vae.history import History
+from ppl_vae.runs.folder import PICTURES
 
 
 def test_help_is_quick_and_needs_no_torch():

@@ -11,7 +11,7 @@ from cli_helpers import TINY, snapshot
 from test_kill import check_folder
 
 from ppl_vae import files
-from ppl_vae.cli.outputs import NEW
+from ppl_vae.outputs import NEW
 
 FULL = OSError(28, "No space left on device")
 

@@ -11,9 +11,9 @@ import yaml
 from cli_helpers import interrupted_then_resumed, snapshot
 
 import ppl_vae as pv
-from ppl_vae.cli import evidence as command
-from ppl_vae.cli import gaps as gaps_command
-from ppl_vae.cli import sandwich as sandwich_command
+from ppl_vae.cli.commands import evidence as command
+from ppl_vae.cli.commands import gaps as gaps_command
+from ppl_vae.cli.commands import sandwich as sandwich_command
 from ppl_vae.evidence.annealing.ais import annealed
 from ppl_vae.evidence.annealing.bdmc import sandwich
 from ppl_vae.evidence.annealing.smc import smc

@@ -9,7 +9,7 @@ import pytest
 from cli_helpers import snapshot
 from test_kill import check_folder, finish, start
 
-from ppl_vae.cli.outputs import COMPLETE, NEW
+from ppl_vae.outputs import COMPLETE, NEW
 
 SEED = 20261126
 TRAIN = "train --data digits --latent-dim 4 --hidden 100 --batch-size 64 --epochs 20 --threads 1"

@@ -6,10 +6,9 @@ import shutil
 import pytest
 from cli_helpers import TINY, snapshot
 
-from ppl_vae import training
-from ppl_vae.cli import outputs
-from ppl_vae.cli.outputs import COMPLETE, NEW, OLD, OutputFolder
+from ppl_vae import outputs, training
 from ppl_vae.errors import InputError
+from ppl_vae.outputs import COMPLETE, NEW, OLD, OutputFolder
 
 OWNED = ("a.txt", "figures/b.png", "evidence/c.txt", "marker.yaml")
 BEFORE = {"a.txt": "old a", "evidence/c.txt": "old c", "marker.yaml": "old: 1\n", "mine.txt": "mine"}

@@ -12,7 +12,7 @@ from scipy import special, stats
 from torch.distributions import constraints
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae._part import rebuild
+from ppl_vae.config import rebuild
 from ppl_vae.errors import InputError
 from ppl_vae.likelihoods import Bernoulli, Binomial, Gaussian, Poisson
 

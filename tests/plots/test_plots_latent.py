@@ -89,3 +89,29 @@ def test_refuses(change, argument):
     with pytest.raises(InputError, match=f"^{argument}: ") as caught:
         plots.latent_plane(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_two_dimensions_are_their_own_plane():
+    plane = plots.principal_plane(MEANS)
+    assert torch.equal(plane.means, MEANS)
+    assert plane.title is None
+    left, right, bottom, top = plane.extent
+    assert left <= MEANS.min() <= MEANS.max() <= right
+    assert (bottom, top) == (left, right)
+    assert torch.equal(plane.points(4), plots.latent_points(plane.extent, 4))
+
+
+def test_the_plane_of_the_first_two_principal_components():
+    generator = torch.Generator().manual_seed(1)
+    spread = torch.tensor([0.1, 3.0, 0.2, 2.0])
+    means = 5.0 + spread * torch.randn(2000, 4, generator=generator)
+    plane = plots.principal_plane(means)
+    assert torch.allclose(plane.axes @ plane.axes.T, torch.eye(2), atol=1e-5)
+    assert torch.allclose(plane.origin, means.mean(0))
+    assert plane.axes[0].abs().argmax() == 1
+    assert plane.axes[1].abs().argmax() == 3
+    share = (means.var(0)[[1, 3]].sum() / means.var(0).sum()).item()
+    assert f"({share:.0%} of their variance), N = 2000" in plane.title
+    # A point of the plane, decoded, lies where its latent is drawn.
+    back = (plane.points(3) - plane.origin) @ plane.axes.T
+    assert torch.allclose(back, plots.latent_points(plane.extent, 3), atol=1e-4)

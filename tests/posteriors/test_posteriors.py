@@ -10,7 +10,7 @@ from pyro import validation_enabled
 from scipy import stats
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae._part import rebuild
+from ppl_vae.config import rebuild
 from ppl_vae.errors import InputError
 from ppl_vae.posteriors import MeanFieldNormal, MultivariateNormal
 

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae._part import rebuild
+from ppl_vae.config import rebuild
 from ppl_vae.errors import InputError
 from ppl_vae.posteriors import MeanFieldNormal, MultivariateNormal
 from ppl_vae.priors import MixtureOfGaussians, StandardNormal, VampPrior

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -45,3 +46,42 @@ def _found_on_disk() -> int:
     """How many graphs inductor has found on disk in this process; it is not imported for that."""
     counting = sys.modules.get("torch._dynamo.utils")
     return 0 if counting is None else int(counting.counters["inductor"]["fxgraph_cache_hit"])
+
+
+class Tally(logging.Handler):
+    """Adds up what is logged; its text is one line.
+
+    Attributes:
+        seconds: that captures and compilations took.
+        compiled: graphs that were compiled.
+        found: those of them that were found on disk.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds, self.compiled, self.found = 0.0, 0, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a record."""
+        self.seconds += getattr(record, "seconds", 0.0)
+        if getattr(record, "deed", "") == "compiled":
+            self.compiled += 1
+            self.found += bool(getattr(record, "found", False))
+
+    def __str__(self) -> str:
+        number = "" if self.compiled == 1 else f" {self.compiled} graphs"
+        kept = "found on disk" if self.found == self.compiled else "kept on disk for the next run"
+        return f"compiled{number} in {self.seconds:.1f} s ({kept})"
+
+
+@contextmanager
+def tallied() -> Iterator[Tally]:
+    """What is captured and compiled inside, and what it took."""
+    tally, before = Tally(), logger.level
+    logger.addHandler(tally)
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+    try:
+        yield tally
+    finally:
+        logger.removeHandler(tally)
+        logger.setLevel(before)

@@ -1,0 +1,190 @@
+"""``ppl-vae gaps``: where the gap between log p(x) and the ELBO comes from, and what the latents carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ppl_vae import files
+from ppl_vae.cli.options import estimators as methods
+from ppl_vae.cli.options import results
+from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
+from ppl_vae.errors import InputError, check_one_of, option
+from ppl_vae.runs import data, figures, trained
+from ppl_vae.runs.folder import CHECKPOINT, GAPS, GAPS_RESULT, RESULT, gaps_folder
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.analysis import ActiveUnits, Gaps, Surgery
+    from ppl_vae.evidence import Evidence
+    from ppl_vae.runs.trained import Job
+
+_TABLE = {"importance": (), "annealed": methods.ANNEALING}
+_DATA = 100
+_DESCRIPTION = """\
+Split the gap log p(x) - ELBO of held-out data into what the family of q(z|x) lacks (approximation: the family is
+refitted to each datum) and what the encoder costs (amortisation); split the rate KL(q(z|x) || p(z)) into the
+information that z has of x and the KL of the aggregate posterior from the prior; and count the active latent units.
+Writes a folder: gaps.safetensors (ppl_vae.analysis.Gaps.load reads it), gaps.txt (the tables),
+summary.json and gaps.png.
+
+log p(x) is by importance sampling from the refitted guide, or by annealing, which takes longer and finds more.
+
+Killed or stopped, the same command with --resume goes on and ends with the same bits."""
+_EXAMPLES = """\
+examples:
+  ppl-vae gaps runs/digits
+  ppl-vae gaps runs/digits --subset 20 --num-samples 5000 --out runs/digits/gaps-20
+  ppl-vae gaps runs/digits --method annealed --num-steps 500 --out runs/digits/gaps-annealed"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command."""
+    settings = parse(_parser(), argv)
+    check_numbers(settings, counts=("subset", "num_samples"), seeds=("subset_seed",))
+    for name in ("subset", "num_samples"):
+        if settings[name] == 1:
+            raise InputError(option(name), "at least 2, for errors", 1)
+    methods.check(settings, _TABLE)
+    check_one_of("--split", settings["split"], data.SPLITS)
+    from ppl_vae.evidence import annealed
+
+    own = _TABLE[settings["method"]]
+    which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"], "usual": _DATA}
+    with results.claimed(settings, gaps_folder, GAPS) as (run, folder):
+        methods.fill_in(settings, own, annealed)
+        with trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
+            settings["subset"] = len(opened.x)
+            kept = ("method", *own, "num_samples", "split", "subset", "subset_seed")
+            kept += ("seed", "threads", "device")
+            with opened.writing(kept, "An analysis by ppl-vae gaps", lambda: _rehearse(opened)) as job:
+                found, rate, units = _analyse(job)
+                text = "\n\n".join(map(str, (found, rate, units)))
+                _report(found, rate, units, job, text)
+    print(text)
+    print(f"figures and numbers in {folder.path}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    made = make_parser("gaps", _DESCRIPTION, _EXAMPLES)
+    made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
+    made.add_argument(
+        "--num-samples", type=int, default=2000, help="samples a datum for each of the two ELBOs"
+    )
+    made.add_argument(
+        "--method", type=str, default="importance", help="how log p(x) is had: importance or annealed"
+    )
+    methods.add_options(made, _TABLE)
+    results.add_subset_options(made, _DATA)
+    made.add_argument("--seed", type=int, default=0, help="of the samples and the refit")
+    results.add_options(made, GAPS)
+    return made
+
+
+def _rehearse(job: Job) -> None:
+    """What may find the model wanting, on two data."""
+    from ppl_vae.analysis import gaps, refit, surgery
+    from ppl_vae.evidence import annealed
+
+    job.check_memory()
+    if len(job.x) < 2:
+        raise InputError("--split", "a split of at least 2 data", f"{job.settings['split']!r}, which has 1")
+    program, few = job.vae.program, job.x[:2]
+    surgery(program, few, 2, progress=False)
+    refitted = refit(program, few, 2, max_steps=1, progress=False)
+    if job.settings["method"] == "annealed":
+        options = methods.fewer({name: job.settings[name] for name in methods.ANNEALING})
+        annealed(program, few, **options, progress=False)
+    else:
+        gaps(program, few, 2, refitted=refitted, progress=False)
+
+
+def _analyse(job: Job) -> tuple[Gaps, Surgery, ActiveUnits]:
+    from ppl_vae.analysis import Gaps, active_units, gaps, refit, surgery
+
+    settings, path, program = job.settings, job.folder.path, job.vae.program
+    if (path / GAPS_RESULT).is_file():  # a resumed command that had only tables and pictures left
+        found = Gaps.load(path / GAPS_RESULT)
+        trained.check_finished(path / GAPS_RESULT, job, len(found), found.seed)
+    else:
+        evidence = _evidence(job)
+        common: dict[str, Any] = {"seed": settings["seed"]}
+        refitted = refit(program, job.x, **common, checkpoint=path / CHECKPOINT, resume=settings["resume"])
+        options: dict[str, Any] = {"evidence": evidence, "refitted": refitted}
+        found = gaps(program, job.x, settings["num_samples"], **options, **common)
+        found.save(path / GAPS_RESULT)
+    (path / RESULT).unlink(missing_ok=True)
+    rate = surgery(program, job.x, seed=settings["seed"])
+    return found, rate, active_units(program, job.x, seed=settings["seed"])
+
+
+def _evidence(job: Job) -> Evidence | None:
+    """log p(x) by annealing, kept in a file until all is done; None where the refit's own weights will do."""
+    from ppl_vae.evidence import Evidence, annealed
+
+    settings, path = job.settings, job.folder.path
+    if settings["method"] != "annealed":
+        return None
+    if (path / RESULT).is_file():
+        kept = Evidence.load(path / RESULT)
+        trained.check_finished(path / RESULT, job, len(kept), kept.seed)
+        return kept
+    found = annealed(
+        job.vae.program,
+        job.x,
+        **{name: settings[name] for name in methods.ANNEALING},
+        seed=settings["seed"],
+        checkpoint=path / f"{CHECKPOINT}.evidence",
+        resume=settings["resume"],
+    )
+    found.save(path / RESULT)
+    return found
+
+
+def _report(found: Gaps, rate: Surgery, units: ActiveUnits, job: Job, text: str) -> None:
+    from ppl_vae import plots
+
+    path, evidence = job.folder.path, found.evidence
+    summary = {
+        "num_data": len(found),
+        "num_samples": found.num_samples,
+        "seed": found.seed,
+        "unit": "nats a datum, mean over data",
+        "log_evidence": trained.numbers(evidence.mean()),
+        "method": evidence.method,
+        "bound": evidence.bound,
+        "status": evidence.status_fractions(),
+        **{
+            name: trained.numbers(found.mean(name))
+            for name in ("elbo", "refitted_elbo", "gap", "approximation", "amortisation")
+        },
+        "refit": {
+            "converged": int(found.converged.sum()),
+            "worsened": int(found.worsened.sum()),
+            "rounded": int(found.rounded.sum()),
+            "mean_steps": float(found.steps.double().mean()),
+        },
+        "surgery": {
+            "num_samples": rate.num_samples,
+            **{
+                name: trained.numbers(rate.mean(name))
+                for name in ("distortion", "rate", "information", "marginal")
+            },
+            "max_information": rate.max_information,
+        },
+        "active_units": {
+            "num_samples": units.num_samples,
+            "threshold": units.threshold,
+            "count": units.count,
+            "of": len(units),
+            "close": int(units.close.sum()),
+            "variances": units.variances.tolist(),
+            "stderr": units.stderr.tolist(),
+        },
+        "test_set": job.about,
+    }
+    files.write_text(path / "gaps.txt", f"{text}\n")
+    files.write_json(path / "summary.json", summary)
+    figures.save(plots.gap_decomposition(found), path / "gaps.png")

@@ -1,0 +1,195 @@
+"""``ppl-vae sandwich``: bounds of log p(x) from both sides, certified on data that the model itself made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ppl_vae import files, memory
+from ppl_vae.cli.options import compile as compiling
+from ppl_vae.cli.options import estimators as methods
+from ppl_vae.cli.options import results
+from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
+from ppl_vae.errors import InputError
+from ppl_vae.runs import figures, trained
+from ppl_vae.runs.folder import CHECKPOINT, SANDWICH, SANDWICH_RESULT, sandwich_folder
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.evidence import Sandwich
+    from ppl_vae.program import Latents
+    from ppl_vae.runs.trained import Job
+
+_TABLE = {"annealed": (*methods.ANNEALING, "precision"), "importance": ("num_samples", "precision")}
+_DATA = 100
+_HEURISTIC = (
+    "HEURISTIC: these data were not simulated, so the upper bound's chains start from samples of q(z|x) and not of "
+    "p(z|x): it may lie below log p(x), and certifies nothing"
+)
+_ROUNDED = (
+    "ROUNDED: the matrix products were computed in a lower precision, so the bounds are those of a slightly different "
+    "model, and certify nothing"
+)
+_DESCRIPTION = """\
+Simulate data from a trained model and bound their log p(x) from below and from above. The latents that made a datum
+are an exact sample of its posterior, from which chains run backwards give an upper bound; the gap between the two
+certifies how well the sampler does on this model. Writes a folder: sandwich.safetensors (ppl_vae.evidence.Sandwich.load
+reads it), sandwich.txt (the table), summary.json and sandwich.png.
+
+With --real, data of the test split are bounded in the place of simulated ones. For them there is no exact sample of the
+posterior: the upper bound is a heuristic, and is called one in every file and picture.
+
+Killed or stopped, the same command with --resume goes on and ends with the same bits."""
+_EXAMPLES = """\
+examples:
+  ppl-vae sandwich runs/digits
+  ppl-vae sandwich runs/digits --num-data 20 --num-chains 16 --num-steps 4000 --out runs/digits/sandwich-4000
+  ppl-vae sandwich runs/digits --method importance --num-samples 5000 --out runs/digits/multisample
+  ppl-vae sandwich runs/digits --real --num-data 50 --out runs/digits/heuristic"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command."""
+    settings = parse(_parser(), argv)
+    check_numbers(settings, counts=("num_data",))
+    methods.check(settings, _TABLE)
+    compiling.check(settings)
+    from ppl_vae.evidence import sandwich
+
+    own, real = _TABLE[settings["method"]], settings["real"]
+    which: dict[str, Any] = {"number": settings["num_data"], "usual": _DATA} if real else {"number": None}
+    with results.claimed(settings, sandwich_folder, SANDWICH) as (run, folder):
+        methods.fill_in(settings, own, sandwich)
+        if settings["num_samples"] == 1:
+            raise InputError("--num-samples", "at least 2", 1)
+        with trained.opened(settings, run, folder, split="test", **which, asked="--num-data") as opened:
+            if not real:
+                number = settings["num_data"] or _DATA
+                memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
+                opened = replace(opened, x=_like(opened, number))
+            settings["num_data"] = len(opened.x)
+            kept = ("method", *own, "num_data", "real", "seed", "compile", "threads", "device")
+            with opened.writing(kept, "Bounds by ppl-vae sandwich", lambda: _rehearse(opened)) as job:
+                bounds = _bound(job)
+                text = _report(bounds, job)
+    print(text)
+    print(f"figures and numbers in {folder.path}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    made = make_parser("sandwich", _DESCRIPTION, _EXAMPLES)
+    made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
+    made.add_argument(
+        "--method", type=str, default="annealed", help="annealed, or importance (multi-sample bounds)"
+    )
+    texts = {
+        "num_chains": "chains a datum and direction (default: 16)",
+        "num_samples": "samples a datum and direction (default: 5000)",
+    }
+    methods.add_options(made, _TABLE, texts)
+    made.add_argument(
+        "--num-data",
+        type=int | None,
+        help=f"how many data (default: {_DATA}; with --real, all if they are fewer)",
+    )
+    made.add_argument(
+        "--real",
+        action="store_true",
+        help="bound data of the test split, drawn at random: the upper bound is then a heuristic, not certified",
+    )
+    made.add_argument("--seed", type=int, default=0, help="of the data and of the samples")
+    compiling.add_option(made)
+    results.add_options(made, SANDWICH)
+    return made
+
+
+def _like(job: Job, number: int) -> Any:
+    """Test data, in turn as often as needed: simulated data have their shapes, and nothing else of them."""
+    import torch
+
+    return job.x[torch.arange(number, device=job.x.device) % len(job.x)]
+
+
+def _posterior(job: Job) -> Latents | None:
+    """What stands for samples of the posterior of real data; None where data are simulated."""
+    if not job.settings["real"]:
+        return None
+    from ppl_vae import rng
+
+    number = job.settings["num_chains"] if job.settings["method"] == "annealed" else 1
+    seed = rng.derive(job.settings["seed"], "heuristic posterior")
+    return job.vae.program.sample_guide(job.x, number, seed=seed)
+
+
+def _bound(job: Job) -> Sandwich:
+    from ppl_vae.evidence import Sandwich, sandwich
+
+    settings, path, program = job.settings, job.folder.path, job.vae.program
+    if (path / SANDWICH_RESULT).is_file():  # a resumed command that had only the pictures left to draw
+        found = Sandwich.load(path / SANDWICH_RESULT)
+        trained.check_finished(path / SANDWICH_RESULT, job, len(found), found.lower.seed)
+        simulated = None if settings["real"] else program.simulate(job.x, seed=settings["seed"])[1]
+        return replace(found, x=simulated)
+    bounds = sandwich(
+        program,
+        job.x,
+        method=settings["method"],
+        **{name: settings[name] for name in _TABLE[settings["method"]]},
+        posterior=_posterior(job),
+        seed=settings["seed"],
+        compile=compiling.choice(settings),
+        checkpoint=path / CHECKPOINT,
+        resume=settings["resume"],
+    )
+    bounds.save(path / SANDWICH_RESULT)
+    return bounds
+
+
+def _rehearse(job: Job) -> None:
+    """The bounds of one datum, with all of the options but fewer samples, chains and steps."""
+    from ppl_vae.evidence import sandwich
+
+    settings = job.settings
+    job.check_memory()
+    few = methods.fewer({name: settings[name] for name in _TABLE[settings["method"]]})
+    one = replace(job, x=job.x[:1], settings=settings | few)
+    options: dict[str, Any] = {"method": settings["method"], "posterior": _posterior(one)}
+    sandwich(job.vae.program, one.x, **options, **few, seed=settings["seed"], progress=False)
+
+
+def _report(bounds: Sandwich, job: Job) -> str:
+    """Write the table, the numbers and the picture; returns the table."""
+    from ppl_vae import plots
+
+    settings, path = job.settings, job.folder.path
+    lower, upper = bounds.lower, bounds.upper
+    rounded = lower.precision != "full"
+    doubts = [words for words, there in ((_HEURISTIC, settings["real"]), (_ROUNDED, rounded)) if there]
+    text = "\n".join([*doubts, str(bounds)])
+    summary = {
+        "method": settings["method"],
+        "certified": bounds.certified,
+        "note": " ".join(doubts) or None,
+        "data": "test split" if settings["real"] else "simulated from the model",
+        "num_data": len(bounds),
+        "seed": settings["seed"],
+        "unit": "nats a datum, mean over data",
+        "lower": trained.numbers(lower.mean()),
+        "upper": trained.numbers(upper.mean()),
+        "gap": trained.numbers(bounds.mean_gap()),
+        "status": {"lower": lower.status_fractions(), "upper": upper.status_fractions()},
+        "cost": {"lower": trained.cost(lower), "upper": trained.cost(upper)},
+        "details": {"lower": lower.details, "upper": upper.details},
+        "base_measure": job.vae.likelihood.base_measure,
+        "test_set": job.about if settings["real"] else None,
+    }
+    files.write_text(path / "sandwich.txt", f"{text}\n")
+    files.write_json(path / "summary.json", summary)
+    size = settings["num_steps"] if settings["method"] == "annealed" else settings["num_samples"]
+    which = "the upper one is" if lower.certified else "they are"
+    title = None if bounds.certified else f"HEURISTIC bounds from both sides: {which} not certified"
+    figures.save(plots.sandwich_curve({size: bounds}, title=title), path / "sandwich.png")
+    return text

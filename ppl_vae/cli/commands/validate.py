@@ -1,0 +1,253 @@
+"""``ppl-vae validate``: every estimator on every model whose log evidence is known, a user's own among them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppl_vae import exits, files, memory, modes
+from ppl_vae.cli.options import device
+from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
+from ppl_vae.errors import InputError, NonFiniteError, UsageError, check_one_of, describe, option, relabel
+from ppl_vae.exits import Interrupted
+from ppl_vae.outputs import OutputFolder
+from ppl_vae.runs import figures
+from ppl_vae.runs.folder import CHECKPOINT, REPORT, validation_folder
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.validation import Builder, Estimator, ExactModel, Report
+
+_SIZES = {"num_data": 20, "repetitions": 10}
+_QUICK = {"num_data": 5, "repetitions": 2}
+_MODEL = (
+    "the import path of an ExactModel, or of a function (num_data, seed) that returns one (my_file.my_model)"
+)
+_ESTIMATOR = (
+    "the import path of a function (program, x, seed) that returns an Evidence (my_file.my_estimator)"
+)
+_DESCRIPTION = """\
+Run estimators on models whose log p(x) is known, many times over, and count how often they are right about
+themselves: bias and error, mean Z-hat / Z, the coverage of 95 % intervals, verdicts, cost. Below the tables stands what
+is wrong, if anything is. Writes a folder: report.json (ppl_vae.validation.Report.load reads it), report.md, report.txt
+and error_against_cost.png.
+
+An estimator or a model of your own, from a file in the current folder, is tried on all of ours, or with all of ours.
+All pairs take some minutes. Killed or stopped, the same command with --resume goes on and ends with the same numbers
+(but for the seconds that estimates took)."""
+_EXAMPLES = """\
+examples:
+  ppl-vae validate
+  ppl-vae validate --quick
+  ppl-vae validate --models decoder-2 two-modes --estimators importance-1000 annealed-16x100 --repetitions 50
+  ppl-vae validate --estimator my_file.my_estimator --out runs/my-estimator
+  ppl-vae validate --model my_file.my_exact_model --estimators importance-1000 --estimator my_file.my_estimator"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command."""
+    settings = parse(_parser(), argv)
+    check_numbers(settings, counts=("num_data", "repetitions"), seeds=("seed",))
+    for name, size in (_QUICK if settings["quick"] else _SIZES).items():
+        settings[name] = size if settings[name] is None else settings[name]
+    memory.check_repeated(settings["num_data"], settings["repetitions"])
+    folder = validation_folder(settings["out"])
+    how = {"resume": settings["resume"], "overwrite": settings["overwrite"]}
+    folder.check(**how)
+    with folder.owning(**how):
+        if settings["resume"] and folder.began() and settings["threads"] is None:
+            settings["threads"] = folder.latest().settings().get("threads")
+        settings["device"] = "cpu"
+        device.resolve(settings)
+        with modes.threads(settings["threads"]):
+            report = _validate(settings, folder)
+    print(report.table())
+    print(f"figures and numbers in {folder.path}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    made = make_parser("validate", _DESCRIPTION, _EXAMPLES)
+    made.add_argument(
+        "--models",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="models of ppl_vae.validation.MODELS (default: all, or none with --model)",
+    )
+    made.add_argument(
+        "--estimators",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="estimators of ppl_vae.validation.ESTIMATORS (default: all, or none with --estimator)",
+    )
+    made.add_argument("--model", type=str, nargs="+", metavar="PATH", help=f"{_MODEL}; several may be given")
+    made.add_argument(
+        "--estimator", type=str, nargs="+", metavar="PATH", help=f"{_ESTIMATOR}; several may be given"
+    )
+    made.add_argument("--num-data", type=int | None, help=f"data a model (default: {_SIZES['num_data']})")
+    made.add_argument(
+        "--repetitions",
+        type=int | None,
+        help=f"independent runs of each estimator on each model (default: {_SIZES['repetitions']})",
+    )
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{_QUICK['num_data']} data and {_QUICK['repetitions']} repetitions unless they are given: to see that "
+        "everything works, too few to judge by",
+    )
+    made.add_argument("--seed", type=int, default=0, help="of models, data and runs")
+    made.add_argument("--out", type=str, default="runs/validation", help="the folder to write")
+    made.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier report's files there when the new ones are complete",
+    )
+    made.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
+    )
+    made.add_argument(
+        "--threads", type=int | None, help="threads to compute with; null leaves torch's number"
+    )
+    return made
+
+
+def _validate(settings: dict[str, Any], folder: OutputFolder) -> Report:
+    from ppl_vae.validation import ESTIMATORS, MODELS, Report, validate
+
+    size, seed = settings["num_data"], settings["seed"]
+    models: dict[str, Builder | ExactModel] = dict(_named("models", settings, MODELS, settings["model"]))
+    estimators: dict[str, Estimator] = dict(_named("estimators", settings, ESTIMATORS, settings["estimator"]))
+    marker: dict[str, Any] = {"models": list(models), "estimators": list(estimators)}
+    for path in settings["model"] or []:
+        models[path] = _own_model(path, size, seed)
+    for path in settings["estimator"] or []:
+        estimators[path] = _import("estimator", path, _ESTIMATOR, None, None, seed)
+        _rehearse(path, estimators[path], next(iter(models.values())), seed)
+    for name in ("model", "estimator"):
+        paths = settings[name] or []
+        marker |= {name: paths, f"{name}_sha256": [_source(path) for path in paths]}
+    marker |= {name: settings[name] for name in ("num_data", "repetitions", "seed", "threads")}
+    begun = not (settings["resume"] and folder.began())
+    if begun:
+        folder = folder.new if settings["overwrite"] and folder.began() else folder
+        folder.begin(marker, header="# A report by ppl-vae validate: what it was made from.\n")
+    else:
+        folder = folder.resumed(marker)
+        exits.work()
+        folder.sweep()
+    path = folder.path
+    try:
+        with folder.keeping(begun):
+            if (path / REPORT).is_file():  # a resumed command that had only tables and pictures left
+                report = Report.load(path / REPORT)
+            else:
+                report = validate(
+                    models,
+                    estimators,
+                    num_data=size,
+                    repetitions=settings["repetitions"],
+                    seed=seed,
+                    checkpoint=path / CHECKPOINT,
+                    resume=settings["resume"],
+                )
+                report.save(path / REPORT)
+            _draw(report, path, settings)
+            folder.commit()
+    except KeyboardInterrupt:
+        where = shlex.quote(str(folder.place))
+        raise Interrupted(
+            f"go on with the same command and --resume (what is done is kept in {where})"
+        ) from None
+    except InputError as error:
+        raise relabel(error, {name: option(name) for name in settings}) from error
+    return report
+
+
+def _named(
+    name: str, settings: Mapping[str, Any], known: Mapping[str, Any], own: Sequence[str] | None
+) -> dict[str, Any]:
+    """Those of ours that were asked for: all where nothing was, neither of ours nor of the user's own."""
+    chosen = settings[name]
+    if chosen is None:
+        return {} if own else dict(known)
+    return {check_one_of(option(name), each, known): known[each] for each in chosen}
+
+
+def _import(name: str, path: str, expected: str, *arguments: Any, **options: Any) -> Any:
+    """What an import path names; raises `UsageError` if that is nothing, or a function of other arguments."""
+    module, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), attribute)
+    except Exception as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(option(name), expected, f"{path!r} ({text})") from error
+    if callable(found):
+        try:
+            inspect.signature(found).bind(*arguments, **options)
+        except TypeError as error:
+            raise UsageError(option(name), expected, f"{path!r} ({error})") from error
+    elif name == "estimator":
+        raise UsageError(option(name), expected, f"{path!r} ({describe(found)})")
+    return found
+
+
+def _source(path: str) -> str:
+    """SHA-256 of the file that a user's own object is from: with another content, a report could not go on."""
+    file = import_module(path.rpartition(".")[0]).__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+
+
+def _own_model(path: str, num_data: int, seed: int) -> ExactModel:
+    """A user's model; raises `UsageError` if it is none."""
+    from ppl_vae.validation import ExactModel
+
+    found = _import("model", path, _MODEL, num_data=num_data, seed=seed)
+    made = found(num_data=num_data, seed=seed) if callable(found) else found
+    if not isinstance(made, ExactModel):
+        what = f", which returned {describe(made)}" if callable(found) else f" ({describe(made)})"
+        raise UsageError("--model", _MODEL, f"{path!r}{what}")
+    made.program.check(made.x)
+    return made
+
+
+def _rehearse(path: str, estimator: Callable[..., Any], model: Any, seed: int) -> None:
+    """A user's estimator on two data, so that what is no estimator fails before anything is written."""
+    from ppl_vae.evidence import Evidence
+    from ppl_vae.program import num_data, take
+    from ppl_vae.validation import ExactModel
+
+    first = model if isinstance(model, ExactModel) else model(num_data=2, seed=seed)
+    few = take(first.x, slice(0, 2))
+    try:
+        found = estimator(first.program, few, seed)
+    except (InputError, NonFiniteError):
+        return  # it does not apply to this model, or fails: the report will say so
+    if not isinstance(found, Evidence) or len(found) != num_data(few):
+        expected = f"a function to an Evidence of as many data as it is given, {num_data(few)}"
+        raise UsageError("--estimator", expected, f"{path!r}, which returned {describe(found)}")
+
+
+def _draw(report: Report, path: Path, settings: Mapping[str, Any]) -> None:
+    """Write the tables, and a picture of all pairs that have a Monte Carlo error (others' are 1e-12 or so)."""
+    from ppl_vae import plots
+
+    files.write_text(path / "report.txt", f"{report.table()}\n")
+    files.write_text(path / "report.md", report.markdown())
+    points: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for row in report.rows:
+        if row.applies and row.drawn and row.passes > 0 and not math.isnan(row.rmse):
+            points.setdefault(row.model, {})[row.estimator] = [(row.passes, row.rmse, row.rmse_stderr)]
+    if points:
+        facts = f"N = {settings['num_data']} data, {settings['repetitions']} repetitions, seed {report.seed}"
+        facts += "; exact methods left out" * any(not row.drawn for row in report.rows)
+        figures.save(plots.error_against_cost(points, facts=facts), path / "error_against_cost.png")

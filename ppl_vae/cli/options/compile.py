@@ -1,0 +1,32 @@
+"""``--compile``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ppl_vae.errors import check_one_of
+
+_VALUES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
+
+
+def add_option(parser: Any) -> None:
+    """``--compile``, to a parser or a group of one."""
+    parser.add_argument(
+        "--compile",
+        type=str | bool,
+        default="auto",
+        help="capture the program as a tensor graph and compile it: yes, no, or auto, which does it where the job is "
+        "long enough to pay for it, by sizes alone; recorded, since the last bits of a number depend on it",
+    )
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuse another word; put words in the place of a YAML file's booleans, which yes and no are there."""
+    given = settings["compile"]
+    settings["compile"] = ("yes" if given else "no") if isinstance(given, bool) else given
+    check_one_of("--compile", settings["compile"], _VALUES)
+
+
+def choice(settings: dict[str, Any]) -> bool | str:
+    """What the library's ``compile=`` is to be."""
+    return _VALUES[settings["compile"]]

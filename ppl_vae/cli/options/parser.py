@@ -1,0 +1,192 @@
+"""Command lines and YAML files into plain dictionaries of options."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, get_type_hints
+
+import docstring_parser
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+
+from ppl_vae import reading
+from ppl_vae.cli.errors import HelpShown, from_jsonargparse
+from ppl_vae.errors import (
+    InputError,
+    UsageError,
+    check_positive_float,
+    check_positive_int,
+    check_seed,
+    describe,
+    option,
+)
+
+_WIDTH = 110
+_LONGEST = 2**16  # characters of an option's value
+_TIDY = (
+    (r"type: (Callable\[\[.*?\], \w+\]( \| null)?|<class 'ELBO'>), (default: null, )?", ""),  # said in words
+    (r"\{'class_path': '[\w.]*?(\w+)'\}", r"\1"),
+    (r"known subclasses:.*?(?=\)$)", lambda match: re.sub(r"\b(?:\w+\.)+(?=\w)", "", match[0])),
+    (r" \| null, default: null", ""),  # an option that is not given; the text says what happens then
+    (r", default: null\)", ")"),
+    (r"default: null(, )?", ""),
+    (r"\(default: False\)", ""),
+    (r"\(type: Proposal, known subclasses: Proposal\)", ""),  # any class that can do it: the text says so
+    (r"type: list\[int\]", "type: list of int"),
+)
+
+
+class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """jsonargparse's types and defaults without what only Python's programmers would read."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        options.setdefault("width", min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
+        super().__init__(prog, **options)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        for pattern, replacement in _TIDY:
+            text = re.sub(pattern, replacement, text)
+        return text.strip()
+
+
+class _Parser(ArgumentParser):
+    """One that tells its own end, after ``--help``, from that of a user's module which calls ``sys.exit``."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+        """Raise `HelpShown`."""
+        raise HelpShown(status)
+
+
+def make_parser(command: str, description: str, examples: str) -> ArgumentParser:
+    """A parser that raises instead of ending the process."""
+    return _Parser(
+        prog=f"ppl-vae {command}",
+        description=description,
+        epilog=examples,
+        formatter_class=_Formatter,
+        exit_on_error=False,
+        print_config=None,
+        default_env=False,
+        allow_abbrev=False,
+    )
+
+
+def add_from(
+    group: Any, function: Callable[..., Any], names: Sequence[str], words: Mapping[str, tuple[Any, str]] = {}
+) -> None:
+    """Options that are arguments of a function, with its types, defaults and texts, spelled with hyphens.
+
+    Args:
+        group: a parser, or a group of one.
+        function: whose arguments they are.
+        names: those that become options.
+        words: another type and text for some of them.
+    """
+    known = documented(function)
+    for name in names:
+        kind, text = words.get(name, (known[name].kind, known[name].text))
+        group.add_argument(option(name), type=kind, default=known[name].default, help=text)
+
+
+class Argument(NamedTuple):
+    """An argument of a function: its type, its default, and what the docstring says."""
+
+    kind: Any
+    default: Any
+    text: str
+
+
+def documented(function: Callable[..., Any]) -> dict[str, Argument]:
+    """The arguments of a function that its docstring explains."""
+    parameters, types = inspect.signature(function).parameters, get_type_hints(function)
+    found = {}
+    for each in docstring_parser.parse(function.__doc__ or "").params:
+        text = " ".join((each.description or "").replace("`", "").split()).rstrip(".")
+        found[each.arg_name] = Argument(types[each.arg_name], parameters[each.arg_name].default, text)
+    return found
+
+
+def parse(
+    parser: ArgumentParser, argv: Sequence[str], classes: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """The options by name, as plain values.
+
+    Args:
+        parser: from `make_parser`.
+        argv: the arguments after the command.
+        classes: for each option that takes a class, what it expects in words.
+
+    Raises:
+        UsageError: in one line, whatever is wrong.
+    """
+    _check_texts(argv)
+    try:
+        parsed = parser.parse_args(list(argv))
+    except (ArgumentError, argparse.ArgumentError) as error:
+        raise from_jsonargparse(error, classes or {}) from error
+    except UnicodeDecodeError as error:
+        raise UsageError("--config", "a YAML file of options", error) from error
+    settings: dict[str, Any] = parsed.as_dict()
+    for name in classes or {}:
+        value = settings.get(name)
+        if value is not None and not (isinstance(value, dict) and "class_path" in value):
+            raise UsageError(option(name), (classes or {})[name], "a function")
+    return settings
+
+
+def _check_texts(argv: Sequence[str]) -> None:
+    """Refuse texts and files that jsonargparse's recursive reader of YAML could not bear, or would wait for.
+
+    Every value is YAML to it, and those of ``--config`` are files of YAML.
+    """
+    option_before = ""
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        if not argument.startswith("--"):
+            key, value = option_before, argument
+        elif not equals:
+            option_before = key
+            continue
+        option_before = ""
+        if key == "--config":
+            try:
+                content = reading.read_yaml(value)
+            except InputError as error:
+                raise UsageError("--config", error.expected, f"{value} ({error.received})") from None
+            if "config" in content:  # jsonargparse would read that file, too
+                raise UsageError("--config", "a YAML file of options that names no other", value)
+        elif len(value) > _LONGEST:
+            raise UsageError(key or "options", f"a value of at most {_LONGEST} characters", len(value))
+        elif any(mark in value for mark in "[{&*\n"):
+            reading.check_yaml(value, key or "options", "a value")
+
+
+def check_numbers(
+    settings: dict[str, Any],
+    *,
+    counts: Sequence[str] = (),
+    rates: Sequence[str] = (),
+    seeds: Sequence[str] = (),
+) -> None:
+    """Refuse counts below 1 or of more than 64 bits, rates that are not positive and finite, and bad seeds.
+
+    None is "not given".
+    """
+    checks: list[tuple[Sequence[str], Callable[[str, Any], object]]] = [
+        (counts, _check_count),
+        (rates, check_positive_float),
+        (seeds, lambda argument, value: check_seed(value, argument)),
+    ]
+    for names, check in checks:
+        for name in names:
+            if settings[name] is not None:
+                check(option(name), settings[name])
+
+
+def _check_count(argument: str, value: Any) -> None:
+    if check_positive_int(argument, value) >= 2**63:
+        raise InputError(argument, "a positive integer below 2**63", describe(value))

@@ -1,0 +1,90 @@
+"""The options of commands that judge a trained model: which of its data, and where what they find is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppl_vae.cli.options import device
+from ppl_vae.errors import check_seed
+from ppl_vae.outputs import OutputFolder
+from ppl_vae.runs.folder import finished_run
+from ppl_vae.runs.trained import reading
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def add_folder_options(parser: ArgumentParser, where: str, default: str | None = None) -> None:
+    """``--out``, which ``where`` explains, ``--overwrite`` and ``--resume``."""
+    parser.add_argument("--out", type=str if default else str | None, default=default, help=where)
+    text = "replace the files of an earlier command there when the new ones are complete; other files stay"
+    parser.add_argument("--overwrite", action="store_true", help=text)
+    text = "go on from the checkpoint in that folder, if any"
+    parser.add_argument("--resume", action="store_true", help=text)
+
+
+def add_loading_options(parser: ArgumentParser, *, moved: bool = True) -> None:
+    """Whose classes a run's model may name, and the machine; ``moved``: and where its data lie now."""
+    if moved:
+        text = "where MNIST's files lie now, if they have moved"
+        parser.add_argument("--data-dir", type=str | None, help=text)
+        parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
+    parser.add_argument(
+        "--trust",
+        type=str,
+        action="append",
+        metavar="PACKAGE",
+        help="import this package (or my_file for a file my_file.py) for the classes of your own that the run's model "
+        "is made of; importing runs it. May be given more than once. Classes of ppl_vae need none",
+    )
+    device.add_options(parser)
+
+
+def add_options(parser: ArgumentParser, name: str) -> None:
+    """Options of where to write, where the data lie, and the machine; ``name`` is the folder's in the run."""
+    add_folder_options(parser, f"the folder to write (default: RUN/{name})")
+    add_loading_options(parser)
+
+
+def add_subset_options(parser: ArgumentParser, default: int | None = None) -> None:
+    """Options of which data; ``default`` is how many unless told otherwise (None: all)."""
+    parser.add_argument("--split", type=str, default="test", help="test, valid or train")
+    usual = "all of them" if default is None else f"{default}, or all if they are fewer"
+    parser.add_argument(
+        "--subset", type=int | None, help=f"so many data of the split, drawn at random (default: {usual})"
+    )
+    parser.add_argument(
+        "--subset-seed", type=int | None, help="of that draw (default: the data set's own seed)"
+    )
+
+
+@contextmanager
+def claimed(
+    settings: dict[str, Any], folder: Callable[[Path], OutputFolder], name: str
+) -> Iterator[tuple[OutputFolder, OutputFolder]]:
+    """The run and the folder to write, once they and the options of every such command are seen to fit.
+
+    Inside, no other command writes either of them. What the machine would choose stays as it was in a folder that is
+    to be resumed.
+
+    Raises:
+        InputError: naming the option at fault, or the run.
+    """
+    check_seed(settings["seed"], "--seed")
+    run = finished_run(settings["run"])
+    found = folder(Path(settings["out"] or run.path / name))
+    found.check(resume=settings["resume"], overwrite=settings["overwrite"])
+    with reading(run), found.owning(resume=settings["resume"], overwrite=settings["overwrite"]):
+        run = finished_run(settings["run"])
+        device.resolve(settings, found if settings["resume"] else None)
+        yield run, found
+
+
+def trust_needed(settings: Mapping[str, Any]) -> str:
+    """The options that a command needs to load a model of these settings: `` --trust my_file``, or nothing."""
+    parts = [settings[role] for role in ("prior", "likelihood", "posterior", "network", "encoder", "decoder")]
+    packages = dict.fromkeys(part["class_path"].split(".")[0] for part in parts if part is not None)
+    return "".join(f" --trust {package}" for package in packages if package != "ppl_vae")

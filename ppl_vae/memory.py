@@ -1,0 +1,205 @@
+"""What a job needs in memory, before it is begun: an option that sets an amount is refused where it cannot fit.
+
+The numbers are estimates from below, from sizes alone: they refuse what would certainly grow until the system kills it,
+and let pass what a closer look might still refuse. The bound is four fifths of the memory that the process may have.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ppl_vae.errors import InputError, option
+from ppl_vae.trust import Trust
+
+SHARE = 0.8  # of the memory, which the job may take: the rest is for the libraries and for others
+UNKNOWN = 2**36  # bytes, where the system does not say what it has
+_ADAM = 16  # bytes of a float32 parameter, its gradient, and Adam's two averages
+_FLOAT, _DOUBLE = 4, 8
+_PASS = 3 * _FLOAT  # bytes of a number in a training step: its value, its gradient, and one temporary copy
+_CHAIN = (
+    32 * _FLOAT
+)  # bytes of a number of a chain: point, momentum, gradients, proposals, a decoder's layers
+_TAIL = 24 * _DOUBLE  # bytes of each of the sqrt(S) largest weights: 3 sqrt(S), twice, sorted and copied
+_BLOCK = 256  # data of which an estimator keeps largest weights at the same time, at most
+_PIXEL = 100  # bytes of a picture's pixel: its value, and what matplotlib makes of it
+_RESULT = 40 * _DOUBLE  # bytes of a datum's results
+_POINTS = 30  # bits of a Sobol point
+_SIZES = ("hidden", "channels", "components")  # options of classes that are sizes, whosever the class is
+
+
+def available() -> int:
+    """Bytes of memory that this process may have: the machine's, or less by a limit of its control group or its own."""
+    found = [UNKNOWN]
+    if hasattr(os, "sysconf"):
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(name).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # noqa: PERF203  (no such limit)
+            continue
+    if sys.platform != "win32":
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [] if soft == resource.RLIM_INFINITY else [soft]
+    return min(found)
+
+
+def check(name: str, asked: int, each: float, *, power: int = 1) -> None:
+    """Refuse ``asked`` things where each takes ``each`` bytes, or ``asked**(1/power)`` of them do.
+
+    Args:
+        name: the option that asks.
+        asked: how many.
+        each: bytes of one.
+        power: 2 where memory grows with the square root of what is asked for.
+
+    Raises:
+        InputError: naming the option, what was asked, and what would fit.
+    """
+    limit = available() * SHARE
+    root = asked if power == 1 else math.isqrt(asked)
+    if root * each <= limit:
+        return
+    most = int(limit / each) ** power
+    raise InputError(
+        name, f"at most {most:,}, which would take {_gib(limit)} of this machine's memory", f"{asked:,}"
+    )
+
+
+def check_model(settings: Mapping[str, Any], datum: int, num_data: int) -> None:
+    """Refuse sizes of a VAE whose parameters, or whose training step, would not fit.
+
+    Args:
+        settings: the options, resolved.
+        datum: numbers in a datum.
+        num_data: data to train with.
+
+    Raises:
+        InputError: naming the option.
+    """
+    dim = settings["latent_dim"]
+    widths = _numbers(settings["network"]["init_args"].get("hidden"))
+    last = (widths or [datum])[-1]
+    outputs = _posterior_numbers(settings["posterior"], dim)
+    layers = 2 * sum(a * b for a, b in pairwise([datum, *widths]))
+    ends = last * (dim + outputs)  # between the last layer and the latents: the wider of the two is at fault
+    parameters = {
+        "--hidden": layers + (ends if last > dim else 0),
+        "--latent-dim": ends if dim >= last else 0,
+    }
+    for role in ("prior", "posterior", "network", "encoder", "decoder"):
+        for name, value in ((settings[role] or {}).get("init_args") or {}).items():
+            ours = settings[role]["class_path"].startswith("ppl_vae.")
+            # An integer of a user's own class may be anything, unless it is called what ours are.
+            sizes = _numbers(value) if name in _SIZES or (ours and "seed" not in name) else []
+            if not sizes or (role == "network" and name == "hidden"):
+                continue
+            if isinstance(value, int):
+                count = value * max(dim, datum if role == "prior" else 1)
+            else:
+                count = sum(a * b for a, b in pairwise([1, *sizes, 1]))
+            parameters[f"{option(role)}.{name}"] = count
+    for name, count in parameters.items():
+        _refuse(name, "parameters", count * _ADAM)
+
+    batch = min(settings["batch_size"], num_data)
+    numbers = 3 * datum + 2 * sum(widths) + 2 * outputs
+    particles = (settings["objective"]["init_args"] or {}).get("num_particles", 1)
+    particles = particles if isinstance(particles, int) and particles > 0 else 1
+    _refuse("--batch-size", "training steps", batch * numbers * _PASS)
+    check("--objective.num_particles", particles, batch * numbers * _PASS)
+    components = settings["prior"]["init_args"].get("components")
+    if settings["prior"]["class_path"].startswith("ppl_vae.") and isinstance(components, int):
+        check("--prior.components", components, batch * particles * dim * _PASS)
+
+
+def check_estimate(settings: Mapping[str, Any], num_data: int, width: int, latents: int) -> None:
+    """Refuse numbers of samples, chains and steps whose sums would not fit.
+
+    Args:
+        settings: the options, resolved; those of an estimator are looked at where they are given.
+        num_data: data to estimate.
+        width: numbers that one sample of one datum holds.
+        latents: those of them that are latent.
+
+    Raises:
+        InputError: naming the option.
+    """
+    block = min(num_data, _BLOCK)
+    given = {name: value for name, value in settings.items() if isinstance(value, int)}
+    for name in ("num_samples", "max_num_samples", "prior_draws"):
+        if name in given:
+            check(option(name), given[name], block * _TAIL, power=2)
+    if "num_scrambles" in given:
+        check("--num-scrambles", given["num_scrambles"], block * 6 * _DOUBLE)
+        if "num_samples" in given and given["num_samples"] > given["num_scrambles"] * 2**_POINTS:
+            most = given["num_scrambles"] * 2**_POINTS
+            raise InputError(
+                "--num-samples", f"at most {most:,}, 2**{_POINTS} a scrambling", f"{given['num_samples']:,}"
+            )
+    for name in ("num_chains", "num_particles", "num_islands"):
+        if name in given:
+            check(option(name), given[name], width * _CHAIN)
+    proposal = (settings.get("proposal") or {}).get("init_args") or {}
+    if isinstance(proposal.get("num_samples"), int):
+        check("--proposal.num_samples", proposal["num_samples"], width * _CHAIN)
+    if settings.get("real") and "num_chains" in given:
+        check("--num-chains", given["num_chains"], 2 * num_data * latents * _FLOAT)
+    if "num_steps" in given:
+        check("--num-steps", given["num_steps"], block * 4 * _DOUBLE)
+
+
+def check_drawn(name: str, asked: int, numbers: int, *, pictures: bool) -> None:
+    """Refuse so many drawn or decoded data of so many numbers each; raises `InputError` naming the option ``name``."""
+    check(name, asked, numbers * (_PIXEL if pictures else 4 * _FLOAT))
+
+
+def check_simulated(name: str, asked: int, width: int) -> None:
+    """Refuse so many simulated data of ``width`` numbers each; raises `InputError` naming the option ``name``."""
+    check(name, asked, width * 6 * _FLOAT + _RESULT)
+
+
+def check_repeated(num_data: int, repetitions: int) -> None:
+    """Refuse a validation whose data, or whose results, would not fit; raises `InputError` naming the option."""
+    check("--num-data", num_data, 8 * _RESULT)
+    check("--repetitions", repetitions, num_data * _RESULT)
+
+
+def _posterior_numbers(spec: Mapping[str, Any], dim: int) -> int:
+    """The numbers that a posterior takes from an encoder, by its ``param_shapes``; made without memory for it."""
+    try:
+        with torch.device("meta"):
+            kind: Any = Trust().find(spec["class_path"], nn.Module, "--posterior")
+            made = kind(dim, **spec["init_args"])
+        return sum(math.prod(shape) for shape in made.param_shapes.values())
+    except Exception:  # whoever makes it in earnest will say what is wrong
+        return 2 * dim
+
+
+def _numbers(value: Any) -> list[int]:
+    """An integer, or those of a list; nothing of anything else."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    good = all(isinstance(each, int) and not isinstance(each, bool) for each in values)
+    return values if good else []
+
+
+def _refuse(name: str, what: str, size: float) -> None:
+    limit = available() * SHARE
+    if size > limit:
+        raise InputError(
+            name, f"sizes whose {what} fit in {_gib(limit)} of this machine's memory", f"about {_gib(size)}"
+        )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB"
