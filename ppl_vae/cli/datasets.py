@@ -24,10 +24,10 @@ _ARGUMENTS: dict[str, dict[str, str]] = {
     "digits": {"view": "view", "dynamic": "dynamic", "flat": "flat", "data_seed": "seed"},
     "mnist": {
         "data_dir": "data_dir",
-        "view": "binarisation",
+        "view": "view",
         "split": "split",
         "flat": "flat",
-        "data_seed": "test_seed",
+        "data_seed": "seed",
     },
     "array": {
         "path": "path",
@@ -70,7 +70,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--view",
         type=str | None,
         help="[digits] binary (the default), counts (0 to 16) or dequantised; [mnist] dynamic (binarised anew in every "
-        "batch; the default), static (Larochelle's files), threshold, or none (grey levels)",
+        "batch; the default), static (Larochelle's files), threshold, or grey (grey levels)",
     )
     data.add_argument(
         "--dynamic",
