@@ -33,6 +33,18 @@ LIKELIHOODS = {
     "Binomial": [{"total_count": 4}],
     "Poisson": [{}],
     "Gaussian": [{"scale": 0.7}, {"scale": "learned"}, {"scale": "decoder"}],
+    "ContinuousBernoulli": [{}],
+    "Laplace": [{"scale": "learned"}],
+    "StudentT": [{"df": 5.0, "scale": "decoder"}],
+    "LogNormal": [{"scale": "learned"}],
+    "Beta": [{}],
+    "NegativeBinomial": [{}, {"total_count": "decoder"}],
+    "ZeroInflatedNegativeBinomial": [{}],
+    "BetaBinomial": [{"total_count": 4}],
+    "Categorical": [{"categories": 3}],
+    "Ordinal": [{"levels": 4}],
+    "DiscretisedLogistic": [{"levels": 5}],
+    "DiscretisedLogisticMixture": [{"components": 2, "levels": 5}],
 }
 POSTERIORS = {"MeanFieldNormal": [{}], "MultivariateNormal": [{}]}
 TABLE = [(priors, Prior, PRIORS), (likelihoods, Likelihood, LIKELIHOODS), (posteriors, Posterior, POSTERIORS)]
