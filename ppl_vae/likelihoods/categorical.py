@@ -30,11 +30,12 @@ class Categorical(Likelihood):
     def __init__(self, shape: int | Sequence[int], categories: int) -> None:
         super().__init__(shape)
         self.categories = check_categories(categories)
-        self.param_shapes = {"logits": torch.Size([*self.shape, self.categories])}
+        self.param_shapes = {"logits": self.several(self.categories)}
 
     def forward(self, params: Mapping[str, torch.Tensor]) -> TorchDistribution:
-        """p(x|z): batch shape ``(...)``, event shape ``shape``, from logits ``(..., *shape, categories)``."""
-        p: TorchDistribution = CategoryNumbers(logits=params["logits"]).to_event(len(self.shape))
+        """p(x|z): batch shape ``(...)``, event shape ``shape``, from logits ``(..., *param_shapes["logits"])``."""
+        logits = self.values_last(params["logits"], self.categories)
+        p: TorchDistribution = CategoryNumbers(logits=logits).to_event(len(self.shape))
         return p
 
     @property
@@ -45,7 +46,7 @@ class Categorical(Likelihood):
 
     def mean(self, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The mean of the category's number, ``(..., *shape)``: for pictures; it has no meaning without an order."""
-        return mean_number(params["logits"])
+        return mean_number(self.values_last(params["logits"], self.categories))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """``x / (categories - 1)``: from 0 to 1."""

@@ -29,22 +29,23 @@ class DiscretisedLogisticMixture(DiscretisedLogistic):
     ) -> None:
         super().__init__(shape, levels, min_scale)
         self.components = check_positive_int("components", components)
-        each = torch.Size([*self.shape, self.components])
+        each = self.several(self.components)
         self.param_shapes = {"logits": each, "loc": each, "raw_scale": each}
 
     def _cut(
         self, params: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        top = self.levels - 1
-        return top * params["loc"], top * (self.min_scale + softplus(params["raw_scale"])), params["logits"]
+        top, K = self.levels - 1, self.components
+        loc, raw, logits = (self.values_last(params[name], K) for name in ("loc", "raw_scale", "logits"))
+        return top * loc, top * (self.min_scale + softplus(raw)), logits
 
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
         """Locations spread evenly by a tenth of the range on each side of ``x_mean``, scales of a tenth of it."""
         single = super().initial_params(x_mean)
-        spread = torch.linspace(-0.1, 0.1, self.components, dtype=x_mean.dtype, device=x_mean.device)
-        spread = spread if self.components > 1 else torch.zeros_like(spread)
+        spread = torch.linspace(-0.1, 0.1, self.components) if self.components > 1 else torch.zeros(1)
+        loc = torch.cat([single["loc"] + float(distance) for distance in spread])
         return {
-            "logits": x_mean.new_zeros(self.param_shapes["logits"]),
-            "loc": single["loc"][..., None] + spread,
-            "raw_scale": single["raw_scale"][..., None].expand(self.param_shapes["raw_scale"]).clone(),
+            "logits": torch.zeros_like(loc),
+            "loc": loc,
+            "raw_scale": torch.cat([single["raw_scale"]] * self.components),
         }
