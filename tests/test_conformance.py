@@ -27,6 +27,9 @@ PRIORS = {
     "StandardNormal": [{}],
     "MixtureOfGaussians": [{"components": 3}],
     "VampPrior": [{"components": 3}],
+    "Normal": [{}],
+    "Laplace": [{}],
+    "StudentT": [{"df": 4.0}],
 }
 LIKELIHOODS = {
     "Bernoulli": [{}],
@@ -46,7 +49,7 @@ LIKELIHOODS = {
     "DiscretisedLogistic": [{"levels": 5}],
     "DiscretisedLogisticMixture": [{"components": 2, "levels": 5}],
 }
-POSTERIORS = {"MeanFieldNormal": [{}], "MultivariateNormal": [{}]}
+POSTERIORS = {"MeanFieldNormal": [{}], "MultivariateNormal": [{}], "LowRankNormal": [{}]}
 TABLE = [(priors, Prior, PRIORS), (likelihoods, Likelihood, LIKELIHOODS), (posteriors, Posterior, POSTERIORS)]
 
 
