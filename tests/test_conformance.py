@@ -27,14 +27,29 @@ PRIORS = {
     "StandardNormal": [{}],
     "MixtureOfGaussians": [{"components": 3}],
     "VampPrior": [{"components": 3}],
+    "Normal": [{}],
+    "Laplace": [{}],
+    "StudentT": [{"df": 4.0}],
 }
 LIKELIHOODS = {
     "Bernoulli": [{}],
     "Binomial": [{"total_count": 4}],
     "Poisson": [{}],
     "Gaussian": [{"scale": 0.7}, {"scale": "learned"}, {"scale": "decoder"}],
+    "ContinuousBernoulli": [{}],
+    "Laplace": [{"scale": "learned"}],
+    "StudentT": [{"df": 5.0, "scale": "decoder"}],
+    "LogNormal": [{"scale": "learned"}],
+    "Beta": [{}],
+    "NegativeBinomial": [{}, {"total_count": "decoder"}],
+    "ZeroInflatedNegativeBinomial": [{}],
+    "BetaBinomial": [{"total_count": 4}],
+    "Categorical": [{"categories": 3}],
+    "Ordinal": [{"levels": 4}],
+    "DiscretisedLogistic": [{"levels": 5}],
+    "DiscretisedLogisticMixture": [{"components": 2, "levels": 5}],
 }
-POSTERIORS = {"MeanFieldNormal": [{}], "MultivariateNormal": [{}]}
+POSTERIORS = {"MeanFieldNormal": [{}], "MultivariateNormal": [{}], "LowRankNormal": [{}]}
 TABLE = [(priors, Prior, PRIORS), (likelihoods, Likelihood, LIKELIHOODS), (posteriors, Posterior, POSTERIORS)]
 
 

@@ -23,7 +23,7 @@ from ppl_vae.data.views import binarise, threshold
 from ppl_vae.errors import InputError, check_one_of, check_seed, describe
 from ppl_vae.rng import generator
 
-BINARISATIONS = ("dynamic", "static", "threshold", "none")
+VIEWS = ("dynamic", "static", "threshold", "grey")
 SPLITS = ("50k", "60k")
 STATIC_SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 SIDE = 28
@@ -35,15 +35,14 @@ def load_mnist(
     split: str = "50k",
     flat: bool = True,
     seed: int = 0,
-    test_seed: int = 0,
 ) -> Dataset:
     """MNIST, 28 x 28 pixels, in one of its views.
 
     - ``"dynamic"``: ``train`` holds grey levels in [0, 1] and ``resample`` binarises every batch anew;
-      ``valid`` and ``test`` are Bernoulli draws made once, from ``test_seed``;
+      ``valid`` and ``test`` are Bernoulli draws made once, from ``seed``;
     - ``"static"``: Larochelle's published bits (no labels, always the 50k split);
     - ``"threshold"``: grey level above 0.5, or not;
-    - ``"none"``: the grey levels x / 255.
+    - ``"grey"``: the grey levels x / 255.
 
     Args:
         data_dir: a folder with the four IDX files, or with Larochelle's three for ``"static"``; each as it is
@@ -51,23 +50,20 @@ def load_mnist(
             Other data in the same four files (Fashion-MNIST, say) load too; ``describe()["published"]`` then
             says False.
         view: ``"dynamic"`` (binarised anew in every batch), ``"static"`` (Larochelle's files), ``"threshold"`` or
-            ``"none"`` (grey levels).
+            ``"grey"`` (grey levels).
         split: ``"50k"`` keeps the last sixth of the training images, 10,000, to validate; ``"60k"`` trains on
             all, and ``valid`` is None.
         flat: data of shape ``(784,)`` if True, ``(1, 28, 28)`` if False.
-        seed: the default seed of `Dataset.subset`. No datum depends on it, so a training seed may be passed
-            here.
-        test_seed: of the binarisation of ``valid`` and ``test``. Hold it fixed over all runs that are to be
-            compared.
+        seed: of the binarisation of ``valid`` and ``test``, and the default of `Dataset.subset`. It is part of the
+            data's identity: hold it fixed over all runs that are to be compared, whatever their training seeds.
 
     Raises:
         InputError: naming the file that is missing, damaged or of another form; or a bad option.
     """
-    check_one_of("view", view, BINARISATIONS)
+    check_one_of("view", view, VIEWS)
     check_one_of("split", split, SPLITS)
     check_flag("flat", flat)
     check_seed(seed)
-    check_seed(test_seed, "test_seed")
     if data_dir is not None and (not isinstance(data_dir, str | os.PathLike) or not Path(data_dir).is_dir()):
         raise InputError("data_dir", "a folder that exists", describe(data_dir))
     if view == "static":
@@ -86,35 +82,31 @@ def load_mnist(
         raise InputError(str(folder), "at least 6 training images", len(train_images))
     cut = len(train_images) - held_out
 
-    def as_seen(images: npt.NDArray[np.uint8], name: str) -> torch.Tensor:
+    def seen(images: npt.NDArray[np.uint8], name: str) -> torch.Tensor:
         grey = images.reshape(len(images), *((-1,) if flat else (1, *side))).astype(np.float32)
         grey /= 255
         x = torch.from_numpy(grey)
         if view == "threshold":
             return threshold(x)
         if view == "dynamic" and name != "train":
-            return binarise(x, generator(test_seed, f"data/mnist/{name}"))
+            return binarise(x, generator(seed, f"data/mnist/{name}"))
         return x
 
     dynamic = view == "dynamic"
     return Dataset(
         name="mnist",
         view=view,
-        values="grey" if view == "none" else "binary",
-        train=as_seen(train_images[:cut], "train"),
-        valid=as_seen(train_images[cut:], "valid") if held_out else None,
-        test=as_seen(test_images, "test"),
+        values="grey" if view == "grey" else "binary",
+        train=seen(train_images[:cut], "train"),
+        valid=seen(train_images[cut:], "valid") if held_out else None,
+        test=seen(test_images, "test"),
         train_labels=train_classes[:cut],
         valid_labels=train_classes[cut:] if held_out else None,
         test_labels=test_classes,
         resample=binarise if dynamic else None,
         image_shape=side,
         seed=seed,
-        details={
-            "split": split,
-            "test_seed": test_seed if dynamic else None,
-            "published": published and test_published,
-        },
+        details={"split": split, "published": published and test_published},
     )
 
 
@@ -163,6 +155,6 @@ def _static(data_dir: str | os.PathLike[str] | None, split: str, flat: bool, see
         values="binary",
         image_shape=(SIDE, SIDE),
         seed=seed,
-        details={"split": split, "test_seed": None},
+        details={"split": split},
         **parts,
     )

@@ -92,3 +92,16 @@ class Likelihood(Part):
         if all(len(shape) == 3 and shape[1:] == shapes[0][1:] for shape in shapes):
             return torch.Size([sum(shape[0] for shape in shapes), *shapes[0][1:]])
         return torch.Size([sum(math.prod(shape) for shape in shapes)])
+
+    def several(self, number: int) -> torch.Size:
+        """The shape of a parameter that has so many values for each number of x, stacked on the first axis.
+
+        With data ``(C, H, W)`` it is ``(number * C, H, W)``, so that a convolutional decoder can emit it.
+        """
+        return torch.Size([number * self.shape[0], *self.shape[1:]])
+
+    def values_last(self, parameter: torch.Tensor, number: int) -> torch.Tensor:
+        """A parameter ``(..., *several(number))`` as ``(..., *shape, number)``."""
+        leading = parameter.shape[: parameter.dim() - len(self.shape)]
+        parts = parameter.reshape(*leading, number, *self.shape)
+        return parts.movedim(len(leading), -1)

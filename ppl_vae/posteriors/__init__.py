@@ -1,7 +1,8 @@
 """Posterior families q(z|x): modules that turn an encoder's output into a Pyro distribution."""
 
 from ppl_vae.posteriors.base import Posterior
+from ppl_vae.posteriors.low_rank_normal import LowRankNormal
 from ppl_vae.posteriors.mean_field_normal import MeanFieldNormal
 from ppl_vae.posteriors.multivariate_normal import MultivariateNormal
 
-__all__ = ["MeanFieldNormal", "MultivariateNormal", "Posterior"]
+__all__ = ["LowRankNormal", "MeanFieldNormal", "MultivariateNormal", "Posterior"]

@@ -17,10 +17,8 @@ from ppl_vae.errors import InputError, UsageError, check_one_of, describe, optio
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs.folder import DATA
 
-_SEEDS = {"digits": "seed", "mnist": "test_seed", "array": "seed"}
 ARGUMENTS = {
-    name: {key: key for key in inspect.signature(loader).parameters if "seed" not in key}
-    | {"data_seed": _SEEDS[name]}
+    name: {"data_seed" if key == "seed" else key: key for key in inspect.signature(loader).parameters}
     for name, loader in LOADERS.items()
 }
 """For each data set, what its loader calls each option."""

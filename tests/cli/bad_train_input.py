@@ -145,7 +145,7 @@ CASES = {
         "train --data array --path grey.npy --likelihood Bernoulli",
         "grey.npy (train split): expected values on the support of Bernoulli (0 or 1)",
     ),
-    "grey without a likelihood": ("train --data mnist --data-dir mnist --view none", "--likelihood"),
+    "grey without a likelihood": ("train --data mnist --data-dir mnist --view grey", "--likelihood"),
     "negative counts under Binomial": (
         "train --data array --path good.npy --likelihood Binomial --likelihood.total_count 4",
         "good.npy",

@@ -12,9 +12,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.config import rebuild
 from ppl_vae.errors import InputError
-from ppl_vae.posteriors import MeanFieldNormal, MultivariateNormal
+from ppl_vae.posteriors import LowRankNormal, MeanFieldNormal, MultivariateNormal
 
-POSTERIORS = {"mean-field": MeanFieldNormal, "full": MultivariateNormal}
+POSTERIORS = {"mean-field": MeanFieldNormal, "full": MultivariateNormal, "low-rank": LowRankNormal}
 
 
 def points(*shape, seed=3):
@@ -60,7 +60,7 @@ def test_shapes(family, dim, lead):
 def test_leading_dimensions_do_not_matter(family):
     posterior = family(3)
     params, z = params_for(posterior, 2, 4), points(2, 4, 3)
-    flat = {key: value.reshape(8, -1) for key, value in params.items()}
+    flat = {key: value.reshape(8, *value.shape[2:]) for key, value in params.items()}
     one_by_one = [
         posterior({k: v[j] for k, v in flat.items()}).log_prob(z.reshape(8, 3)[j]) for j in range(8)
     ]
@@ -109,6 +109,21 @@ def test_mean_field_against_scipy():
     params = params_for(posterior, 5)
     expected = stats.norm.logpdf(z, params["loc"], params["log_scale"].exp()).sum(-1)
     np.testing.assert_allclose(posterior(params).log_prob(z).numpy(), expected, rtol=0, atol=1e-10)
+
+
+def test_low_rank_against_scipy():
+    posterior, z = LowRankNormal(4, rank=2), points(4, seed=9)
+    params = params_for(posterior)
+    factor, scale = params["factor"].numpy(), params["log_scale"].exp().numpy()
+    covariance = factor @ factor.T + np.diag(scale**2)
+    expected = stats.multivariate_normal.logpdf(z.numpy(), params["loc"].numpy(), covariance)
+    np.testing.assert_allclose(posterior(params).log_prob(z).numpy(), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rank", [0, 4, 1.0])
+def test_bad_ranks(rank):
+    with pytest.raises(InputError, match=r"^rank: expected"):
+        LowRankNormal(3, rank)
 
 
 def test_full_covariance_against_scipy():

@@ -1,0 +1,32 @@
+"""The Laplace prior: sparse latents."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+
+from ppl_vae.priors.base import Prior
+
+
+class Laplace(Prior):
+    """p(z) = prod_d exp(-√2 |z_d|) / √2: independent, of mean 0 and variance 1, with more mass at 0 and far from it.
+
+    log p(z) in nats. Unlike a Gaussian it is not the same in every direction: it prefers latents of which few are large
+    at a time.
+
+    Args:
+        dim: the number of latent dimensions.
+    """
+
+    zeros: torch.Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        # Not a parameter and not saved: it only carries the module's dtype and device.
+        self.register_buffer("zeros", torch.zeros(self.dim), persistent=False)
+
+    def forward(self) -> TorchDistribution:
+        """p(z): batch shape ``()``, event shape ``(dim,)``."""
+        p: TorchDistribution = dist.Laplace(self.zeros, torch.full_like(self.zeros, 2**-0.5)).to_event(1)
+        return p

@@ -1,0 +1,36 @@
+"""The Student-t prior: heavy tails."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+
+from ppl_vae.errors import check_positive_float
+from ppl_vae.priors.base import Prior
+
+
+class StudentT(Prior):
+    """p(z) = prod_d t_df(z_d): independent, with tails that fall as |z_d|^-(df + 1).
+
+    log p(z) in nats. A Gaussian q(z|x) has lighter tails than this prior; where the data tell little of z, importance
+    weights of such a guide have a heavy tail, which k-hat and the verdict show.
+
+    Args:
+        dim: the number of latent dimensions.
+        df: the degrees of freedom.
+    """
+
+    zeros: torch.Tensor
+
+    def __init__(self, dim: int, df: float = 5.0) -> None:
+        super().__init__(dim)
+        self.df = check_positive_float("df", df)
+        # Not a parameter and not saved: it only carries the module's dtype and device.
+        self.register_buffer("zeros", torch.zeros(self.dim), persistent=False)
+
+    def forward(self) -> TorchDistribution:
+        """p(z): batch shape ``()``, event shape ``(dim,)``."""
+        df = torch.full_like(self.zeros, self.df)
+        p: TorchDistribution = dist.StudentT(df, self.zeros, torch.ones_like(self.zeros)).to_event(1)
+        return p
