@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -20,27 +20,18 @@ from ppl_vae.compiled.elbo import CompiledELBO
 from ppl_vae.compiled.losses import fixed_nesting
 from ppl_vae.compiled.particles import suited
 from ppl_vae.distributed import World, all_reduce, broadcast, is_main, world
-from ppl_vae.errors import (
-    InputError,
-    NonFiniteError,
-    check_positive_float,
-    check_positive_int,
-    check_seed,
-    describe,
-)
+from ppl_vae.errors import InputError, NonFiniteError, describe
 from ppl_vae.exclusive import Own, give_way
 from ppl_vae.files import append
 from ppl_vae.history import Epoch, History
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take, to_device
 from ppl_vae.program.rows import ready
 from ppl_vae.progress import bar
-from ppl_vae.schedules import Schedule, schedule
-from ppl_vae.training.arguments import check_kind, check_objective, checked, of_uneven_batches
+from ppl_vae.schedules import Schedule
+from ppl_vae.training.arguments import checked, of_uneven_batches
 from ppl_vae.training.optimiser import OptimiserFactory, adam
-from ppl_vae.training.run import Run, describe_settings, load, save
-
-Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""Applied to every batch of training data: ``(x, generator) -> x``, such as `ppl_vae.data.binarise`."""
+from ppl_vae.training.options import Options, Transform
+from ppl_vae.training.run import Run, load, save
 
 _LOOK = 64  # steps after which losses are looked at
 _VALIDATION_CHUNK = 2000  # data a pass: the noise of validation belongs to chunks of this size
@@ -120,121 +111,55 @@ def fit(
         InputError: if an argument does not fit, or ``checkpoint`` exists without ``resume``, or is of another run.
         NonFiniteError: if the loss stops being finite; names the step and the last good checkpoint.
     """
-    program = target if isinstance(target, Program) else getattr(target, "program", None)
-    if not isinstance(program, Program):
-        raise InputError("target", "a VAE or a Program", describe(target))
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        check_positive_int(name, value)
-    check_positive_float("lr", lr)
-    check_seed(seed)
-    check_objective(objective)
-    if clip_norm is not None:
-        check_positive_float("clip_norm", clip_norm)
-    if isinstance(kl_warmup, bool) or not isinstance(kl_warmup, int) or kl_warmup < 0:
-        raise InputError("kl_warmup", "a number of epochs, 0 or more", describe(kl_warmup))
-    if patience is not None:
-        check_positive_int("patience", patience)
-        if x_valid is None:
-            raise InputError("x_valid", "validation data, which patience= needs", None)
-    optimiser = checked(optimiser)
-    if transform is not None and not callable(transform):
-        raise InputError("transform", "a function", describe(transform))
-    factor = schedule(lr_schedule)
-    check_kind("x_train", x_train)
-    n = num_data(x_train, "x_train")
-    if x_valid is not None:
-        check_kind("x_valid", x_valid)
-        num_data(x_valid, "x_valid")
+    program = _program_of(target)
+    loop = (epochs, batch_size, lr, lr_schedule, optimiser, clip_norm, kl_warmup, patience, transform, seed)
+    given = Options(objective, *loop)
+    given.check(x_train, x_valid)
     if isinstance(objective, CompiledELBO):
         objective, compile = objective.objective, True  # noqa: A001
     # A program has one plate, and particles may take another: an ELBO that finds out by itself draws for it.
     objective = fixed_nesting(Trace_ELBO() if objective is None else objective)
     check_compile(compile)
 
-    device = _device(target, device, x_train)
+    device, n = _device(target, device, x_train), num_data(x_train)
     if isinstance(target, nn.Module):
         target.to(device)
     x_train = to_device(x_train, device)
     x_valid = None if x_valid is None else to_device(x_valid, device)
-    first = _transformed(
-        take(x_train, slice(0, batch_size)), transform, rng.generator(seed, "check", device=device)
-    )
-    if transform is None:
-        _check_data(program, x_train, "x_train")
-    if x_valid is not None:
-        _check_data(program, x_valid, "x_valid")
+    draws = rng.generator(seed, "check", device=device)
+    first = _transformed(take(x_train, slice(0, batch_size)), transform, draws)
+    for argument, x in (("x_train", x_train if transform is None else None), ("x_valid", x_valid)):
+        _check_data(program, x, argument)
     if transform is None:
         program, validated, x_train, first, sites = _ready(program, x_train, x_valid, first, objective)
     else:
         validated, sites = program, program.check(first)
-    objective = suited(objective, validated, first)
+    given = Options(suited(objective, validated, first), *loop)
     effort = Effort(3 * epochs * n, 2 * epochs * math.ceil(n / batch_size), sites.numbers_per_datum)
     level = level_for(compile, program, effort)
 
     with rng.forked(device):
         rng.reseed(device, seed, "start")
-        run = Run(program, optimiser, lr, first, clip_norm)
+        run = Run(program, checked(optimiser), lr, first, clip_norm)
         keeper = None
         if checkpoint is not None:
-            settings = {
-                "seed": seed,
-                "batch_size": batch_size,
-                "lr": lr,
-                "lr_schedule": lr_schedule if isinstance(lr_schedule, str) else "a function",
-                "epochs": None if lr_schedule == "constant" else epochs,  # the other schedules depend on it
-                "objective": describe_settings(objective, vars(objective)),
-                "optimiser": describe_settings(run.optimiser, run.optimiser.defaults),
-                "clip_norm": clip_norm,
-                "kl_warmup": kl_warmup,
-                "transform": getattr(transform, "__qualname__", None),
-                "early stopping": patience is not None,
-                "level": level,
-                "processes": world().size,
-            }
-            data = {"train": digest(x_train), "valid": None if x_valid is None else digest(x_valid)}
-            identity = {"settings": settings, "data": data, "parameters": run.shapes()}
+            identity = _identity(given, run, level, x_train, x_valid)
             keeper = Checkpoint(checkpoint, "training", identity, resume)
         if keeper is None or not load(keeper, run):
-            start_from = getattr(target, "start_from", None)
-            if start_from is not None and not getattr(target, "started", False):
-                start_from(x_train, seed=seed)
+            _start_from_data(target, x_train, seed)
         broadcast(run.state().values())
         if history_path is not None and is_main():
-            if run.epochs:
-                run.history().check_begins(history_path)
-            run.history().save(history_path)  # after a kill: back to what the checkpoint knows
+            _begin_history(history_path, run)
 
         show = bar(epochs * n, "training", "x", initial=len(run.epochs) * n, unit_scale=True)
         if not progress or not is_main():
             show.disable = True
-        draws = "epoch" if is_main() else f"epoch, process {world().rank}"
         with show, run.training_mode(), _no_warning_of_the_loss():
             while len(run.epochs) < epochs and not (patience is not None and run.wait >= patience):
-                epoch = len(run.epochs)
-                beta = min(1.0, (epoch + 1) / (kl_warmup + 1))
-                rate = lr * factor(epoch, epochs)
-                rng.reseed(device, seed, draws, epoch)
-                step = run.stepper(beta, rate, objective, level, min(batch_size, n))
-                train, waiting = 0.0, []
-                for batch in _batches(x_train, batch_size, transform, seed, epoch):
-                    try:
-                        waiting.append(run.advance(step, batch))
-                    except RuntimeError as error:
-                        raise of_uneven_batches(
-                            error, objective, num_data(batch), min(batch_size, n)
-                        ) from error
-                    if len(waiting) == _LOOK:
-                        train -= _added(waiting, run, keeper) / n
-                    show.update(num_data(batch))
-                    give_way()
-                train -= _added(waiting, run, keeper) / n
-                # A gradient can overflow where the loss does not: such parameters must not reach a checkpoint.
-                bad = run.not_finite()
-                if bad is not None:
-                    raise _not_finite(f"parameter {bad!r}: not finite", run, keeper)
-                broadcast(run.buffers().values())
+                train, rate, beta = _train_epoch(run, given, x_train, level, keeper, show)
                 valid = None if x_valid is None else _validate(validated, x_valid, seed)
-                run.record(Epoch(epoch + 1, run.step, train, valid, rate, beta), patience is not None)
+                epoch = Epoch(len(run.epochs) + 1, run.step, train, valid, rate, beta)
+                run.record(epoch, patience is not None)
                 show.set_postfix({"ELBO": f"{train if valid is None else valid:.2f}"}, refresh=False)
                 if history_path is not None and is_main():
                     append(history_path, History(tuple(run.epochs[-1:])).jsonl())
@@ -246,6 +171,65 @@ def fit(
         if patience is not None:
             run.restore_best()
     return run.history()
+
+
+def _program_of(target: Any) -> Program:
+    program = target if isinstance(target, Program) else getattr(target, "program", None)
+    if not isinstance(program, Program):
+        raise InputError("target", "a VAE or a Program", describe(target))
+    return program
+
+
+def _start_from_data(target: Any, x_train: Data, seed: int) -> None:
+    """Let a target that takes starting values from data do so, if it has not trained yet."""
+    start_from = getattr(target, "start_from", None)
+    if start_from is not None and not getattr(target, "started", False):
+        start_from(x_train, seed=seed)
+
+
+def _identity(given: Options, run: Run, level: str, x_train: Data, x_valid: Data | None) -> dict[str, Any]:
+    """What makes a run this one: a checkpoint of another is refused."""
+    settings = given.settings(run.optimiser) | {"level": level, "processes": world().size}
+    data = {"train": digest(x_train), "valid": None if x_valid is None else digest(x_valid)}
+    return {"settings": settings, "data": data, "parameters": run.shapes()}
+
+
+def _begin_history(path: str | os.PathLike[str], run: Run) -> None:
+    """Write what the run has done so far: after a kill, the file goes back to what the checkpoint knows."""
+    if run.epochs:
+        run.history().check_begins(path)
+    run.history().save(path)
+
+
+def _train_epoch(
+    run: Run, given: Options, x: Data, level: str, keeper: Checkpoint | None, show: Any
+) -> tuple[float, float, float]:
+    """An epoch of steps; returns the mean ELBO of its batches, the learning rate, and the weight of the KL term."""
+    n, device, epoch = num_data(x), device_of(x), len(run.epochs)
+    if given.objective is None:
+        raise AssertionError("an epoch without an objective")
+    objective, size = given.objective, min(given.batch_size, n)
+    beta = min(1.0, (epoch + 1) / (given.kl_warmup + 1))
+    rate = given.lr * given.factor(epoch, given.epochs)
+    rng.reseed(device, given.seed, "epoch" if is_main() else f"epoch, process {world().rank}", epoch)
+    step = run.stepper(beta, rate, objective, level, size)
+    train, waiting = 0.0, list[torch.Tensor]()
+    for batch in _batches(x, given.batch_size, given.transform, given.seed, epoch):
+        try:
+            waiting.append(run.advance(step, batch))
+        except RuntimeError as error:
+            raise of_uneven_batches(error, objective, num_data(batch), size) from error
+        if len(waiting) == _LOOK:
+            train -= _added(waiting, run, keeper) / n
+        show.update(num_data(batch))
+        give_way()
+    train -= _added(waiting, run, keeper) / n
+    # A gradient can overflow where the loss does not: such parameters must not reach a checkpoint.
+    bad = run.not_finite()
+    if bad is not None:
+        raise _not_finite(f"parameter {bad!r}: not finite", run, keeper)
+    broadcast(run.buffers().values())
+    return train, rate, beta
 
 
 def _ready(
@@ -323,8 +307,8 @@ def _device(target: Any, device: str | torch.device | None, x: Data) -> torch.de
     return device_of(x) if parameter is None else parameter.device
 
 
-def _check_data(program: Program, x: Data, argument: str) -> None:
-    if program.check_data is not None:
+def _check_data(program: Program, x: Data | None, argument: str) -> None:
+    if x is not None and program.check_data is not None:
         try:
             program.check_data(x)
         except InputError as error:
