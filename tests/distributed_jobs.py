@@ -1,5 +1,6 @@
-"""What the tests of more than one process run under torchrun: ``distributed_jobs.py JOB FOLDER``."""
+"""What the tests of more than one process run under torchrun: ``distributed_jobs.py JOB,JOB FOLDER``."""
 
+import functools
 import os
 import signal
 import sys
@@ -16,7 +17,6 @@ from ppl_vae.data import binarise, load_digits
 from ppl_vae.training import loop
 
 DIGITS = load_digits()
-LEVELS = ("plain", "captured")
 SETTINGS = {"epochs": 3, "batch_size": 20, "lr": 1e-2, "seed": 3, "clip_norm": 50.0}
 
 
@@ -127,30 +127,34 @@ def keep(folder, name, tensors):
     files.write_tensors(folder / f"{name}.{distributed.world().rank}", tensors)
 
 
-def evidence_job(folder):
-    for level in LEVELS:
-        for name, found in evidences(level):
-            keep(folder, f"{level} {name}", found.pack()[0])
-
-
 def analysis_job(folder):
     for name, found in analyses():
         keep(folder, name, {k: v for k, v in vars(found).items() if isinstance(v, torch.Tensor)})
 
 
-def training_job(folder):
-    for level in LEVELS:
-        keep(folder, f"pixels {level}", fitted_pixels(level))
-        (folder / level).mkdir(exist_ok=True)
-        made, history = fitted_vae(folder / level, level)
-        elbos = torch.tensor([[e.train_elbo, e.valid_elbo] for e in history], dtype=torch.float64)
-        keep(folder, f"vae {level}", {**made.state_dict(), "elbos": elbos})
+def evidence_of(folder, level):
+    for name, found in evidences(level):
+        keep(folder, f"{level} {name}", found.pack()[0])
+
+
+def training_of(folder, level):
+    keep(folder, f"pixels {level}", fitted_pixels(level))
+    (folder / level).mkdir(exist_ok=True)
+    made, history = fitted_vae(folder / level, level)
+    elbos = torch.tensor([[e.train_elbo, e.valid_elbo] for e in history], dtype=torch.float64)
+    keep(folder, f"vae {level}", {**made.state_dict(), "elbos": elbos})
     from pyro.contrib.gp.kernels import RBF
 
     try:
         pv.fit(vae(), DIGITS.train[:9], objective=pyro.infer.Trace_MMD(RBF(2)))
     except pv.InputError as error:
         (folder / f"refused.{distributed.world().rank}").write_text(str(error))
+
+
+plain_evidence_job = functools.partial(evidence_of, level="plain")
+captured_evidence_job = functools.partial(evidence_of, level="captured")
+plain_training_job = functools.partial(training_of, level="plain")
+captured_training_job = functools.partial(training_of, level="captured")
 
 
 def killed_job(folder):
@@ -227,6 +231,7 @@ def messages_job(folder):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with distributed.joined():
-        globals()[f"{sys.argv[1]}_job"](Path(sys.argv[2]))
+        for job in sys.argv[1].split(","):
+            globals()[f"{job}_job"](Path(sys.argv[2]))
     assert distributed.world() == distributed.World()
     distributed.end()

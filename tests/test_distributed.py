@@ -11,6 +11,7 @@ from pathlib import Path
 import distributed_jobs as jobs
 import pytest
 import torch
+from covering import slow_but
 
 import ppl_vae as pv
 from ppl_vae import InputError, distributed, files
@@ -45,13 +46,39 @@ def finish(process):
     return process.returncode, out, err
 
 
-def run_job(name, folder, **options):
-    return finish(torchrun(HERE / "distributed_jobs.py", name, folder, **options))
+def run_job(names, folder, **options):
+    return finish(torchrun(HERE / "distributed_jobs.py", names, folder, **options))
 
 
-def done(name, folder, **options):
-    status, _, err = run_job(name, folder, **options)
+def done(names, folder, **options):
+    status, _, err = run_job(names, folder, **options)
     assert status == 0, err
+
+
+@pytest.fixture(scope="module")
+def plain_jobs(tmp_path_factory):
+    """What two processes left behind of several jobs at the level at which nothing is captured, run in one go."""
+    folder = tmp_path_factory.mktemp("jobs")
+    done("messages,plain_evidence,plain_training,analysis", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captured_jobs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jobs")
+    done("captured_evidence,captured_training", folder)
+    return folder
+
+
+@pytest.fixture(params=["plain", pytest.param("captured", marks=pytest.mark.slow)])
+def level(request):
+    return request.param
+
+
+@pytest.fixture
+def jobs_folder(request, level):
+    """The folder of the jobs of a level."""
+    return request.getfixturevalue(f"{level}_jobs")
 
 
 def command(*argv, **options):
@@ -133,40 +160,36 @@ def test_a_checkpoint_of_another_number_of_processes(tmp_path):
 # ---- the library -----------------------------------------------------------------------------------------------
 
 
-def test_messages(tmp_path):
-    done("messages", tmp_path)
-    assert len(list(tmp_path.glob("messages.*"))) == 2
+def test_messages(plain_jobs):
+    assert len(list(plain_jobs.glob("messages.*"))) == 2
 
 
-def test_evidence_is_that_of_one_process_to_the_last_bit(tmp_path):
-    done("evidence", tmp_path)
+def test_evidence_is_that_of_one_process_to_the_last_bit(jobs_folder, level):
     torch.set_num_threads(1)
     original = pv.evidence.running.blocks.level_for
     try:
-        for level in jobs.LEVELS:
-            for name, expected in jobs.evidences(level):
-                tensors, _ = expected.pack()
-                for rank in (0, 1):
-                    found, _ = files.read_tensors(tmp_path / f"{level} {name}.{rank}")
-                    assert same(found, tensors), (level, name, rank)
+        for name, expected in jobs.evidences(level):
+            tensors, _ = expected.pack()
+            for rank in (0, 1):
+                found, _ = files.read_tensors(jobs_folder / f"{level} {name}.{rank}")
+                assert same(found, tensors), (level, name, rank)
     finally:
         pv.evidence.running.blocks.level_for = original
 
 
-def test_analyses_are_those_of_one_process_to_the_last_bit(tmp_path):
-    done("analysis", tmp_path)
+def test_analyses_are_those_of_one_process_to_the_last_bit(plain_jobs):
     torch.set_num_threads(1)
     for name, expected in jobs.analyses():
         tensors = {k: v for k, v in vars(expected).items() if isinstance(v, torch.Tensor)}
         for rank in (0, 1):
-            found, _ = files.read_tensors(tmp_path / f"{name}.{rank}")
+            found, _ = files.read_tensors(plain_jobs / f"{name}.{rank}")
             assert same(found, tensors), (name, rank)
 
 
 @pytest.mark.slow
 def test_three_processes(tmp_path):
     """A number that does not divide the blocks, at the level at which nothing is captured."""
-    done("evidence", tmp_path, processes=3)
+    done("plain_evidence", tmp_path, processes=3)
     for name in ("plain importance", "plain annealed", "plain upper"):
         first, second, third = (files.read_tensors(tmp_path / f"{name}.{rank}")[0] for rank in range(3))
         assert same(first, second)
@@ -175,36 +198,34 @@ def test_three_processes(tmp_path):
     assert files.read_tensors(tmp_path / "plain importance.2")[0]["log_evidence"].equal(whole.log_evidence)
 
 
-def test_training(tmp_path, monkeypatch):
+def test_training(jobs_folder, level, tmp_path, monkeypatch):
     """All processes end with the same parameters; where draws do not matter, with those of one process.
 
     The VAE's own draws differ from one process's: its ELBO after 3 epochs has a standard deviation of 0.053 nats over
     seeds (measured, 8 seeds of one process), so that two runs are 0.375 apart, 5 of their difference's, once in 1e6.
     """
-    done("training", tmp_path)
     monkeypatch.setattr("ppl_vae.training.loop.level_for", None)  # put back afterwards
-    for level in jobs.LEVELS:
-        alone = jobs.fitted_pixels(level)
-        (tmp_path / f"alone {level}").mkdir()
-        _, history = jobs.fitted_vae(tmp_path / f"alone {level}", level)
-        pixels, vaes = (
-            [files.read_tensors(tmp_path / f"{what} {level}.{rank}")[0] for rank in (0, 1)]
-            for what in ("pixels", "vae")
-        )
-        assert same(*pixels)
-        assert same(*vaes)
-        for name, value in alone.items():
-            torch.testing.assert_close(pixels[0][name], value, rtol=1e-9, atol=1e-9)
-        elbos = vaes[0].pop("elbos")
-        assert elbos[-1, 1] > elbos[0, 1] + 0.05
-        assert abs(float(elbos[-1, 1]) - history[-1].valid_elbo) < 0.375
-        assert len((tmp_path / level / "history.jsonl").read_text().splitlines()) == 3
-        assert not list((tmp_path / level).glob("*.rank*"))
+    alone = jobs.fitted_pixels(level)
+    _, history = jobs.fitted_vae(tmp_path, level)
+    pixels, vaes = (
+        [files.read_tensors(jobs_folder / f"{what} {level}.{rank}")[0] for rank in (0, 1)]
+        for what in ("pixels", "vae")
+    )
+    assert same(*pixels)
+    assert same(*vaes)
+    for name, value in alone.items():
+        torch.testing.assert_close(pixels[0][name], value, rtol=1e-9, atol=1e-9)
+    elbos = vaes[0].pop("elbos")
+    assert elbos[-1, 1] > elbos[0, 1] + 0.05
+    assert abs(float(elbos[-1, 1]) - history[-1].valid_elbo) < 0.375
+    assert len((jobs_folder / level / "history.jsonl").read_text().splitlines()) == 3
+    assert not list((jobs_folder / level).glob("*.rank*"))
     for rank in (0, 1):
-        text = (tmp_path / f"refused.{rank}").read_text()
+        text = (jobs_folder / f"refused.{rank}").read_text()
         assert text.startswith("objective: expected an ELBO that is a sum over data")
 
 
+@pytest.mark.slow
 def test_training_killed_and_resumed(tmp_path):
     status, _, err = run_job("killed", tmp_path)
     assert status != 0
@@ -217,7 +238,7 @@ def test_training_killed_and_resumed(tmp_path):
         jobs.fitted_vae(tmp_path, epochs=5, resume=True)
 
 
-@pytest.mark.parametrize("what", ["training", "evidence"])
+@pytest.mark.parametrize("what", slow_but(["training"], ["training", "evidence"]))
 def test_an_error_in_one_process_ends_all(tmp_path, what):
     folder = tmp_path / what
     folder.mkdir()
@@ -268,6 +289,7 @@ def test_train_writes_a_run_folder_once(trained):
     assert len((trained / "history.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_evidence_of_the_command_line_killed_and_resumed(trained, tmp_path):
     """Two processes, killed when both have begun and resumed, write the files that one process writes."""
     line = ["evidence", trained, *ANNEALED, "--num-steps", "40"]
@@ -302,6 +324,7 @@ def workers(session):
     return found
 
 
+@pytest.mark.slow
 def test_resuming_in_another_number_of_processes_is_refused(trained, tmp_path):
     out = tmp_path / "e"
     alone("evidence", trained, "--num-samples", "64", "--threads", "1", "--out", out)
@@ -316,6 +339,7 @@ def test_resuming_in_another_number_of_processes_is_refused(trained, tmp_path):
     assert told == f"ppl-vae evidence: error: {expected}{out / 'checkpoint.safetensors'} exists)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [

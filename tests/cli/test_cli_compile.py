@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 import yaml
 from cli_helpers import TINY
+from covering import slow_but
 
 from ppl_vae.compiled import CompileWarning
 from ppl_vae.compiled.graph.log_timing import log_timing, logger
@@ -67,7 +68,7 @@ def test_a_yaml_files_own_words(call, tmp_path, written, word):
     assert yaml.safe_load(printed.out)["compile"] == word
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_but(["importance", "smc"], METHODS))
 def test_estimators_are_told(call, trained, tmp_path, told, method):
     line = ["evidence", trained, "--method", method, *METHODS[method], *EVIDENCE]
     assert call(*line, "--out", tmp_path / "a").status == 0

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from covering import slow_but
 
 from ppl_vae.evidence import Evidence, Sandwich
 
@@ -16,7 +17,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_but(["importance", "smc"], METHODS))
 def test_evidence_in_a_lower_precision_says_so(call, trained, tmp_path, method):
     line = ["evidence", trained, "--method", method, *METHODS[method], "--subset", "3", "--threads", "1"]
     full = call(*line, "--precision", "full", "--out", tmp_path / "full")

@@ -1,12 +1,19 @@
 """What it is for captured densities to agree with a program's."""
 
+import itertools
+
 import test_conformance as library
 import torch
+from covering import covering, slow_but
 
 from ppl_vae.compiled import LogJoint, LogWeights
 from ppl_vae.evidence.annealing.path import Bridge
 
 S = 4
+
+DTYPES = [torch.float64, torch.float32]
+PAIRED = [(tuple(parts), dtype) for *parts, dtype in covering(*library.VARIANTS, DTYPES)]
+EVERY_PART = slow_but(PAIRED, itertools.product(library.COMBINATIONS, DTYPES))
 
 
 def plain(program, x, num_samples=S):

@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import test_conformance as library
 import torch
-from agreeing import S, both, built, check, check_joint, plain
+from agreeing import EVERY_PART, S, both, built, check, check_joint, plain
 from compiled_programs import CONTINUOUS, PROGRAMS, Net, randn, shrunk
 from torch import nn
 
@@ -31,8 +31,7 @@ def _quiet():
     pyro.clear_param_store()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("combination", library.COMBINATIONS, ids=library.words)
+@pytest.mark.parametrize(("combination", "dtype"), EVERY_PART, ids=library.words)
 def test_every_part_of_the_library(combination, dtype):
     vae, x = built(combination, dtype)
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5

@@ -5,7 +5,9 @@ import pyro.distributions as dist
 import pytest
 import test_conformance as library
 import torch
+from agreeing import EVERY_PART, built
 from compiled_programs import PROGRAMS, Net, Params, randn, shrunk
+from covering import crossed
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch import nn
 
@@ -68,29 +70,27 @@ def check(program, x, objective=None, tolerance=1e-10, level="captured", ours=No
     return ours
 
 
-def built(combination, dtype):
-    vae = library.build(combination)
-    x = library.draw(vae)
-    vae.start_from(x)
-    return vae.to(dtype), x.to(dtype)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("combination", library.COMBINATIONS, ids=library.words)
+@pytest.mark.parametrize(("combination", "dtype"), EVERY_PART, ids=library.words)
 def test_every_part_of_the_library(combination, dtype):
     vae, x = built(combination, dtype)
     check(vae.program, x, tolerance=1e-10 if dtype == torch.float64 else 1e-5)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
-@pytest.mark.parametrize("combination", library.COMBINATIONS[::17], ids=library.words)
+@pytest.mark.parametrize(
+    ("combination", "objective"),
+    crossed(library.COMBINATIONS[::17], OBJECTIVES, strength=1),
+    ids=library.words,
+)
 def test_every_objective(combination, objective):
     vae, x = built(combination, torch.float64)
-    check(vae.program, x, objective())
+    check(vae.program, x, OBJECTIVES[objective]())
 
 
-@pytest.mark.parametrize("objective", ["one particle", "vectorised"])
-@pytest.mark.parametrize("kind", PROGRAMS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    ("kind", "objective"),
+    crossed(PROGRAMS, ["one particle", "vectorised"], strength=1),
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_a_users_own_program(kind, objective):
     torch.manual_seed(0)  # one of them strays outside its support at times, where Pyro's loss is no number
     own = kind()

@@ -15,8 +15,11 @@ from test_statistical import *  # noqa: F403
 import ppl_vae as pv
 from ppl_vae.compiled import effort
 
+# That a graph gives the plain program's numbers is tested faster elsewhere, for every exact model.
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(autouse=True, params=["captured", pytest.param("compiled", marks=pytest.mark.slow)])
+
+@pytest.fixture(autouse=True, params=["captured", "compiled"])
 def level(request, monkeypatch):
     monkeypatch.setattr(effort, "CAPTURE_FROM", 0.0)
     if request.param == "compiled":

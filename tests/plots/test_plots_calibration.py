@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from covering import slow_but
 from plot_cases import inside, overlaps, texts
 from scipy import stats
 
@@ -92,7 +93,7 @@ def test_only_the_worst_are_shown():
     assert not overlaps(figure)
 
 
-@pytest.mark.parametrize("D", [1, 4, 20])
+@pytest.mark.parametrize("D", slow_but([1, 4], [1, 4, 20]))
 def test_many_quantities(D):
     result = calibration_of(D, narrow=range(D))
     long = replace(result, labels=tuple(f"a site with a long name[{d}]" for d in range(D)))

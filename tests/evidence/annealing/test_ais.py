@@ -9,6 +9,7 @@ import annealing_models
 import exact_models as models
 import pytest
 import torch
+from covering import crossed, slow_but
 from exact_models import identical, repeated
 
 import ppl_vae as pv
@@ -35,11 +36,11 @@ RUNS = {
     "random walk": {"transition": RandomWalk(3)},
     "persistent": {"transition": HMC(3, persistence=0.5)},
 }
+TRANSITIONS = {"HMC": HMC(), "walk": RandomWalk(), "langevin": langevin()}
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "run"), crossed(CASES, RUNS, strength=1))
 def test_unbiased_however_few_the_steps(case, run):
     """mean(Z-hat / Z) over 1,500 independent estimates of 8 short chains: within 4 errors of 1, for 42 cases.
 
@@ -73,7 +74,7 @@ def test_more_steps_come_closer(case):
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("case", ["linear VAE", "gamma", "hierarchy"])
+@pytest.mark.parametrize("case", slow_but(["gamma"], ["linear VAE", "gamma", "hierarchy"]))
 def test_nominal_95_percent_intervals_cover_92_to_98_percent_where_trusted(case):
     """1,000 intervals from 16 chains; a true coverage of 95 % leaves 92..98 % for 2 seeds in 100,000."""
     program, x, exact = repeated(CASES[case](3), 1000)
@@ -86,8 +87,7 @@ def test_nominal_95_percent_intervals_cover_92_to_98_percent_where_trusted(case)
     assert 0.92 <= coverage <= 0.98
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("transition", [HMC(), RandomWalk(), langevin()], ids=["HMC", "walk", "langevin"])
+@pytest.mark.parametrize(("transition", "seed"), crossed(TRANSITIONS, range(3), strength=1))
 def test_zero_variance_under_the_exact_posterior(seed, transition):
     for exact in (
         models.linear_vae(3, 7, 9),
@@ -95,7 +95,7 @@ def test_zero_variance_under_the_exact_posterior(seed, transition):
         models.beta_bernoulli(9),
         annealing_models.hierarchy(9, widen=1.0),
     ):
-        e = annealed(exact.program, exact.x, 4, 25, seed=seed, transition=transition)
+        e = annealed(exact.program, exact.x, 4, 25, seed=seed, transition=TRANSITIONS[transition])
         torch.testing.assert_close(e.log_evidence, exact.log_evidence, rtol=0, atol=1e-8)
         torch.testing.assert_close(e.elbo, exact.log_evidence, rtol=0, atol=1e-8)
         assert e.stderr.max() < 1e-8
@@ -192,6 +192,9 @@ def _always_written(monkeypatch):
     monkeypatch.setattr(checkpoint, "MAX_SHARE", math.inf)
 
 
+INTERRUPTED = {"HMC": HMC(2, persistence=0.5), "walk": RandomWalk(2)}
+
+
 def interrupt(monkeypatch, after):
     """Ctrl-C in the advance after ``after`` of them."""
     original, calls = Annealing.advance, []
@@ -221,14 +224,15 @@ def test_a_seed_gives_the_numbers_and_touches_nothing_else():
 
 
 @pytest.mark.usefixtures("_small_blocks", "_always_written")
-@pytest.mark.parametrize("transition", [HMC(2, persistence=0.5), RandomWalk(2)], ids=["HMC", "walk"])
-@pytest.mark.parametrize("after", [0, 1, 2, 9, 12, 13, 25, 32])
+@pytest.mark.parametrize(
+    ("after", "transition"), crossed([0, 1, 2, 9, 12, 13, 25, 32], INTERRUPTED, strength=1)
+)
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch, after, transition):
     """10 data in blocks of 4 and 10 steps: 33 advances, the last of each block being the one that finds it done."""
     exact = models.gamma_poisson(10, widen=1.5)
     path = tmp_path / "state"
     run = lambda **more: annealed(  # noqa: E731
-        exact.program, exact.x, 3, 10, seed=4, schedule="pilot", transition=transition, **more
+        exact.program, exact.x, 3, 10, seed=4, schedule="pilot", transition=INTERRUPTED[transition], **more
     )
     whole = run()
     with monkeypatch.context() as patch:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from covering import crossed
 
 import ppl_vae as pv
 from ppl_vae import InputError
@@ -34,8 +35,7 @@ def captured(monkeypatch):
     monkeypatch.setattr(blocks, "level_for", lambda compile, *_: "captured" if compile is True else "plain")  # noqa: A006
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "estimator"), crossed(MODELS, ESTIMATORS, strength=1))
 def test_captured_graphs_give_the_same_numbers(captured, name, estimator):
     """To 1e-10 nats: statistics, coverage above all, are then those of the plain program, whatever they are."""
     model = MODELS[name](num_data=7)
