@@ -9,103 +9,68 @@ second to start, and asking the command line for help need not wait for them.
 from __future__ import annotations
 
 TYPE_CHECKING = False  # as typing's, which takes time to import: Ctrl-C must find the command line ready
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers and editors; a test compares it with what is imported
     from typing import Any
 
-    from ppl_vae import (
-        analysis,
-        compiled,
-        data,
-        distributed,
-        evidence,
-        likelihoods,
-        networks,
-        plots,
-        posteriors,
-        priors,
-        validation,
-    )
-    from ppl_vae.errors import InputError, NonFiniteError, ProgramError
-    from ppl_vae.evidence.results.evidence import Evidence
-    from ppl_vae.evidence.results.sandwich import Sandwich
-    from ppl_vae.generate import interpolate, reconstruct, sample
-    from ppl_vae.history import History
-    from ppl_vae.persistence import load, save
-    from ppl_vae.program import Program
-    from ppl_vae.training import fit
-    from ppl_vae.vae import VAE
+    from ppl_vae import analysis as analysis
+    from ppl_vae import compiled as compiled
+    from ppl_vae import data as data
+    from ppl_vae import distributed as distributed
+    from ppl_vae import evidence as evidence
+    from ppl_vae import likelihoods as likelihoods
+    from ppl_vae import networks as networks
+    from ppl_vae import plots as plots
+    from ppl_vae import posteriors as posteriors
+    from ppl_vae import priors as priors
+    from ppl_vae import validation as validation
+    from ppl_vae.errors import InputError as InputError
+    from ppl_vae.errors import NonFiniteError as NonFiniteError
+    from ppl_vae.errors import ProgramError as ProgramError
+    from ppl_vae.evidence.results.evidence import Evidence as Evidence
+    from ppl_vae.evidence.results.sandwich import Sandwich as Sandwich
+    from ppl_vae.generate import interpolate as interpolate
+    from ppl_vae.generate import reconstruct as reconstruct
+    from ppl_vae.generate import sample as sample
+    from ppl_vae.history import History as History
+    from ppl_vae.persistence import load as load
+    from ppl_vae.persistence import save as save
+    from ppl_vae.program import Program as Program
+    from ppl_vae.training import fit as fit
+    from ppl_vae.vae import VAE as VAE
 
 __version__ = "0.1.0"
 
-_ROOMS = (
-    "analysis",
-    "compiled",
-    "data",
-    "distributed",
-    "evidence",
-    "likelihoods",
-    "networks",
-    "plots",
-    "posteriors",
-    "priors",
-    "validation",
-)
 _NAMES = {
-    "InputError": "errors",
-    "NonFiniteError": "errors",
-    "ProgramError": "errors",
-    "Evidence": "evidence.results.evidence",
-    "Sandwich": "evidence.results.sandwich",
-    "interpolate": "generate",
-    "reconstruct": "generate",
-    "sample": "generate",
-    "History": "history",
-    "load": "persistence",
-    "save": "persistence",
-    "Program": "program",
-    "fit": "training",
-    "VAE": "vae",
+    "": "analysis compiled data distributed evidence likelihoods networks plots posteriors priors validation",
+    "errors": "InputError NonFiniteError ProgramError",
+    "evidence.results.evidence": "Evidence",
+    "evidence.results.sandwich": "Sandwich",
+    "generate": "interpolate reconstruct sample",
+    "history": "History",
+    "persistence": "load save",
+    "program": "Program",
+    "training": "fit",
+    "vae": "VAE",
 }
+"""Where names come from; the first ones are modules."""
 
-__all__ = [
-    "VAE",
-    "Evidence",
-    "History",
-    "InputError",
-    "NonFiniteError",
-    "Program",
-    "ProgramError",
-    "Sandwich",
-    "analysis",
-    "compiled",
-    "data",
-    "distributed",
-    "evidence",
-    "fit",
-    "interpolate",
-    "likelihoods",
-    "load",
-    "networks",
-    "plots",
-    "posteriors",
-    "priors",
-    "reconstruct",
-    "sample",
-    "save",
-    "validation",
-]
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
+__all__ = sorted(_HOMES)
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker a name that is not there is an error
 
-    if name in _ROOMS:
-        return import_module(f"ppl_vae.{name}")
-    if name in _NAMES:
-        value = getattr(import_module(f"ppl_vae.{_NAMES[name]}"), name)
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name not in _HOMES:
+            raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
+        home = _HOMES[name]
+        if not home:
+            return import_module(f"ppl_vae.{name}")
+        value = getattr(import_module(f"ppl_vae.{home}"), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

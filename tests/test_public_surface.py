@@ -40,6 +40,19 @@ def test_every_name_resolves():
     assert re.fullmatch(r"\d+\.\d+\.\d+\w*", ppl_vae.__version__)
 
 
+def test_type_checkers_see_what_is_imported():
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    (seen,) = [n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom) and node.module != "typing"]
+    found = {alias.asname: (node.module, alias.name) for node in imports for alias in node.names}
+    assert sorted(found) == ppl_vae.__all__
+    for name, (module, attribute) in found.items():
+        if module == "ppl_vae":
+            assert importlib.import_module(f"ppl_vae.{attribute}") is getattr(ppl_vae, name)
+        else:
+            assert getattr(importlib.import_module(module), attribute) is getattr(ppl_vae, name)
+
+
 def test_the_contract_of_the_design():
     names = (
         "VAE Program Evidence History InputError ProgramError NonFiniteError fit sample reconstruct interpolate save "

@@ -11,7 +11,9 @@ Five rooms, each of which imports only those below it:
 
 from ppl_vae.evidence.annealing.ais import annealed
 from ppl_vae.evidence.annealing.bdmc import sandwich
-from ppl_vae.evidence.annealing.kernels import HMC, RandomWalk, Transition, langevin
+from ppl_vae.evidence.annealing.kernels import HMC, Chains, Moved, RandomWalk, Transition, langevin
+from ppl_vae.evidence.annealing.resampling import Resampler, Systematic
+from ppl_vae.evidence.annealing.schedules import Linear, Pilot, Schedule, Sigmoid
 from ppl_vae.evidence.annealing.smc import smc
 from ppl_vae.evidence.exact.enumeration import enumerate_latents
 from ppl_vae.evidence.exact.linear_gaussian import (
@@ -34,20 +36,34 @@ from ppl_vae.evidence.running.options import RunOptions
 
 __all__ = [
     "HMC",
+<<<<<<< HEAD
     "IID",
+=======
+    "Chains",
+>>>>>>> h/runopts
     "Curve",
     "Defensive",
     "Evidence",
     "Guide",
+    "Linear",
     "Mean",
+    "Moved",
+    "Pilot",
     "PrecisionError",
     "RandomWalk",
     "Refit",
     "Refitted",
+    "Resampler",
     "RunOptions",
     "Sandwich",
+<<<<<<< HEAD
     "Sobol",
+=======
+    "Schedule",
+    "Sigmoid",
+>>>>>>> h/runopts
     "StudentT",
+    "Systematic",
     "Transition",
     "UntilStderr",
     "Widened",

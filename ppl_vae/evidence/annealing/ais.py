@@ -14,7 +14,8 @@ from ppl_vae.checkpoint import with_prefix
 from ppl_vae.errors import check_seed
 from ppl_vae.evidence.annealing.kernels import Chains, Transition
 from ppl_vae.evidence.annealing.path import Bridge, Point
-from ppl_vae.evidence.annealing.pilot import PILOT_CHAINS, Pilot, Tuning, tune
+from ppl_vae.evidence.annealing.pilot import PILOT_CHAINS, PilotRun, Tuning, tune
+from ppl_vae.evidence.annealing.schedules import Linear, Schedule
 from ppl_vae.evidence.annealing.settings import Settings
 from ppl_vae.evidence.annealing.work_variance import Increments
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
@@ -35,7 +36,7 @@ def annealed(
     num_steps: int = 1000,
     *,
     start: str = "guide",
-    schedule: str | Tensor = "pilot",
+    schedule: Schedule | str | Tensor = "pilot",
     transition: Transition | None = None,
     prior_draws: int = DRAWS,
     seed: int = 0,
@@ -63,8 +64,9 @@ def annealed(
         num_steps: T.
         start: "guide" or "prior".
         schedule: "pilot" (each datum's own, frozen from its pilot, which equalises the spread of the increments),
-            "sigmoid" (Wu et al. 2017), "linear", or ``(T + 1,)`` numbers that rise from 0 to 1.
-        transition: a `Transition`; default: `HMC()`. `RandomWalk()` for a model without gradients.
+            "sigmoid" (Wu et al. 2017), "linear", ``(T + 1,)`` numbers that rise from 0 to 1, or a `Schedule`, such as
+            ``Sigmoid(delta=2.0)`` or one of your own. The names are short for `Pilot`, `Sigmoid` and `Linear`.
+        transition: a `Transition`; default: `HMC()`. `RandomWalk()` for a model without gradients; or your own.
         prior_draws: at most so many draws of the prior look for a mode that no chain from the guide has found, and
             reject the data where they find it (see `ppl_vae.evidence.running.prior_check`); no more than 2,048, or
             than the passes that the chains took. In many dimensions they find nothing: that chains agree is no
@@ -298,13 +300,15 @@ class Annealing:
             raise AssertionError("chains were weighted before the pilot")
         return self.tuning.beta[t + 1] - self.tuning.beta[t]
 
-    def pilot(self, num_steps: int) -> Pilot:
+    def pilot(self, num_steps: int) -> PilotRun:
         """The pilot of so many steps, with the same random numbers whenever it is run."""
         settings = self.settings
+        # Of a shorter one only the chains are looked at: no schedule of T steps fits it.
+        schedule = settings.schedule if num_steps == settings.num_steps else Linear()
         return tune(
             self.bridge,
             settings.transition,
-            settings.schedule,
+            schedule,
             num_steps,
             lambda index: self._generator("annealed pilot", 1000, index),
             lambda index: rng.reseed(

@@ -17,6 +17,7 @@ from ppl_vae.errors import InputError, check_one_of, check_seed, describe
 from ppl_vae.evidence.annealing.ais import Annealing, annealed
 from ppl_vae.evidence.annealing.kernels import Transition
 from ppl_vae.evidence.annealing.multisample_bound import Multisample
+from ppl_vae.evidence.annealing.schedules import Schedule, resolve
 from ppl_vae.evidence.annealing.settings import Settings
 from ppl_vae.evidence.importance_sampling.importance import importance
 from ppl_vae.evidence.results.diagnostics import RunDiagnostics, WeightDiagnostics
@@ -45,7 +46,7 @@ def sandwich(
     posterior: Latents | None = None,
     exact: bool = False,
     start: str = "guide",
-    schedule: str | Tensor = "pilot",
+    schedule: Schedule | str | Tensor = "pilot",
     transition: Transition | None = None,
     seed: int = 0,
     **run: Unpack[RunOptions],
@@ -109,7 +110,7 @@ def sandwich(
     if lower_done is not None:
         about = {
             "arguments": [method, num_chains, num_steps, num_samples, start, seed],
-            "schedule": schedule if isinstance(schedule, str) else digest(schedule),
+            "schedule": repr(resolve(schedule, num_steps)) if method == "annealed" else None,
             "transition": repr(transition),
             "data": digest(x),
             "posterior": digest(dict(z)),

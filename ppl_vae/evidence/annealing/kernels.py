@@ -8,7 +8,7 @@ Whatever is tuned (step sizes) is tuned outside, on a pilot, and handed in froze
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -24,8 +24,23 @@ class Chains(NamedTuple):
     momentum: Tensor | None
 
 
+class Moved(NamedTuple):
+    """Chains after a move, and how it went.
+
+    Attributes:
+        chains: the state.
+        acceptance: the mean acceptance probability, ``(S, N)``, by which step sizes are tuned.
+    """
+
+    chains: Chains
+    acceptance: Tensor
+
+
+@runtime_checkable
 class Transition(Protocol):
     """A kernel that leaves every f_b of a bridge invariant.
+
+    A frozen dataclass is the best form: its ``repr`` names it in results, and tells one checkpoint from another's.
 
     Attributes:
         target_accept: the acceptance rate that step sizes are tuned for.
@@ -74,7 +89,7 @@ class Transition(Protocol):
             reverse: run the parts in the reversed order, which makes it the reversal of this very kernel.
 
         Returns:
-            the chains after it, and the mean acceptance probability, ``(S, N)``.
+            a `Moved`: the chains after it, and beside them the mean acceptance probability, ``(S, N)``.
         """
 
 
@@ -140,7 +155,7 @@ class HMC:
         generator: Generator,
         *,
         reverse: bool = False,
-    ) -> tuple[Chains, Tensor]:
+    ) -> Moved:
         """See `Transition.move`."""
         point, momentum = chains
         if momentum is None:
@@ -156,7 +171,7 @@ class HMC:
         accept = threshold < probability
         momentum = torch.where(accept.unsqueeze(-1), -end, momentum)
         momentum = self._refresh(momentum, fresh) if reverse else -momentum
-        return Chains(point.select(accept, proposal), momentum), probability
+        return Moved(Chains(point.select(accept, proposal), momentum), probability)
 
     def _refresh(self, momentum: Tensor, fresh: Tensor) -> Tensor:
         if self.persistence == 0:
@@ -222,7 +237,7 @@ class RandomWalk:
         generator: Generator,
         *,
         reverse: bool = False,  # noqa: ARG002  (the same either way)
-    ) -> tuple[Chains, Tensor]:
+    ) -> Moved:
         """See `Transition.move`; each proposal is reversible and they are all alike, so is the move."""
         point = chains.point
         total = torch.zeros_like(point.log_end)
@@ -232,12 +247,19 @@ class RandomWalk:
             accept = _uniform(point.log_end, generator, torch.float64) < probability
             point = point.select(accept, proposal)
             total += probability
-        return Chains(point, None), total / self.num_moves
+        return Moved(Chains(point, None), total / self.num_moves)
 
 
 def langevin(persistence: float = 0.9) -> HMC:
     """Underdamped Langevin moves: one leapfrog step, with most of the momentum kept from move to move."""
     return HMC(num_leapfrog=1, persistence=persistence, target_accept=0.9)
+
+
+def check_transition(value: object) -> Transition:
+    """``value`` if it is a transition; raises `InputError` otherwise."""
+    if isinstance(value, type) or not isinstance(value, Transition):
+        raise InputError("transition", "a Transition such as HMC() or RandomWalk()", describe(value))
+    return value
 
 
 def _acceptance(log_ratio: Tensor) -> Tensor:

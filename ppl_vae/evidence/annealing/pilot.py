@@ -75,7 +75,7 @@ class Tuning:
         return cls(**values)
 
 
-class Pilot(NamedTuple):
+class PilotRun(NamedTuple):
     """What a pilot leaves.
 
     Attributes:
@@ -95,11 +95,11 @@ def num_pilot_moves(num_steps: int) -> int:
 def tune(
     bridge: Bridge,
     transition: Transition,
-    schedule: Tensor | None,
+    schedule: schedules.Schedule,
     num_steps: int,
     stream: Callable[[int], Generator],
     reseed: Callable[[int], None],
-) -> Pilot:
+) -> PilotRun:
     """Run a pilot along the bridge.
 
     Its chains walk the sigmoid schedule. After each move a datum's step size is moved by the difference between the
@@ -110,7 +110,7 @@ def tune(
     Args:
         bridge: of the data.
         transition: whose step sizes are wanted.
-        schedule: ``(T + 1,)``, or None to place it by `schedules.equalised`.
+        schedule: places the temperatures, by what the pilot saw.
         num_steps: T.
         stream: gives the generator for a number; streams 0, 1, ... are used.
         reseed: sets the global generator to the stream of a number, for draws that go through Pyro.
@@ -149,10 +149,9 @@ def tune(
     cuts = [round(i * pilot_steps / bands) for i in range(bands + 1)]
     halves = [steps[(a + b) // 2 : b] for a, b in pairwise(cuts)]
     edges = at[cuts].unsqueeze(-1).expand(-1, len(start))
-    if schedule is None:
-        beta = schedules.equalised(_smooth(torch.stack(spread)), at, num_steps)
-    else:
-        beta = schedule.to(device).unsqueeze(-1).expand(-1, len(start))
+    placed = schedule.temperatures(num_steps, _smooth(torch.stack(spread)), at)
+    beta = schedules.checked(placed, num_steps, len(start)).to(device)
+    beta = beta.unsqueeze(-1).expand(-1, len(start)) if beta.ndim == 1 else beta
     evaluated = moves * PILOT_CHAINS
     first = PILOT_CHAINS
     tuning = Tuning(
@@ -164,7 +163,7 @@ def tune(
         densities=evaluated * transition.densities + (0 if transition.needs_gradient else first),
         gradients=evaluated * transition.gradients + (first if transition.needs_gradient else 0),
     )
-    return Pilot(tuning, chains)
+    return PilotRun(tuning, chains)
 
 
 def _step(log_step: Tensor, beta: Tensor, start: Tensor, end: Tensor) -> Tensor:

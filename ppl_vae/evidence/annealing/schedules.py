@@ -6,12 +6,89 @@ chains that it weights would bias them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
 from ppl_vae.errors import InputError, check_one_of, check_positive_float, check_positive_int, describe
 
-SCHEDULES = ("linear", "sigmoid", "pilot")
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Where the inverse temperatures of a run lie.
+
+    A frozen dataclass is the best form: its ``repr`` names it in results, and tells one checkpoint from another's.
+    """
+
+    def temperatures(self, num_steps: int, spread: Tensor, at: Tensor) -> Tensor:
+        """The temperatures, ``(T + 1,)``, or ``(T + 1, N)`` for each datum its own: they rise from 0 to 1.
+
+        Args:
+            num_steps: T.
+            spread: ``(P, N)`` the standard deviation of log p(x, z) - log f_0(z) over the pilot's chains of each datum
+                at P temperatures: all that a schedule may follow. The chains that it weights would bias it.
+            at: ``(P,)`` these temperatures, rising from 0 to 1.
+        """
+
+
+@dataclass(frozen=True)
+class Linear:
+    """b_t = t / T."""
+
+    def temperatures(self, num_steps: int, spread: Tensor, at: Tensor) -> Tensor:  # noqa: ARG002  (the protocol's)
+        """See `Schedule.temperatures`."""
+        return linear(num_steps)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Dense at both ends, the more so the larger ``delta`` is: see `sigmoid`.
+
+    Raises:
+        InputError: if ``delta`` is not a positive number.
+    """
+
+    delta: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_positive_float("delta", self.delta)
+
+    def temperatures(self, num_steps: int, spread: Tensor, at: Tensor) -> Tensor:  # noqa: ARG002  (the protocol's)
+        """See `Schedule.temperatures`."""
+        return sigmoid(num_steps, self.delta)
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Each datum's own schedule, on which every increment has the same spread in its pilot: see `equalised`."""
+
+    def temperatures(self, num_steps: int, spread: Tensor, at: Tensor) -> Tensor:
+        """See `Schedule.temperatures`."""
+        return equalised(spread, at, num_steps)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Temperatures that were given as numbers.
+
+    Raises:
+        InputError: if they do not rise from 0 to 1.
+    """
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        checked(torch.tensor(self.values, dtype=torch.float64), len(self.values) - 1)
+
+    def temperatures(self, num_steps: int, spread: Tensor, at: Tensor) -> Tensor:  # noqa: ARG002  (the protocol's)
+        """See `Schedule.temperatures`."""
+        return torch.tensor(self.values, dtype=torch.float64)
+
+
+SCHEDULES: dict[str, Schedule] = {"linear": Linear(), "sigmoid": Sigmoid(), "pilot": Pilot()}
+"""Those that have a name."""
 
 
 def linear(num_steps: int) -> Tensor:
@@ -68,19 +145,37 @@ def equalised(spread: Tensor, at: Tensor, num_steps: int) -> Tensor:
     return beta
 
 
-def resolve(schedule: str | Tensor, num_steps: int) -> Tensor | None:
-    """The schedule that an argument names, ``(T + 1,)`` float64; None where a pilot is to place it.
+def resolve(schedule: Schedule | str | Tensor, num_steps: int) -> Schedule:
+    """The schedule that an argument is or names.
 
     Raises:
-        InputError: if it is neither one of `SCHEDULES` nor a rising tensor from 0 to 1 of ``num_steps`` + 1 numbers.
+        InputError: if it is neither a `Schedule`, nor one of `SCHEDULES`, nor a rising tensor from 0 to 1 of
+            ``num_steps`` + 1 numbers.
     """
     check_positive_int("num_steps", num_steps)
     if isinstance(schedule, Tensor):
-        beta = schedule.detach().to("cpu", torch.float64)
-        rising = beta.shape == (num_steps + 1,) and bool((beta.diff() >= 0).all())
-        if not rising or float(beta[0]) != 0 or float(beta[-1]) != 1:
-            expected = f"{num_steps + 1} numbers that rise from 0 to 1 (num_steps = {num_steps})"
-            raise InputError("schedule", expected, describe(schedule))
-        return beta
-    check_one_of("schedule", schedule, SCHEDULES)
-    return {"linear": linear, "sigmoid": sigmoid}[schedule](num_steps) if schedule != "pilot" else None
+        return Given(tuple(checked(schedule, num_steps).tolist()))
+    if isinstance(schedule, str):
+        return SCHEDULES[check_one_of("schedule", schedule, SCHEDULES)]
+    if isinstance(schedule, type) or not isinstance(schedule, Schedule):
+        names = ", ".join(map(repr, SCHEDULES))
+        expected = f"one of {names}, a tensor, or a Schedule such as Sigmoid(delta=4.0)"
+        raise InputError("schedule", expected, describe(schedule))
+    return schedule
+
+
+def checked(beta: Any, num_steps: int, num_data: int | None = None) -> Tensor:
+    """``beta`` as float64 on the CPU if it is a schedule, ``(T + 1,)``, or ``(T + 1, N)`` for so many data.
+
+    Raises:
+        InputError: if it does not rise from 0 to 1, or has another shape.
+    """
+    shapes = [(num_steps + 1,)] + ([] if num_data is None else [(num_steps + 1, num_data)])
+    if isinstance(beta, Tensor) and beta.shape in shapes:
+        value = beta.detach().to("cpu", torch.float64)
+        ends = bool((value[0] == 0).all()) and bool((value[-1] == 1).all())
+        if ends and bool((value.diff(dim=0) >= 0).all()):
+            return value
+    each = "" if num_data is None else f", for all data or for each of {num_data}"
+    expected = f"{num_steps + 1} numbers that rise from 0 to 1 (num_steps = {num_steps}){each}"
+    raise InputError("schedule", expected, describe(beta))

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ppl_vae.compiled.densities import STARTS
 from ppl_vae.compiled.effort import Effort
-from ppl_vae.errors import InputError, check_one_of, check_positive_int, describe
-from ppl_vae.evidence.annealing import schedules
-from ppl_vae.evidence.annealing.kernels import HMC, Transition
+from ppl_vae.errors import check_one_of, check_positive_int
+from ppl_vae.evidence.annealing.kernels import HMC, Transition, check_transition
 from ppl_vae.evidence.annealing.pilot import PILOT_CHAINS, num_pilot_moves
+from ppl_vae.evidence.annealing.schedules import Schedule, resolve
 from ppl_vae.evidence.running.blocks import Plan
 from ppl_vae.evidence.running.prior_check import check_prior_draws
 from ppl_vae.evidence.running.tiles import numbers_in_pass
@@ -29,7 +29,7 @@ class Settings:
         num_chains: S.
         num_steps: T.
         start: "guide" or "prior".
-        schedule: ``(T + 1,)``, or None where the pilot places it.
+        schedule: where the temperatures lie.
         transition: the kernel.
         name: the schedule's name.
         prior_draws: draws of the prior that look for what chains from the guide miss.
@@ -38,7 +38,7 @@ class Settings:
     num_chains: int
     num_steps: int
     start: str
-    schedule: Tensor | None
+    schedule: Schedule
     transition: Transition
     name: str
     prior_draws: int = 0
@@ -49,22 +49,19 @@ class Settings:
         num_chains: int,
         num_steps: int,
         start: str,
-        schedule: str | Tensor,
+        schedule: Schedule | str | Tensor,
         transition: Transition | None,
         prior_draws: int = 0,
     ) -> Settings:
         """Settings from a user's arguments; raises `InputError` for what does not fit."""
         check_positive_int("num_chains", num_chains)
         check_one_of("start", start, STARTS)
-        beta = schedules.resolve(schedule, num_steps)
-        transition = HMC() if transition is None else transition
-        for part in ("start", "move", "target_accept", "gradients"):
-            if isinstance(transition, type) or not hasattr(transition, part):
-                expected = "a Transition such as HMC() or RandomWalk()"
-                raise InputError("transition", expected, describe(transition))
-        name = schedule if isinstance(schedule, str) else "given"
+        resolved = resolve(schedule, num_steps)
+        transition = check_transition(HMC() if transition is None else transition)
+        name = schedule if isinstance(schedule, str) else repr(schedule)
+        name = "given" if isinstance(schedule, Tensor) else name
         probes = check_prior_draws(prior_draws) if start == "guide" else 0
-        return cls(num_chains, num_steps, start, beta, transition, name, probes)
+        return cls(num_chains, num_steps, start, resolved, transition, name, probes)
 
     def plan(self, title: str, x: Data, sites: Sites) -> Plan:
         """How a run is cut up: all chains of some data together, about a million numbers a pass."""
@@ -82,13 +79,12 @@ class Settings:
 
     def identity(self, title: str) -> dict[str, Any]:
         """What tells one run from another."""
-        beta = None if self.schedule is None else self.schedule.tolist()
         return {
             "estimator": title,
             "num_chains": self.num_chains,
             "num_steps": self.num_steps,
             "start": self.start,
-            "schedule": beta,
+            "schedule": repr(self.schedule),
             "transition": repr(self.transition),
             "prior_draws": self.prior_draws,
         }

@@ -13,6 +13,8 @@ from ppl_vae import rng
 from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.evidence.annealing.ais import Annealing
 from ppl_vae.evidence.annealing.kernels import Chains, Transition
+from ppl_vae.evidence.annealing.resampling import Resampler, Systematic, check_chosen, check_resampler
+from ppl_vae.evidence.annealing.schedules import Schedule
 from ppl_vae.evidence.annealing.settings import Settings
 from ppl_vae.evidence.results.accumulator import Accumulator, Figures
 from ppl_vae.evidence.results.diagnostics import RunDiagnostics
@@ -34,8 +36,9 @@ def smc(
     num_islands: int = 8,
     ess_threshold: float = 0.5,
     start: str = "guide",
-    schedule: str | Tensor = "pilot",
+    schedule: Schedule | str | Tensor = "pilot",
     transition: Transition | None = None,
+    resampler: Resampler | None = None,
     prior_draws: int = DRAWS,
     seed: int = 0,
     **run: Unpack[RunOptions],
@@ -43,9 +46,9 @@ def smc(
     """log p(x) of each datum by a sequential Monte Carlo sampler with tempering.
 
     Particles go the way of `annealed`, from f_0 to p(x, z) over T temperatures. Before a move, those of an island
-    whose effective sample size has fallen below ``ess_threshold`` of its particles are resampled (systematically, with
-    one uniform number), and their weights set to their mean. The product of these means is unbiased for p(x): the
-    schedule is fixed in advance or frozen from a pilot, and when to resample is decided by particles of the past.
+    whose effective sample size has fallen below ``ess_threshold`` of its particles are resampled, and their weights
+    set to their mean. The product of these means is unbiased for p(x): the schedule is fixed in advance or frozen from
+    a pilot, and when to resample is decided by particles of the past.
 
     The particles are shared out among ``num_islands`` independent samplers. Particles that were resampled together
     are not independent, islands are: their spread gives the standard error, and their mean the estimate.
@@ -60,6 +63,7 @@ def smc(
         start: "guide" or "prior".
         schedule: as in `annealed`.
         transition: as in `annealed`.
+        resampler: a `Resampler`; default: `Systematic()`, which takes one uniform number.
         prior_draws: as in `annealed`.
         seed: the numbers are a function of it.
         run: see `RunOptions`.
@@ -81,18 +85,27 @@ def smc(
     good = isinstance(ess_threshold, int | float) and not isinstance(ess_threshold, bool)
     if not good or not 0 <= ess_threshold <= 1:
         raise InputError("ess_threshold", "a number from 0 to 1", describe(ess_threshold))
+    resampler = check_resampler(Systematic() if resampler is None else resampler)
     settings = Settings.of(num_particles, num_steps, start, schedule, transition, prior_draws)
     check_seed(seed)
     plan = settings.plan("sequential Monte Carlo", x, sites)
     plan = replace(
-        plan, identity={**plan.identity, "num_islands": num_islands, "ess_threshold": ess_threshold}
+        plan,
+        identity={
+            **plan.identity,
+            "num_islands": num_islands,
+            "ess_threshold": ess_threshold,
+            "resampler": repr(resampler),
+        },
     )
     shared = SharedSimulation(program, x, seed, num_particles, plan.block_size)
     figures = run_blocks(
         program,
         x,
         plan,
-        lambda block: _Particles(program, block, settings, seed, shared, num_islands, ess_threshold),
+        lambda block: _Particles(
+            program, block, settings, seed, shared, num_islands, ess_threshold, resampler
+        ),
         seed=seed,
         **run,
     )
@@ -100,6 +113,7 @@ def smc(
         f"{num_islands} islands of {num_particles // num_islands} particles, {num_steps} steps from the {start}, "
         f"{settings.name} schedule, resampled below {ess_threshold:g}, {settings.transition}"
     )
+    details += "" if isinstance(resampler, Systematic) else f", {resampler}"
     return evidence_of(figures, RunDiagnostics, method="smc", bound="lower", seed=seed, details=details)
 
 
@@ -115,9 +129,10 @@ class _Particles(Annealing):
         shared: SharedSimulation | None,
         num_islands: int,
         ess_threshold: float,
+        resampler: Resampler,
     ) -> None:
         super().__init__(program, block, settings, seed, shared)
-        self.num_islands, self.ess_threshold = num_islands, ess_threshold
+        self.num_islands, self.ess_threshold, self.resampler = num_islands, ess_threshold, resampler
         self.log_evidence = torch.zeros(num_islands, block.num_data, dtype=torch.float64, device=self.device)
         self.variance = torch.zeros(block.num_data, dtype=torch.float64, device=self.device)
 
@@ -147,9 +162,8 @@ class _Particles(Annealing):
 
     def again(self, block: Block) -> Annealing:
         seed = rng.derive(self.seed, "rehearsal chains")
-        return _Particles(
-            self.program, block, self.settings, seed, None, self.num_islands, self.ess_threshold
-        )
+        options = (self.num_islands, self.ess_threshold, self.resampler)
+        return _Particles(self.program, block, self.settings, seed, None, *options)
 
     def _note(self, increment: Tensor) -> None:
         """Nothing: what is expected of islands is told by the weights that they had when they were resampled."""
@@ -179,7 +193,9 @@ class _Particles(Annealing):
         if not bool(uneven.any()):
             return
         generator = self._stream("resampling", self.done)
-        chosen = _systematic(weights - log_total.unsqueeze(1), generator)
+        some = log_total.isfinite().unsqueeze(1)  # where no particle has any weight, the choice is not used
+        log_shares = torch.where(some, weights - log_total.unsqueeze(1), -math.log(M))
+        chosen = check_chosen(self.resampler.resample(log_shares, generator), log_shares)
         stay = torch.arange(M, device=self.device).reshape(1, M, 1)
         index = torch.where(uneven.unsqueeze(1), chosen, stay)
         index = (index + M * torch.arange(R, device=self.device).reshape(R, 1, 1)).reshape(R * M, n)
@@ -198,16 +214,3 @@ def _relative_variance(log_weights: Tensor) -> Tensor:
     M = log_weights.shape[1]
     log_share = (2 * log_weights).logsumexp(1) - 2 * log_weights.logsumexp(1)
     return (log_share.exp() - 1 / M) * (M / max(M - 1, 1))
-
-
-def _systematic(log_shares: Tensor, generator: torch.Generator) -> Tensor:
-    """Systematic resampling: M indices for each island and datum, ``(R, M, N)``, from one uniform number each.
-
-    Particle i is chosen M w_i times on average, and never more than one time off (Kitagawa 1996).
-    """
-    R, M, n = log_shares.shape
-    ends = log_shares.exp().cumsum(1).transpose(1, 2).contiguous()
-    ends = ends / ends[..., -1:]
-    offset = torch.rand(R, n, 1, dtype=torch.float64, device=log_shares.device, generator=generator)
-    wanted = (torch.arange(M, device=log_shares.device, dtype=torch.float64) + offset) / M
-    return torch.searchsorted(ends, wanted, right=True).clamp(max=M - 1).transpose(1, 2)

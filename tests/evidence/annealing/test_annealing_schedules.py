@@ -45,14 +45,22 @@ def test_a_pilot_that_saw_nothing_gives_equal_steps():
 
 
 def test_resolve():
-    assert schedules.resolve("pilot", 3) is None
-    assert torch.equal(schedules.resolve("linear", 3), schedules.linear(3))
-    assert torch.equal(schedules.resolve("sigmoid", 3), schedules.sigmoid(3))
-    given = torch.tensor([0.0, 0.2, 0.2, 1.0])
-    assert torch.equal(schedules.resolve(given, 3), given.double())
-    for bad in ("wave", given[:3], given.flip(0), given * 0.5, 4, None, [0.0, 1.0]):
+    at, rising = schedules.sigmoid(200), torch.tensor([0.0, 0.2, 0.2, 1.0])
+    spread = (1 / (at + 0.01))[:, None].expand(-1, 3)
+    for given, expected in (
+        ("linear", schedules.linear(3)),
+        ("sigmoid", schedules.sigmoid(3)),
+        (schedules.Sigmoid(2.0), schedules.sigmoid(3, 2.0)),
+        ("pilot", schedules.equalised(spread, at, 3)),
+        (rising, rising.double()),
+    ):
+        assert torch.equal(schedules.resolve(given, 3).temperatures(3, spread, at), expected)
+    tensors = (rising[:3], rising.flip(0), rising * 0.5)
+    for bad in ("wave", *tensors, 4, None, [0.0, 1.0], schedules.Linear, object()):
         with pytest.raises(InputError, match="schedule"):
             schedules.resolve(bad, 3)
     for bad in (0, -1.0, float("inf"), True, "4"):
         with pytest.raises(InputError, match="delta"):
             schedules.sigmoid(3, bad)
+        with pytest.raises(InputError, match="delta"):
+            schedules.Sigmoid(bad)

@@ -13,7 +13,8 @@ import ppl_vae as pv
 from ppl_vae import InputError, checkpoint
 from ppl_vae.evidence.annealing.kernels import HMC, Chains, RandomWalk
 from ppl_vae.evidence.annealing.path import Bridge
-from ppl_vae.evidence.annealing.smc import _Particles, _systematic
+from ppl_vae.evidence.annealing.resampling import Systematic
+from ppl_vae.evidence.annealing.smc import _Particles
 
 smc = pv.evidence.smc
 
@@ -141,7 +142,7 @@ def test_systematic_resampling():
     generator = torch.Generator().manual_seed(0)
     shares = torch.rand(1, 7, 1, generator=generator, dtype=torch.float64) ** 3
     shares = (shares / shares.sum()).expand(1, 7, 4000)
-    chosen = _systematic(shares.log(), generator)
+    chosen = Systematic().resample(shares.log(), generator)
     assert chosen.shape == (1, 7, 4000)
     counts = torch.nn.functional.one_hot(chosen[0], 7).sum(0).double()  # (4000, 7)
     wanted = 7 * shares[0, :, 0]
@@ -149,7 +150,7 @@ def test_systematic_resampling():
     torch.testing.assert_close(counts.mean(0), wanted, rtol=0, atol=0.04)
     # A share of nothing is never chosen, and one of everything always.
     certain = torch.tensor([-math.inf, 0.0, -math.inf], dtype=torch.float64).reshape(1, 3, 1)
-    assert (_systematic(certain, generator) == 1).all()
+    assert (Systematic().resample(certain, generator) == 1).all()
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 11, 13])

@@ -152,5 +152,7 @@ def test_a_run_inside_a_block_keeps_to_its_own_process(monkeypatch):
         monkeypatch.setattr(module, "work_through", spying)
     proposal = pv.evidence.Refitted(max_steps=3)
     pv.evidence.importance(program, x, 64, proposal=proposal, progress=False)
-    assert seen[-1] == (25, False)
-    assert seen[:-1] == [(9, True), (8, True), (8, True)]
+    *inner, outer = seen
+    assert outer == (25, False)
+    assert sum(count for count, _ in inner) == 25
+    assert all(inside for _, inside in inner)
