@@ -36,11 +36,8 @@ from ppl_vae.evidence.running.options import RunOptions
 
 __all__ = [
     "HMC",
-<<<<<<< HEAD
     "IID",
-=======
     "Chains",
->>>>>>> h/runopts
     "Curve",
     "Defensive",
     "Evidence",
@@ -56,12 +53,9 @@ __all__ = [
     "Resampler",
     "RunOptions",
     "Sandwich",
-<<<<<<< HEAD
-    "Sobol",
-=======
     "Schedule",
     "Sigmoid",
->>>>>>> h/runopts
+    "Sobol",
     "StudentT",
     "Systematic",
     "Transition",
