@@ -11,7 +11,6 @@ import test_conformance as library
 import torch
 from agreeing import S, built, check, check_joint
 from compiled_programs import PROGRAMS, Net
-from covering import slow_but
 
 from ppl_vae import rng
 from ppl_vae.compiled import CompileWarning, LogWeights
@@ -64,7 +63,8 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", slow_but(["transposed"], LAYOUTS))
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_data_of_any_strides(layout):
     own = Net()
     program = Program(own.model, own.guide)
