@@ -26,16 +26,17 @@ types: $(READY)
 contracts: $(READY)
 	$(BIN)/lint-imports
 
-# One torch thread a worker: the tests are many small jobs, and threads would only wait for one another.
+# One torch thread a worker: the tests are many small jobs, and threads would only wait for one another. A worker takes
+# the tests of a file in a row, which share what the file makes for them.
 pytest: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -q --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -q --durations=10
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not exhaustive" -n auto -q --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not exhaustive" -n auto --dist worksteal -q --durations=10
 
 # Every case of tests/cases with every estimator: an hour or more.
 test-exhaustive: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m exhaustive -n auto -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m exhaustive -n auto --dist worksteal -q
 
 # Sets up .venv-jax for the JAX contestants by itself; without it their columns say so.
 bench: $(READY)

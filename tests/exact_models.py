@@ -57,18 +57,29 @@ def posterior(W, b, noise, x):
     return (x - b) / noise @ W @ covariance, covariance
 
 
+def linear_gaussian_model(W, b, noise, dtype=torch.float64):
+    """z ~ N(0, I), x = W z + b + N(0, diag(noise)), as a plain Pyro program."""
+    W, b, scale = (tensor(v, dtype) for v in (W, b, np.sqrt(noise)))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(W.new_zeros(W.shape[1]), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ W.T + b, scale).to_event(1), obs=x)
+
+    return model
+
+
+def linear_gaussian_evidence(W, b, noise, x):
+    """Its log p(x), ``(N,)``."""
+    return tensor(np.atleast_1d(stats.multivariate_normal(b, W @ W.T + np.diag(noise)).logpdf(x)))
+
+
 def factor_analysis(W, b, noise, x, *, widen=1.0, shift=0.0, dtype=torch.float64):
     """A plain Pyro program with a noise variance for each dimension."""
     _, covariance = posterior(W, b, noise, x)
     tril = tensor(widen * np.linalg.cholesky(covariance), dtype)
     slope, _ = posterior(W, 0 * b, noise, np.eye(len(b)))
-    slope, W_, b_, scale = (tensor(v, dtype) for v in (slope, W, b, np.sqrt(noise)))
-    k = W.shape[1]
-
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(W_.new_zeros(k), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z @ W_.T + b_, scale).to_event(1), obs=x)
+    slope, b_ = tensor(slope, dtype), tensor(b, dtype)
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -76,8 +87,8 @@ def factor_analysis(W, b, noise, x, *, widen=1.0, shift=0.0, dtype=torch.float64
                 "z", dist.MultivariateNormal((x - b_) @ slope + shift * tril.sum(-1), scale_tril=tril)
             )
 
-    exact = stats.multivariate_normal(b, W @ W.T + np.diag(noise)).logpdf(x)
-    return Exact(pv.Program(model, guide), tensor(x, dtype), tensor(np.atleast_1d(exact)))
+    program = pv.Program(linear_gaussian_model(W, b, noise, dtype), guide)
+    return Exact(program, tensor(x, dtype), linear_gaussian_evidence(W, b, noise, x))
 
 
 def draw_linear_gaussian(latent, dim, num_data, seed, noise=0.7):
@@ -110,8 +121,7 @@ def linear_vae(latent, dim, num_data, *, seed=0, widen=1.0, shift=0.0, dtype=tor
         vae.encoder.weight.zero_()
         vae.encoder.weight[:latent] = tensor(slope.T, dtype)
         vae.encoder.bias.copy_(tensor(np.concatenate([start, np.log(np.diag(tril)), tril[rows, columns]])))
-    exact = stats.multivariate_normal(b, W @ W.T + np.diag(noise)).logpdf(x)
-    return Exact(vae.program, tensor(x, dtype), tensor(np.atleast_1d(exact)))
+    return Exact(vae.program, tensor(x, dtype), linear_gaussian_evidence(W, b, noise, x))
 
 
 def normal_normal(x, *, prior=(0.5, 2.0), scale=0.8, widen=1.0, shift=0.0, dtype=torch.float64):

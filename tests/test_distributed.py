@@ -357,6 +357,7 @@ def test_bad_input_is_told_once(trained, tmp_path, line, said):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_is_told_once(trained, tmp_path):
     (tmp_path / "own_late.py").write_text(OWN)
     line = ["evidence", trained, "--proposal", "own_late.Fails", "--split", "train", "--num-samples", "64"]

@@ -7,7 +7,6 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from scipy import stats
 
 import ppl_vae as pv
 
@@ -43,26 +42,20 @@ def mean_field(latent, dim, num_data, *, seed=0, widen=1.0, shift=0.0, noise=0.7
     slope, _ = models.posterior(W, 0 * b, noise, np.eye(dim))
     precision = np.linalg.inv(covariance)
     best = np.diag(precision) ** -0.5
-    W_, b_, scale_, slope_, best_ = (models.tensor(v, dtype) for v in (W, b, np.sqrt(noise), slope, best))
-
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(W_.new_zeros(latent), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z @ W_.T + b_, scale_).to_event(1), obs=x)
+    b_, slope_, best_ = (models.tensor(v, dtype) for v in (b, slope, best))
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal((x - b_) @ slope_ + shift * best_, widen * best_).to_event(1))
 
-    log_evidence = stats.multivariate_normal(b, W @ W.T + np.diag(noise)).logpdf(x)
     approximation = -(np.linalg.slogdet(precision)[1] + 2 * np.log(best).sum()) / 2
     away = shift * best
     amortisation = latent * ((widen**2 - 1) / 2 - np.log(widen)) + away @ precision @ away / 2
     start = (mean + shift * best, np.broadcast_to(widen * best, mean.shape))
     return MeanField(
-        pv.Program(model, guide),
+        pv.Program(models.linear_gaussian_model(W, b, noise, dtype), guide),
         models.tensor(x, dtype),
-        models.tensor(np.atleast_1d(log_evidence)),
+        models.linear_gaussian_evidence(W, b, noise, x),
         float(approximation),
         float(amortisation),
         precision,

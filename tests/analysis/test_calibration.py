@@ -36,6 +36,7 @@ def test_the_exact_posterior_passes(name):
     torch.testing.assert_close(result.ess, torch.full((1000,), 1000.0).double(), rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_the_failure_rate_is_the_one_stated():
     """80 seeds, 4 correlated quantities, family-wise level 0.2: at most 29 failures but once in 500 (and 0.1 expected

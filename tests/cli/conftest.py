@@ -1,8 +1,10 @@
 import textwrap
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from cli_helpers import OWN, TINY
+from matplotlib.figure import Figure
 
 from ppl_vae.cli import main
 
@@ -45,11 +47,15 @@ def own(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _undrawn(request, monkeypatch):
-    """Leave a run's figures out, but in tests that ask for them by the fixture ``drawn``: they take seconds."""
+    """Leave figures out, but in tests that ask for them by the fixture ``drawn``: they take most of the time.
+
+    Those of a training run are not there at all; any other is made, and a few bytes stand for its file.
+    """
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr("ppl_vae.runs.figures.draw_run", lambda *_, **__: None)
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: Path(path).write_bytes(b"a figure"))
 
 
 @pytest.fixture
 def drawn():
-    """A run's figures are wanted."""
+    """Figures are wanted."""

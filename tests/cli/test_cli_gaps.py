@@ -19,7 +19,7 @@ def line(trained, *more):
 
 
 @pytest.mark.parametrize("method", ["importance", "annealed"])
-def test_gaps(call, trained, tmp_path, method):
+def test_gaps(call, drawn, trained, tmp_path, method):
     out = tmp_path / "out"
     more = ANNEALED if method == "annealed" else []
     result = call(*line(trained, "--seed", "3", *more, "--out", out))

@@ -42,7 +42,7 @@ def check_files(out, bounds, text):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_bounds_of_simulated_data(call, trained, tmp_path, method):
+def test_bounds_of_simulated_data(call, drawn, trained, tmp_path, method):
     out = tmp_path / "out"
     result = call(*line(trained, method, "--seed", "4", "--out", out))
     assert result.status == 0, result.err

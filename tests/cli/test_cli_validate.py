@@ -19,7 +19,7 @@ def rows(report):
     return [repr(row.replace(seconds=0.0)) for row in report.rows]
 
 
-def test_report(call, tmp_path):
+def test_report(call, drawn, tmp_path):
     out = tmp_path / "out"
     line = ["validate", *PAIRS, *SIZES, "--seed", "4", "--out", out]
     result = call(*line)

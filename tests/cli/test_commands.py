@@ -176,7 +176,7 @@ def test_interrupt_says_how_to_go_on(call, tmp_path, monkeypatch):
     assert call("train", *command).status == 0
 
 
-def test_evidence(call, trained, tmp_path):
+def test_evidence(call, drawn, trained, tmp_path):
     out = tmp_path / "evidence"
     result = call(
         "evidence", trained, "--num-samples", "200", "--subset", "20", "--subset-seed", "4", "--out", out
@@ -223,7 +223,7 @@ def test_bits_per_dim_of_real_numbers(call, tmp_path):
     assert np.loadtxt(tmp_path / "r.csv", delimiter=",").shape == (4, 3)
 
 
-def test_pictures(call, trained, tmp_path):
+def test_pictures(call, drawn, trained, tmp_path):
     for command, name in (("sample", "s.png"), ("reconstruct", "r.pdf"), ("interpolate", "i.svg")):
         result = call(command, trained, "--out", tmp_path / name)
         assert result.status == 0, result.err

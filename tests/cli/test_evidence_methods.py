@@ -152,6 +152,17 @@ def test_same_numbers_as_the_library(call, trained, tmp_path, name):
     assert snapshot(out) == before
 
 
+def test_figures_that_are_drawn_again_are_the_same(call, drawn, trained, tmp_path):
+    out = tmp_path / "e"
+    line = ["--method", "smc", "--num-particles", "8", "--num-steps", "3", "--subset", "3", "--out", out]
+    assert call("evidence", trained, *line).status == 0
+    before = snapshot(out)
+    assert (out / LADDER).read_bytes()[:4] == b"\x89PNG"
+    (out / LADDER).unlink()
+    assert call("evidence", trained, *line, "--resume").status == 0
+    assert snapshot(out) == before
+
+
 def test_the_default_is_plain_importance_sampling(call, trained, tmp_path):
     """And its folder is that of before there were methods, down to the marker's keys (but for --compile)."""
     plain, said = tmp_path / "plain", tmp_path / "said"

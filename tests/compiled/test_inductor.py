@@ -56,19 +56,19 @@ def test_inductor_draws_what_the_program_draws():
     assert not backend._warned
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        lambda x: x.T.contiguous().T,
-        lambda x: x[:1].expand(len(x), -1),
-        lambda x: x.flatten().unfold(0, x.shape[1], 1)[: len(x)],
-    ],
-    ids=["transposed", "repeated", "windows"],
-)
+LAYOUTS = {
+    "transposed": lambda x: x.T.contiguous().T,
+    "repeated": lambda x: x[:1].expand(len(x), -1),
+    "windows": lambda x: x.flatten().unfold(0, x.shape[1], 1)[: len(x)],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_data_of_any_strides(layout):
     own = Net()
     program = Program(own.model, own.guide)
-    x = layout(own.x)
+    x = LAYOUTS[layout](own.x)
     assert x.shape == own.x.shape
     assert x.stride() != own.x.stride()
     check(program, x, LogWeights(program, S, level="compiled"))
@@ -120,7 +120,7 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path):
     for _ in range(2):
         run = subprocess.run(
             [sys.executable, "-c", _PROCESS],
-            cwd=Path(__file__).parent,
+            cwd=Path(__file__).parents[1],
             env=environment,
             capture_output=True,
             text=True,

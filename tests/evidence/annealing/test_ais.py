@@ -56,7 +56,9 @@ def test_unbiased_however_few_the_steps(case, run):
     assert error < (0.03 if run != "prior" else 0.06)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "straying guide"])
+@pytest.mark.parametrize(
+    "case", slow_but(["linear VAE", "gamma"], [case for case in CASES if case != "straying guide"])
+)
 def test_more_steps_come_closer(case):
     """Mean squared errors over 60 data: 100 steps at most half of those of 5, for a seed that is fixed.
 

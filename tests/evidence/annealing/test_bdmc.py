@@ -101,6 +101,7 @@ def test_the_truth_is_inside_for_99_percent_of_the_data_over_20_seeds(case):
     assert share >= 0.99
 
 
+@pytest.mark.slow
 def test_the_gap_closes_with_the_number_of_steps():
     """Mean gaps at 4, 16, 64, 256 steps: each at most 0.6 of the one before, down to the noise."""
     program, x, _ = linear(150, widen=0.6, shift=1.0)

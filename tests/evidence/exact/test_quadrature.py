@@ -281,6 +281,7 @@ def test_memory_is_bounded_by_pieces(monkeypatch):
     torch.testing.assert_close(pieces.log_evidence, whole.log_evidence, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_was_stopped_goes_on(tmp_path, monkeypatch):
     from ppl_vae import checkpoint
 

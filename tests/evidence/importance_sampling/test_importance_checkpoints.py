@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from covering import crossed
 from exact_models import identical
 from importance_program import data, importance, interrupt, model, program, sharp_guide, small_tiles
 
@@ -22,8 +23,9 @@ def _always_written(monkeypatch):
 
 
 @pytest.mark.usefixtures("_always_written")
-@pytest.mark.parametrize("num_samples", [1000, 1024])
-@pytest.mark.parametrize("after", [0, 1, 5, 15, 16, 17, 40, 63])
+@pytest.mark.parametrize(
+    ("after", "num_samples"), crossed([0, 1, 5, 15, 16, 17, 40, 63], [1000, 1024], strength=1)
+)
 def test_an_interrupted_estimate_resumes_to_the_same_bits(tmp_path, monkeypatch, after, num_samples):
     """50 data and 1,000 samples are 64 tiles. ``after``: in a block, at its end, at the start of the next, the last."""
     x, path = data(), tmp_path / "state"

@@ -79,7 +79,7 @@ HONEST = ("linear-gaussian-10", "decoder-2", "gamma-poisson", "mixture", "gamma-
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("name", slow_but(["decoder-2", "gamma-poisson", "mixture"], HONEST))
 def test_no_honest_estimate_is_accused(name):
     """Ten seeds of a guide that covers: an exact sample is out of reach with a probability below 1 in 1,000.
 
