@@ -113,4 +113,3 @@ def title(settings: dict[str, Any]) -> str:
     if settings["data"] == "array":
         return Path(settings["path"]).name.split(".")[0]
     return f"{settings['data']}-{'dynamic' if settings['dynamic'] else settings['view']}"
-
