@@ -65,7 +65,7 @@ def main() -> None:
 
     run = finished_run(options.run)
     dataset = datasets.load_again(run, data_dir=None, path=None)
-    x, about = datasets.split(dataset, "test", options.num_data, None)
+    x, about = dataset.select("test", options.num_data)
     program = pv.load(run.path / MODEL).program
     for name, estimate in estimates(program, x).items():
         file = options.out / f"{name}.safetensors"

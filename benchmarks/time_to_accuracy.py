@@ -168,7 +168,7 @@ def main() -> None:
 
         run = finished_run(options.run)
         dataset = datasets.load_again(run, data_dir=None, path=None)
-        x, _ = datasets.split(dataset, "test", options.num_data, None)
+        x, _ = dataset.select("test", options.num_data)
         program = pv.load(run.path / MODEL).program
         reference = annealed(program, x, 16, 3000, seed=999)
         words = f"annealing of 3,000 steps, error {float(reference.stderr.square().mean().sqrt()):.3f} nat a datum"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -70,11 +71,10 @@ def rebuild(
         raise InputError(argument, expected, f"{type(error).__name__}: {one_line(error, 160)}") from error
 
 
-def plain(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A class and those of its ``init_args`` that YAML can hold; the others are left to the constructor."""
-    kinds = (bool, int, float, str, list, tuple, dict, type(None))
-    given = {name: value for name, value in (spec.get("init_args") or {}).items() if isinstance(value, kinds)}
-    return {"class_path": spec["class_path"], "init_args": given}
+def defaults(kind: type, sizes: int) -> dict[str, Any]:
+    """What a class's arguments are where none is given, but for its first ones, the ``sizes``."""
+    parameters = list(inspect.signature(kind).parameters.values())[sizes:]
+    return {each.name: each.default for each in parameters}
 
 
 def make(

@@ -7,7 +7,6 @@ and let pass what a closer look might still refuse. The bound is four fifths of 
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
@@ -17,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ppl_vae import reading
 from ppl_vae.errors import InputError, option
 from ppl_vae.trust import Trust
 
 SHARE = 0.8  # of the memory, which the job may take: the rest is for the libraries and for others
-UNKNOWN = 2**36  # bytes, where the system does not say what it has
 _ADAM = 16  # bytes of a float32 parameter, its gradient, and Adam's two averages
 _FLOAT, _DOUBLE = 4, 8
 _PASS = 3 * _FLOAT  # bytes of a number in a training step: its value, its gradient, and one temporary copy
@@ -38,9 +37,7 @@ _SIZES = ("hidden", "channels", "components")  # options of classes that are siz
 
 def available() -> int:
     """Bytes of memory that this process may have: the machine's, or less by a limit of its control group or its own."""
-    found = [UNKNOWN]
-    if hasattr(os, "sysconf"):
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    found = [reading.memory()]
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             found.append(int(Path(name).read_text(encoding="ascii")))

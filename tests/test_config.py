@@ -4,6 +4,7 @@ import pytest
 
 from ppl_vae import config
 from ppl_vae.errors import InputError
+from ppl_vae.networks import MLP
 from ppl_vae.priors import VampPrior
 
 
@@ -26,10 +27,9 @@ def test_the_first_difference_is_found():
     assert config.difference({"seed": True}, {"seed": 1}) == (("seed",), True, 1)
 
 
-def test_what_yaml_cannot_hold_is_left_to_the_constructor():
-    spec = {"class_path": "a.B", "init_args": {"width": 2, "activation": len, "sizes": (1, 2)}}
-    assert config.plain(spec) == {"class_path": "a.B", "init_args": {"width": 2, "sizes": (1, 2)}}
-    assert config.plain({"class_path": "a.B"}) == {"class_path": "a.B", "init_args": {}}
+def test_the_defaults_of_a_class():
+    assert config.defaults(VampPrior, 1) == {"components": 500}
+    assert config.defaults(MLP, 2) == {"hidden": (200, 200), "activation": "tanh"}
 
 
 def test_errors_are_told_under_the_users_names():

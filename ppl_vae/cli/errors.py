@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sysconfig
 import types
+from collections.abc import Mapping
 
 from ppl_vae.errors import InputError, NonFiniteError, UsageError, option
 
@@ -62,7 +63,7 @@ def _raiser(error: BaseException) -> str:
     return method or function or _LIBRARY
 
 
-def from_jsonargparse(error: BaseException, classes: dict[str, str]) -> UsageError:
+def from_jsonargparse(error: BaseException, classes: Mapping[str, str]) -> UsageError:
     """What jsonargparse says over many lines, as one of ours.
 
     Args:

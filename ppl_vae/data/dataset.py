@@ -125,6 +125,37 @@ class Dataset:
             out = self.resample(out, generator(seed, "data/subset/resample"))
         return out, None if labels is None else labels[chosen]
 
+    def select(
+        self, split: str, n: int | None = None, seed: int | None = None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Data of a split as a model sees them, all of them in order or ``n`` at random; and which they are.
+
+        Args:
+            split: ``"train"``, ``"valid"`` or ``"test"``.
+            n: how many, as for `subset`; None for all.
+            seed: of the draw; None takes the data set's own.
+
+        Returns:
+            Data ``(n, *shape)``, and what identifies them, as plain JSON.
+
+        Raises:
+            InputError: as `subset`.
+        """
+        check_one_of("split", split, SPLITS)
+        if n is None and (split != "train" or self.resample is None) and self.sizes[split]:
+            x: torch.Tensor = getattr(self, split)
+        else:
+            x, _ = self.subset(split, self.sizes[split] if n is None else n, seed)
+        about = {
+            "split": split,
+            "num_data": len(x),
+            "subset": n,
+            "subset_seed": None if n is None else self.seed if seed is None else seed,
+            "sha256": sha256(x),
+            "data": self.describe(),
+        }
+        return x, about
+
     def summary(self) -> Summary | None:
         """What values a model sees, for `ppl_vae.likelihoods.Likelihood.suits`; None for grey levels."""
         if self.values == "binary":

@@ -7,13 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ppl_vae.data import LOADERS, Dataset, description
 from ppl_vae.data import load as load_data
 from ppl_vae.data.dataset import SPLITS as SPLITS
-from ppl_vae.data.dataset import sha256
-from ppl_vae.errors import InputError, UsageError, check_one_of, describe, option, relabel, under_options
+from ppl_vae.errors import InputError, UsageError, check_one_of, describe, option, under_options
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs.folder import DATA
 
@@ -109,40 +106,8 @@ def load_again(folder: OutputFolder, **paths: str | None) -> Dataset:
     return dataset
 
 
-def split(
-    dataset: Dataset, name: str, number: int | None, seed: int | None, *, asked: str = "--subset"
-) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Data of a split as a model sees them, all of them in order or ``number`` at random; and which they are.
-
-    Raises:
-        InputError: naming ``--split``, or ``asked``, the option that asked for ``number``.
-    """
-    check_one_of("--split", name, SPLITS)
-    size = dataset.sizes[name]
-    if size == 0:
-        raise InputError("--split", "a split that the data have", repr(name))
-    x: torch.Tensor = getattr(dataset, name)
-    redrawn = name == "train" and dataset.resample is not None
-    if number is not None or redrawn:
-        try:
-            x, _ = dataset.subset(name, size if number is None else number, seed)
-        except InputError as error:
-            names = {"n": asked, "seed": "--subset-seed", "split": "--split"}
-            raise relabel(error, names) from None
-    about = {
-        "split": name,
-        "num_data": len(x),
-        "subset": number,
-        "subset_seed": None if number is None else dataset.seed if seed is None else seed,
-        "sha256": sha256(x),
-        "data": dataset.describe(),
-    }
-    return x, about
-
-
 def title(settings: dict[str, Any]) -> str:
     """The data set in a word or two: ``digits-counts``, or the name of the file."""
     if settings["data"] == "array":
         return Path(settings["path"]).name.split(".")[0]
     return f"{settings['data']}-{'dynamic' if settings['dynamic'] else settings['view']}"
-

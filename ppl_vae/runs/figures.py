@@ -63,7 +63,7 @@ def _try(path: Path, draw: Callable[[], Figure]) -> None:
     try:
         figure = draw()
     except InputError as error:
-        print(f"no {path}: {error}", file=sys.stderr)
+        sys.stderr.write(f"no {path}: {error}\n")
         return
     save(figure, path)  # a file that cannot be written is an error
 

@@ -23,8 +23,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ppl_vae.outputs import OutputFolder
 from ppl_vae.errors import InputError
+from ppl_vae.outputs import OutputFolder
 
 CONFIG, DATA, CHECKPOINT = "config.yaml", "data.json", "checkpoint.safetensors"
 HISTORY, MODEL, FIGURES, EVIDENCE = "history.jsonl", "vae.safetensors", "figures", "evidence"

@@ -16,9 +16,9 @@ from torch import Tensor
 from ppl_vae import locks, memory, modes, persistence
 from ppl_vae.distributed import is_main
 from ppl_vae.errors import InputError, under_options
+from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs import data
 from ppl_vae.runs.folder import MODEL
-from ppl_vae.outputs import OutputFolder
 from ppl_vae.trust import Trust
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def opened(
     dataset = data.load_again(run, data_dir=settings["data_dir"], path=settings["path"])
     if number is None and usual is not None:
         number = min(usual, dataset.sizes[split] or usual)
-    x, about = data.split(dataset, split, number, seed, asked=asked)
+    with under_options(("split",), n=asked, seed="--subset-seed"):
+        x, about = dataset.select(split, number, seed)
     with modes.threads(settings["threads"]):
         vae = open_model(run, settings)
         check_fits(vae, x, run)

@@ -1,6 +1,7 @@
 """Options that are arguments of functions: types, defaults and texts come from there."""
 
 import pytest
+import yaml
 
 from ppl_vae.cli.options import parser
 from ppl_vae.cli.options.results import trust_needed
@@ -34,3 +35,40 @@ def test_whose_classes_a_model_needs():
     assert (
         trust_needed(parts | {"encoder": {"class_path": "other.nets.Net"}}) == " --trust mine --trust other"
     )
+
+
+def test_a_chosen_class_keeps_its_own_defaults(call):
+    """jsonargparse would give it those of the option's default class, where the two share arguments."""
+    printed = yaml.safe_load(call("train", "--network", "ConvNet", "--print-config").out)
+    assert printed["network"]["init_args"] == {"channels": [16, 32], "hidden": 128, "activation": "relu"}
+    printed = yaml.safe_load(call("train", "--encoder", "ConvNet", "--print-config").out)
+    assert printed["network"]["init_args"] == {"hidden": [200, 200], "activation": "tanh"}
+
+
+PART = """
+import math
+import torch
+import pyro.distributions as dist
+from typing import Callable
+from ppl_vae.priors import Prior
+
+
+class Shaped(Prior):
+    def __init__(self, dim, shape: Callable = math.sqrt):
+        super().__init__(dim)
+        self.zeros = torch.nn.Parameter(torch.zeros(dim))
+
+    def forward(self):
+        return dist.Normal(self.zeros, 1.0).to_event(1)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--prior.shape", "math.exp"]])
+def test_what_could_not_be_saved_is_refused_and_not_left_out(call, tmp_path, monkeypatch, options):
+    (tmp_path / "own_shaped.py").write_text(PART)
+    monkeypatch.chdir(tmp_path)
+    result = call("train", "--prior", "own_shaped.Shaped", *options, "--out", "new")
+    assert result.status == 2
+    assert result.err.count("\n") == 1
+    assert "shape" in result.err
+    assert not (tmp_path / "new").exists()

@@ -59,3 +59,20 @@ def test_a_data_set_says_what_likelihoods_suit_it():
     assert DIGITS.summary() == (0.0, 1.0, True, True)
     assert load_digits("counts").summary() == (0.0, 16, True, True)
     assert not load_digits("dequantised").summary().integers
+
+
+def test_selected_data_say_which_they_are():
+    x, about = DIGITS.select("test")
+    assert x is DIGITS.test
+    assert about["subset"] is about["subset_seed"] is None
+    some, which = DIGITS.select("test", 7, 3)
+    assert some.equal(DIGITS.subset("test", 7, 3)[0])
+    assert (which["num_data"], which["subset"], which["subset_seed"]) == (7, 7, 3)
+    assert which["sha256"] != about["sha256"]
+    assert which["data"] == DIGITS.describe()
+    assert DIGITS.select("test", 7)[1]["subset_seed"] == DIGITS.seed
+    redrawn, about = load_digits(dynamic=True).select("train")
+    assert sorted(redrawn.unique().tolist()) == [0.0, 1.0]
+    assert about["subset"] is None
+    with pytest.raises(InputError, match="n: expected at most the 250 data of test"):
+        DIGITS.select("test", 251)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ppl_vae.cli.commands import evidence, train
 from ppl_vae.cli.options import compile as compiling
+from ppl_vae.cli.options import device
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.errors import InputError
 from ppl_vae.evidence.results.words import in_words
@@ -38,8 +39,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=str, default="runs/demo", help=text)
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see that everything works")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    text = "threads to compute with; null leaves torch's number"
-    parser.add_argument("--threads", type=int | None, help=text)
+    device.add_threads(parser)
     compiling.add_option(parser)
     settings = parse(parser, argv)
     compiling.check(settings)

@@ -14,14 +14,17 @@ _MOST_THREADS = 4096
 
 def add_options(parser: Any) -> None:
     """``--device`` and ``--threads``, to a parser or a group of one."""
-    parser.add_argument(
-        "--device", type=str, default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:1"
+    text = "auto (a GPU if there is one), cpu, cuda or cuda:1"
+    parser.add_argument("--device", type=str, default="auto", help=text)
+    add_threads(parser)
+
+
+def add_threads(parser: Any) -> None:
+    """``--threads``, to a parser or a group of one."""
+    text = (
+        "threads to compute with; recorded, since the last bits of a number depend on it. null leaves torch's"
     )
-    parser.add_argument(
-        "--threads",
-        type=int | None,
-        help="threads to compute with; recorded, since the last bits of a number depend on it. null leaves torch's",
-    )
+    parser.add_argument("--threads", type=int | None, help=text)
 
 
 def resolve(settings: dict[str, Any], resumed: OutputFolder | None = None) -> None:

@@ -64,7 +64,7 @@ def add_options(parser: ArgumentParser) -> None:
         ("prior", Callable[[int], Prior], "ppl_vae.priors.StandardNormal", "p(z)"),
         ("likelihood", Callable[[Any], Likelihood] | None, None, suits),
         ("posterior", Callable[[int], Posterior], "ppl_vae.posteriors.MeanFieldNormal", "q(z|x)"),
-        ("network", networks, "ppl_vae.networks.MLP", "the encoder and the decoder"),
+        ("network", networks | None, None, "the encoder and the decoder. Default: MLP"),
         ("encoder", networks | None, None, "another class for the encoder alone"),
         ("decoder", networks | None, None, "another class for the decoder alone"),
     ):
@@ -83,10 +83,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def resolve(settings: dict[str, Any]) -> None:
-    """Put the short options in the place of the network's own; keep of every class what can be written as YAML."""
+    """Put the networks' classes and options in the place of the short options; the likelihood waits for data."""
+    # Not the option's default: jsonargparse gives what a default class has in common with the chosen one to that.
+    usual = {"class_path": "ppl_vae.networks.MLP", "init_args": config.defaults(MLP, 2)}
+    settings["network"] = settings["network"] or usual
     for role in _ROLES:
         if settings[role] is not None:
-            settings[role] = config.plain(settings[role])
+            settings[role] = {"init_args": {}, **settings[role]}
     for short in ("hidden", "activation"):
         value = settings.pop(short, None)
         if value is None:

@@ -7,6 +7,7 @@ import inspect
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, get_type_hints
 
 import docstring_parser
@@ -76,7 +77,7 @@ def make_parser(command: str, description: str, examples: str) -> ArgumentParser
 
 
 def add_from(
-    group: Any, function: Callable[..., Any], names: Sequence[str], words: Mapping[str, tuple[Any, str]] = {}
+    group: Any, function: Callable[..., Any], names: Sequence[str], words: Mapping[str, tuple[Any, str]]
 ) -> None:
     """Options that are arguments of a function, with its types, defaults and texts, spelled with hyphens.
 
@@ -111,7 +112,7 @@ def documented(function: Callable[..., Any]) -> dict[str, Argument]:
 
 
 def parse(
-    parser: ArgumentParser, argv: Sequence[str], classes: dict[str, str] | None = None
+    parser: ArgumentParser, argv: Sequence[str], classes: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The options by name, as plain values.
 
@@ -127,14 +128,14 @@ def parse(
     try:
         parsed = parser.parse_args(list(argv))
     except (ArgumentError, argparse.ArgumentError) as error:
-        raise from_jsonargparse(error, classes or {}) from error
+        raise from_jsonargparse(error, classes) from error
     except UnicodeDecodeError as error:
         raise UsageError("--config", "a YAML file of options", error) from error
     settings: dict[str, Any] = parsed.as_dict()
-    for name in classes or {}:
+    for name, expected in classes.items():
         value = settings.get(name)
         if value is not None and not (isinstance(value, dict) and "class_path" in value):
-            raise UsageError(option(name), (classes or {})[name], "a function")
+            raise UsageError(option(name), expected, "a function")
     return settings
 
 
@@ -176,17 +177,13 @@ def check_numbers(
 
     None is "not given".
     """
-    checks: list[tuple[Sequence[str], Callable[[str, Any], object]]] = [
-        (counts, _check_count),
-        (rates, check_positive_float),
-        (seeds, lambda argument, value: check_seed(value, argument)),
-    ]
-    for names, check in checks:
-        for name in names:
-            if settings[name] is not None:
-                check(option(name), settings[name])
-
-
-def _check_count(argument: str, value: Any) -> None:
-    if check_positive_int(argument, value) >= 2**63:
-        raise InputError(argument, "a positive integer below 2**63", describe(value))
+    for name in (*counts, *rates, *seeds):
+        argument, value = option(name), settings[name]
+        if value is None:
+            continue
+        if name in seeds:
+            check_seed(value, argument)
+        elif name in rates:
+            check_positive_float(argument, value)
+        elif check_positive_int(argument, value) >= 2**63:
+            raise InputError(argument, "a positive integer below 2**63", describe(value))

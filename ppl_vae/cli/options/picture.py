@@ -15,7 +15,7 @@ from ppl_vae import exits, files, locks, modes
 from ppl_vae.cli.options import device, results
 from ppl_vae.cli.options.parser import make_parser
 from ppl_vae.data import description
-from ppl_vae.errors import InputError, describe
+from ppl_vae.errors import InputError, describe, under_options
 from ppl_vae.outputs import check_writable
 from ppl_vae.runs import data, figures, trained
 from ppl_vae.runs.folder import DATA, finished_run
@@ -96,7 +96,8 @@ class Output:
         size = dataset.sizes.get(settings["split"], number)
         if number > size > 0:
             raise InputError(asked, f"no more than the {size} data of the split can give", describe(number))
-        x, _ = data.split(dataset, settings["split"], number, settings["seed"])
+        with under_options(("split", "seed"), n=asked):
+            x, _ = dataset.subset(settings["split"], number, settings["seed"])
         trained.check_fits(vae, x, self.folder)
         return x.to(next(vae.parameters()).device)
 

@@ -53,12 +53,10 @@ def add_subset_options(parser: ArgumentParser, default: int | None = None) -> No
     """Options of which data; ``default`` is how many unless told otherwise (None: all)."""
     parser.add_argument("--split", type=str, default="test", help="test, valid or train")
     usual = "all of them" if default is None else f"{default}, or all if they are fewer"
-    parser.add_argument(
-        "--subset", type=int | None, help=f"so many data of the split, drawn at random (default: {usual})"
-    )
-    parser.add_argument(
-        "--subset-seed", type=int | None, help="of that draw (default: the data set's own seed)"
-    )
+    text = f"so many data of the split, drawn at random (default: {usual})"
+    parser.add_argument("--subset", type=int | None, help=text)
+    text = "of that draw (default: the data set's own seed)"
+    parser.add_argument("--subset-seed", type=int | None, help=text)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Run folders, and the trained model with its data: for the command line and for studies."""
