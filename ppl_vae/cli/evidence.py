@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli import compiling, datasets, drawing, judging, methods, proposals
-from ppl_vae.cli.oneline import UsageError, option
+from ppl_vae.cli import compiling, datasets, drawing, judging
+from ppl_vae.cli.oneline import UsageError
+from ppl_vae.cli.options import estimators, values
+from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.parsing import check_numbers, make_parser, parse
 from ppl_vae.cli.runfolder import CHECKPOINT, EVIDENCE, RESULT, evidence_folder
 from ppl_vae.distributed import is_main
@@ -22,27 +23,18 @@ if TYPE_CHECKING:
     from ppl_vae.cli.judging import Job
     from ppl_vae.data import Dataset
     from ppl_vae.evidence import Evidence, Mean
-    from ppl_vae.evidence.importance_sampling.proposals import Proposal
     from ppl_vae.vae import VAE
 
-_TABLE = {
-    "importance": (
-        "num_samples",
-        "proposal",
-        "draws",
-        "num_scrambles",
-        "target_stderr",
-        "max_num_samples",
-        "prior_draws",
-        "precision",
-    ),
-    "psis": ("num_samples", "proposal", "precision"),
-    "jackknife": ("num_samples", "order", "proposal", "precision"),
-    "annealed": (*methods.ANNEALING, "prior_draws", "precision"),
-    "smc": ("num_particles", "num_islands", "num_steps", "start", "schedule", "prior_draws", "precision"),
-    "quadrature": ("nodes", "rule"),
+METHODS = {
+    "importance": Estimator("importance_sampling.importance.importance"),
+    "psis": Estimator("importance_sampling.psis.psis"),
+    "jackknife": Estimator("importance_sampling.jackknife.jackknife"),
+    "annealed": Estimator("annealing.ais.annealed"),
+    "smc": Estimator("annealing.smc.smc"),
+    "quadrature": Estimator("exact.quadrature.quadrature", compiled=False),
 }
-_SAMPLES, _PILOT = 5000, 512  # what importance sampling takes without --num-samples, and with --target-stderr
+"""What each ``--method`` is."""
+
 _DESCRIPTION = """\
 Estimate log p(x) for each datum of a run's test split, print a table, and write a folder: evidence.safetensors (every
 figure, per datum: ppl_vae.Evidence.load reads it), evidence.txt (the table), summary.json, and those of these pictures
@@ -62,7 +54,8 @@ _EXAMPLES = """\
 examples:
   ppl-vae evidence runs/digits
   ppl-vae evidence runs/mnist --num-samples 5000 --subset 1000 --out runs/mnist/evidence-1000
-  ppl-vae evidence runs/digits --proposal student-t --proposal.df 5 --target-stderr 0.05 --out runs/digits/t
+  ppl-vae evidence runs/digits --proposal student-t --proposal.df 5 --out runs/digits/student-t
+  ppl-vae evidence runs/digits --draws until-stderr --draws.target 0.05 --out runs/digits/until
   ppl-vae evidence runs/digits --method annealed --num-chains 16 --num-steps 1000 --out runs/digits/annealed
   ppl-vae evidence runs/digits --method smc --subset 100 --out runs/digits/smc
   ppl-vae evidence runs/plane --method quadrature --out runs/plane/exact
@@ -72,7 +65,7 @@ examples:
 
 def run(argv: Sequence[str]) -> int:
     """The command."""
-    settings = parse(parser(), proposals.spell_out(argv), {"proposal": proposals.EXPECTED})
+    settings = parse(parser(), values.spell_out(argv), values.EXPECTED)
     evidence, path = estimate(settings)
     if not is_main():
         return 0
@@ -87,16 +80,11 @@ def parser() -> ArgumentParser:
     made = make_parser("evidence", _DESCRIPTION, _EXAMPLES)
     made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
     made.add_argument(
-        "--method", type=str, default="importance", help=f"one of {', '.join(_TABLE)}; see above"
+        "--method", type=str, default="importance", help=f"one of {', '.join(METHODS)}; see above"
     )
     method = made.add_argument_group("method", "each option belongs to the methods named in brackets")
-    texts = {
-        "num_samples": "samples a datum (default: 5000; with --target-stderr the pilot's: 512)",
-        "num_steps": "temperatures (default: annealed 1000, smc 100)",
-        "prior_draws": "draws of the prior that look for mass which the estimate misses, and reject it where they find "
-        "any, of use in few dimensions (default: annealed and smc 16384; importance 0, none)",
-    }
-    methods.add_options(method, _TABLE, texts)
+    estimators.add_options(method, METHODS)
+    estimators.add_precision(method, METHODS)
     judging.add_subset_options(made)
     made.add_argument("--seed", type=int, default=0, help="of the samples")
     compiling.add_option(made)
@@ -107,132 +95,70 @@ def parser() -> ArgumentParser:
 def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     """Estimate, save and draw; returns the result and its folder."""
     check_numbers(settings, counts=("subset",), seeds=("subset_seed",))
-    methods.check(settings, _TABLE)
+    estimators.check(settings, METHODS)
     check_one_of("--split", settings["split"], datasets.SPLITS)
-    _check_compile(settings)
+    compiling.check(settings)
+    method = METHODS[settings["method"]]
+    if settings["compile"] == "yes" and not method.compiled:
+        raise UsageError("--compile", f"auto or no with --method {settings['method']}", "'yes'")
     from ppl_vae.evidence import Evidence
 
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
     with judging.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
-        proposal = _resolve(settings)
+        arguments = _arguments(settings, method)
         with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
-            given = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
-            kept = ("method", *given, "seed", "split", "subset", "subset_seed")
-            kept += ("compile", "threads", "device")
+            kept = (
+                "method",
+                *arguments,
+                "seed",
+                "split",
+                "subset",
+                "subset_seed",
+                "compile",
+                "threads",
+                "device",
+            )
             what = "An estimate by ppl-vae evidence"
-            with opened.writing(kept, what, lambda: _rehearse(opened, proposal)) as job:
+            with opened.writing(kept, what, lambda: _rehearse(opened, method, arguments)) as job:
                 path = job.folder.path
-                if (path / RESULT).is_file():  # a resumed command that had only pictures left to draw
-                    evidence = Evidence.load(path / RESULT)
-                    seed = None if evidence.basis == "computed" else evidence.seed
-                    judging.check_finished(path / RESULT, job, len(evidence), seed)
-                else:
-                    evidence = _estimator(settings)(
-                        job.vae.program,
-                        job.x,
-                        **_options(settings, proposal),
-                        **_compile(settings),
-                        seed=settings["seed"],
-                        checkpoint=path / CHECKPOINT,
-                        resume=settings["resume"],
-                    )
-                    if is_main():
-                        evidence.save(path / RESULT)
+                how: dict[str, Any] = {"checkpoint": path / CHECKPOINT, "resume": settings["resume"]}
+                how |= {"compile": compiling.choice(settings)} if method.compiled else {}
+                how |= {"seed": settings["seed"], **arguments}
+                evidence = judging.finished(
+                    path / RESULT, Evidence, job, lambda: method.load()(job.vae.program, job.x, **how)
+                )
                 if is_main():
                     _report(evidence, job)
     return evidence, folder.path
 
 
-def _resolve(settings: dict[str, Any]) -> Proposal | None:
-    """Put the library's defaults in the place of None, but where None is one of them; returns the proposal.
+def _arguments(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:
+    """The estimator's arguments; ``settings`` then say the same."""
+    from ppl_vae.evidence import UntilStderr
+    from ppl_vae.evidence.importance_sampling.importance import SAMPLES
 
-    Raises:
-        InputError: naming an option that goes with another one only, or that the proposal does not take.
-    """
-    from ppl_vae.cli import models
-
-    spec = settings["proposal"]
-    if spec is not None:
-        whole = {"class_path": spec["class_path"], "init_args": dict(spec.get("init_args") or {})}
-        settings["proposal"] = None if proposals.is_guide(spec) else whole
-    for name, usual in (
-        ("draws", "iid"),
-        ("prior_draws", 0),
-    ):  # what importance sampling does without being told
-        if settings["method"] == "importance" and settings[name] == usual:
-            settings[name] = None
-    settings["precision"] = None if settings["precision"] == "full" else settings["precision"]
-    if settings["method"] != "importance":
-        names = [name for name in _TABLE[settings["method"]] if name not in ("proposal", "precision")]
-        methods.fill_in(settings, names, _estimator(settings))
-        return models.proposal(settings["proposal"])
-    sobol, target = settings["draws"] == "sobol", settings["target_stderr"] is not None
-    for name, needed, there in (
-        ("num_scrambles", "--draws sobol", sobol),
-        ("max_num_samples", "--target-stderr", target),
-    ):
-        if settings[name] is not None and not there:
-            raise UsageError(option(name), f"none without {needed}", settings[name])
-        if there:
-            methods.fill_in(settings, [name], _estimator(settings))
-    for name, other, there in (
-        ("proposal", "--draws sobol", sobol),
-        ("target_stderr", "--draws sobol", sobol),
-        ("prior_draws", "--draws sobol", sobol),
-        ("prior_draws", "--target-stderr", target),
-    ):
-        if settings[name] is not None and there:
-            given = settings[name]
-            received = given["class_path"] if name == "proposal" else given
-            raise UsageError(option(name), f"none with {other}", received)
-    if settings["num_samples"] is None:
-        settings["num_samples"] = _PILOT if target else _SAMPLES
-    return models.proposal(settings["proposal"])
+    arguments = estimators.resolve(settings, method)
+    if "draws" in method.parameters and not isinstance(arguments.get("draws"), UntilStderr):
+        settings["num_samples"] = settings["num_samples"] or SAMPLES
+        arguments = {"num_samples": settings["num_samples"], **arguments}
+    return arguments
 
 
-def _estimator(settings: dict[str, Any]) -> Callable[..., Evidence]:
-    from ppl_vae import evidence
-
-    estimator: Callable[..., Evidence] = getattr(evidence, settings["method"])
-    return estimator
-
-
-def _options(settings: dict[str, Any], proposal: Proposal | None) -> dict[str, Any]:
-    """The estimator's arguments, but for those that are as they are without being given."""
-    names = [name for name in _TABLE[settings["method"]] if settings[name] is not None]
-    return {name: proposal if name == "proposal" else settings[name] for name in names}
-
-
-def _check_compile(settings: dict[str, Any]) -> None:
-    """Refuse another word, and compiling what has no compiled form."""
-    compiling.check(settings)
-    if settings["method"] == "quadrature" and settings["compile"] == "yes":
-        raise UsageError("--compile", "auto or no with --method quadrature", "'yes'")
-
-
-def _compile(settings: dict[str, Any]) -> dict[str, Any]:
-    """The estimator's ``compile=``, if it has one."""
-    return {} if settings["method"] == "quadrature" else {"compile": compiling.choice(settings)}
-
-
-def _rehearse(job: Job, proposal: Proposal | None) -> None:
+def _rehearse(job: Job, method: Estimator, arguments: dict[str, Any]) -> None:
     """The estimator on one datum, with all of its options but fewer samples, chains and steps."""
-    from ppl_vae.evidence import Refitted
-
     settings, x = job.settings, job.x[:1]
     job.check_memory()
     if settings["method"] == "smc" and settings["num_particles"] % settings["num_islands"]:
         expected = f"a multiple of --num-islands {settings['num_islands']}"
         raise InputError("--num-particles", expected, settings["num_particles"])
-    if isinstance(proposal, Refitted):
-        proposal = replace(proposal, max_steps=1)
-    if proposal is not None:
-        bound = proposal.bind(job.vae.program, x, settings["seed"], 0)
-        if not callable(getattr(bound, "log_weights", None)):
-            expected = "a class whose bind returns an object like ProposalOnData, with log_weights"
-            raise InputError("--proposal", expected, f"{proposal}, whose bind returned {describe(bound)}")
-    few = methods.fewer(_options(settings, proposal))
-    _estimator(settings)(job.vae.program, x, **few, seed=settings["seed"], progress=False)
+    with estimators.few(arguments) as few:
+        if "proposal" in few:
+            bound = few["proposal"].bind(job.vae.program, x, settings["seed"], 0)
+            if not callable(getattr(bound, "log_weights", None)):
+                expected = "a class whose bind returns an object like ProposalOnData, with log_weights"
+                received = f"{few['proposal']}, whose bind returned {describe(bound)}"
+                raise InputError("--proposal", expected, received)
+        method.load()(job.vae.program, x, **few, seed=settings["seed"], progress=False)
 
 
 def _report(evidence: Evidence, job: Job) -> None:

@@ -14,11 +14,11 @@ from torch import nn
 
 from ppl_vae import likelihoods, posteriors, priors, rng
 from ppl_vae._part import families
-from ppl_vae.cli import memory, proposals
+from ppl_vae.cli import memory
 from ppl_vae.cli.oneline import UsageError, option, relabel
+from ppl_vae.cli.options import values
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError
-from ppl_vae.evidence.importance_sampling.proposals import Proposal
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.likelihoods.summary import Summary
 from ppl_vae.networks import MLP, ConvNet, Network
@@ -45,7 +45,7 @@ CLASSES = {
     "encoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyEncoder"),
     "decoder": "MLP, ConvNet, " + _OWN.format("a networks.Network", "MyDecoder"),
     "objective": "Trace_ELBO, TraceMeanField_ELBO, another of Pyro's, " + _OWN.format("an ELBO", "MyELBO"),
-    "proposal": proposals.EXPECTED,
+    **values.EXPECTED,
 }
 _BASES: dict[str, type] = {
     "prior": Prior,
@@ -55,7 +55,8 @@ _BASES: dict[str, type] = {
     "encoder": Network,
     "decoder": Network,
     "objective": ELBO,
-    "proposal": Proposal,
+    "proposal": values.Proposal,
+    "draws": values.Draws,
 }
 
 
@@ -172,9 +173,9 @@ def build(settings: dict[str, Any], dataset: Dataset) -> VAE:
     memory.check_model(settings, dataset.shape.numel(), dataset.sizes["train"])
     # A user's own class may draw its start from torch's global generator: that too is a function of the seed.
     with rng.seeded("cpu", seed, "command line"):
-        prior = _make("prior", settings["prior"], dim)
-        likelihood = _make("likelihood", settings["likelihood"], shape)
-        posterior = _make("posterior", settings["posterior"], dim)
+        prior = make("prior", settings["prior"], dim)
+        likelihood = make("likelihood", settings["likelihood"], shape)
+        posterior = make("posterior", settings["posterior"], dim)
         try:
             return VAE(
                 prior,
@@ -191,13 +192,8 @@ def build(settings: dict[str, Any], dataset: Dataset) -> VAE:
 
 def objective(settings: dict[str, Any]) -> ELBO:
     """The objective; raises `InputError` naming the option at fault."""
-    made: ELBO = _make("objective", settings["objective"])
+    made: ELBO = make("objective", settings["objective"])
     return made
-
-
-def proposal(spec: dict[str, Any] | None) -> Proposal | None:
-    """The proposal that a specification names; raises `InputError` naming the option at fault."""
-    return None if spec is None else proposals.named(_make("proposal", spec), spec)
 
 
 def import_class(role: str, spec: dict[str, Any]) -> type:
@@ -231,7 +227,8 @@ def _with_defaults(role: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": spec["class_path"], "init_args": given}
 
 
-def _make(role: str, spec: dict[str, Any], *sizes: Any, reverse: bool = False) -> Any:
+def make(role: str, spec: dict[str, Any], *sizes: Any, reverse: bool = False) -> Any:
+    """The object that ``spec`` names, of these sizes; raises `InputError` naming the option at fault."""
     kind, given = import_class(role, spec), dict(spec["init_args"])
     if reverse and issubclass(kind, MLP) and isinstance(given.get("hidden"), Sequence):
         given["hidden"] = given["hidden"][::-1]
@@ -259,7 +256,7 @@ def _network(side: str, settings: dict[str, Any]) -> Callable[[Sequence[int], Se
 
     def factory(in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Module:
         reverse = side == "decoder" and role == "network"
-        made: nn.Module = _make(role, settings[role], in_shape, out_shape, reverse=reverse)
+        made: nn.Module = make(role, settings[role], in_shape, out_shape, reverse=reverse)
         return made
 
     return factory
