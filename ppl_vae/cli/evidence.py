@@ -35,18 +35,15 @@ METHODS = {
 }
 """What each ``--method`` is."""
 
+_RECORDED = ("seed", "split", "subset", "subset_seed", "compile", "threads", "device")
+
 _DESCRIPTION = """\
 Estimate log p(x) for each datum of a run's test split, print a table, and write a folder: evidence.safetensors (every
 figure, per datum: ppl_vae.Evidence.load reads it), evidence.txt (the table), summary.json, and those of these pictures
 that the method has numbers for: evidence_curve.png (from the ELBO to the evidence) or evidence_ladder.png (where there
 are no bounds between the two), gap_and_khat.png (can it be believed?).
 
-  importance  importance sampling from q(z|x), or from another proposal: a stochastic lower bound
-  psis        the same weights, the largest ones Pareto smoothed: no bound
-  jackknife   the same weights, the bias of their logarithm taken off: no bound
-  annealed    annealed importance sampling by Hamiltonian chains: a stochastic lower bound
-  smc         the same with particles that are resampled: a stochastic lower bound
-  quadrature  the integral itself, for 1 to 3 latent dimensions
+{methods}
 
 Killed or stopped, the same command with --resume goes on and ends with the same bits. Started by torchrun, processes
 share the data, each with one thread unless OMP_NUM_THREADS or --threads says otherwise; the numbers are the same."""
@@ -77,14 +74,13 @@ def run(argv: Sequence[str]) -> int:
 
 def parser() -> ArgumentParser:
     """The command's options."""
-    made = make_parser("evidence", _DESCRIPTION, _EXAMPLES)
+    made = make_parser("evidence", _DESCRIPTION.format(methods=estimators.summaries(METHODS)), _EXAMPLES)
     made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
     made.add_argument(
         "--method", type=str, default="importance", help=f"one of {', '.join(METHODS)}; see above"
     )
     method = made.add_argument_group("method", "each option belongs to the methods named in brackets")
     estimators.add_options(method, METHODS)
-    estimators.add_precision(method, METHODS)
     judging.add_subset_options(made)
     made.add_argument("--seed", type=int, default=0, help="of the samples")
     compiling.add_option(made)
@@ -107,17 +103,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     with judging.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
         arguments = _arguments(settings, method)
         with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
-            kept = (
-                "method",
-                *arguments,
-                "seed",
-                "split",
-                "subset",
-                "subset_seed",
-                "compile",
-                "threads",
-                "device",
-            )
+            kept = ("method", *arguments, *_RECORDED)
             what = "An estimate by ppl-vae evidence"
             with opened.writing(kept, what, lambda: _rehearse(opened, method, arguments)) as job:
                 path = job.folder.path

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from ppl_vae.evidence import Evidence
 
 METHODS = {
-    "importance": Estimator("importance_sampling.importance.importance", only=()),
-    "annealed": Estimator("annealing.ais.annealed", only=("num_chains", "num_steps", "start", "schedule")),
+    "importance": Estimator("importance_sampling.importance.importance", only=(), compiled=False),
+    "annealed": Estimator(
+        "annealing.ais.annealed", only=("num_chains", "num_steps", "start", "schedule"), compiled=False
+    ),
 }
 """What each ``--method`` is."""
 _DATA = 100

@@ -55,8 +55,7 @@ _BASES: dict[str, type] = {
     "encoder": Network,
     "decoder": Network,
     "objective": ELBO,
-    "proposal": values.Proposal,
-    "draws": values.Draws,
+    **values.TYPES,
 }
 
 

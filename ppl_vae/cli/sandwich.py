@@ -91,7 +91,6 @@ def parser() -> ArgumentParser:
         "--method", type=str, default="annealed", help="annealed, or importance (multi-sample bounds)"
     )
     estimators.add_options(made, METHODS)
-    estimators.add_precision(made, METHODS)
     made.add_argument(
         "--num-data",
         type=int | None,

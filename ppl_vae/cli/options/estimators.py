@@ -19,7 +19,10 @@ from ppl_vae.cli.options import values
 from ppl_vae.cli.parsing import check_numbers
 from ppl_vae.errors import InputError, check_one_of, describe
 
-_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, **values.TYPES}
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str}
+_TYPES |= {name.capitalize(): kind for name, kind in values.TYPES.items()}
+_PACKAGE = "ppl_vae.evidence"
+_PRECISION = "precision"
 _COMMANDS = ("method", "seed", "compile", "precision", "chunk_size", "checkpoint")
 """Arguments that are no options of an estimator: a command has options of its own for them."""
 _FEW = {
@@ -48,6 +51,13 @@ class Parameter:
     text: str
 
 
+_ROUNDED = Parameter(
+    str,
+    None,
+    "of matrix products: full (the default), or bfloat16 or tf32 (GPUs only), whose result is not certified",
+)
+
+
 @dataclass(frozen=True)
 class Estimator:
     """An estimator of ``ppl_vae.evidence``, whose arguments are options.
@@ -55,7 +65,7 @@ class Estimator:
     Attributes:
         path: its module there, and its name.
         only: those of its arguments that are options; None for all that have a type which can be written.
-        compiled: whether it takes ``compile`` and ``precision``.
+        compiled: whether ``compile`` and ``precision`` are options, too.
     """
 
     path: str
@@ -65,14 +75,20 @@ class Estimator:
     @property
     def parameters(self) -> dict[str, Parameter]:
         """Its options by name."""
-        found = _parameters(f"ppl_vae.evidence.{self.path}")
-        return {name: each for name, each in found.items() if self.only is None or name in self.only}
+        found = _parameters(f"{_PACKAGE}.{self.path}")
+        chosen = {name: each for name, each in found.items() if self.only is None or name in self.only}
+        return chosen | ({_PRECISION: _ROUNDED} if self.compiled else {})
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring, and whether it is a bound."""
+        first, *rest = _docstring(f"{_PACKAGE}.{self.path}").splitlines()
+        lower = any('bound="lower"' in line for line in rest)
+        return f"{first.rstrip('.')}: {'a stochastic lower bound' if lower else 'no bound'}"
 
     def load(self) -> Callable[..., Any]:
         """The function itself."""
-        estimator: Callable[..., Any] = getattr(
-            import_module("ppl_vae.evidence"), self.path.rpartition(".")[2]
-        )
+        estimator: Callable[..., Any] = getattr(import_module(_PACKAGE), self.path.rpartition(".")[2])
         return estimator
 
 
@@ -82,34 +98,27 @@ Methods = Mapping[str, Estimator]
 
 def add_options(parser: Any, methods: Methods) -> None:
     """An option for every argument of the estimators, to a parser or a group of one."""
-    for name in _names(methods):
-        owners = {key: each.parameters[name] for key, each in methods.items() if name in each.parameters}
-        first = next(iter(owners.values()))
-        text = next((each.text for each in owners.values() if not each.text.startswith("as ")), first.text)
-        defaults: dict[Any, list[str]] = {}
-        for method, each in owners.items():
-            if each.default is not None:
-                defaults.setdefault(each.default, []).append(method)
-        said = [
-            f"{each}" if len(defaults) == 1 else f"{', '.join(of)} {each}" for each, of in defaults.items()
-        ]
-        text = f"[{', '.join(owners)}] {text}" + f" (default: {'; '.join(said)})" * bool(said)
+    for name, owners in _owners(methods).items():
+        texts = [each.text for each in owners.values()]
+        text = next((each for each in texts if not each.startswith("as ")), texts[0])
+        said = {method: each.default for method, each in owners.items() if each.default is not None}
+        if len(set(said.values())) == 1:
+            text += f" (default: {next(iter(said.values()))})"
+        elif said:
+            text += f" (default: {', '.join(f'{method} {default}' for method, default in said.items())})"
         more: dict[str, Any] = {}
         if name in values.EXPECTED:
             text += f". {values.HOW[name]}; {option(name)}.help CLASS lists the options of a class"
             more["metavar"] = "CLASS"
-        parser.add_argument(option(name), type=first.type | None, help=text.replace("%", "%%"), **more)
+        kind = next(iter(owners.values())).type
+        text = f"[{', '.join(owners)}] {text}".replace("%", "%%")
+        parser.add_argument(option(name), type=kind | None, help=text, **more)
 
 
-def add_precision(parser: Any, methods: Methods) -> None:
-    """``--precision``, to a parser or a group of one."""
-    owners = ", ".join(method for method, each in methods.items() if each.compiled)
-    parser.add_argument(
-        "--precision",
-        type=str | None,
-        help=f"[{owners}] of matrix products: full (the default), or bfloat16 or tf32 (GPUs only), whose result is not "
-        "certified",
-    )
+def summaries(methods: Methods) -> str:
+    """A line for each method, for the description of a command."""
+    width = max(map(len, methods))
+    return "\n".join(f"  {method:<{width}}  {each.summary}" for method, each in methods.items())
 
 
 def check(settings: dict[str, Any], methods: Methods) -> None:
@@ -121,21 +130,16 @@ def check(settings: dict[str, Any], methods: Methods) -> None:
         InputError: naming the option at fault.
     """
     method = check_one_of("--method", settings["method"], methods)
-    owners = {
-        name: [key for key, each in methods.items() if name in each.parameters] for name in _names(methods)
-    }
-    if "precision" in settings:
-        owners["precision"] = [key for key, each in methods.items() if each.compiled]
-    for name, those in owners.items():
+    counts = []
+    for name, owners in _owners(methods).items():
         given = settings[name]
-        if given is not None and method not in those:
-            expected = f"none with --method {method} (it belongs to {' or '.join(those)})"
+        if given is not None and method not in owners:
+            expected = f"none with --method {method} (it belongs to {' or '.join(owners)})"
             received = given["class_path"] if name in values.EXPECTED else describe(given)
             raise UsageError(option(name), expected, received)
-    unset = {name for each in methods.values() for name, one in each.parameters.items() if one.default == 0}
-    parameters = methods[method].parameters
-    integers = [name for name, each in parameters.items() if each.type is int]
-    check_numbers(settings, counts=[name for name in integers if name not in unset])
+        if all(each.type is int and each.default != 0 for each in owners.values()):
+            counts.append(name)
+    check_numbers(settings, counts=counts)
 
 
 def resolve(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:
@@ -155,10 +159,8 @@ def resolve(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:
             settings[name] = parameter.default or None
         if settings[name] is not None:
             arguments[name] = values.make(name, settings[name]) if name in values.EXPECTED else settings[name]
-    if settings.get("precision") == "full":
-        settings["precision"] = None
-    if settings.get("precision") is not None:
-        arguments["precision"] = settings["precision"]
+    if arguments.get(_PRECISION) == "full":
+        settings[_PRECISION] = arguments.pop(_PRECISION)  # as it is without the option
     return arguments
 
 
@@ -187,28 +189,38 @@ def _fewer(name: str, value: Any) -> Any:
     return value
 
 
-def _names(methods: Methods) -> list[str]:
-    return list(dict.fromkeys(name for each in methods.values() for name in each.parameters))
+def _owners(methods: Methods) -> dict[str, dict[str, Parameter]]:
+    """Every option by name, with what it is for each method that has it."""
+    found: dict[str, dict[str, Parameter]] = {}
+    for method, each in methods.items():
+        for name, parameter in each.parameters.items():
+            found.setdefault(name, {})[method] = parameter
+    return found
+
+
+def _function(path: str) -> ast.FunctionDef:
+    module, _, name = path.rpartition(".")
+    functions = (node for node in _tree(module).body if isinstance(node, ast.FunctionDef))
+    return next(node for node in functions if node.name == name)
+
+
+def _docstring(path: str) -> str:
+    return ast.get_docstring(_function(path)) or ""
 
 
 @lru_cache
 def _parameters(path: str) -> dict[str, Parameter]:
     """The arguments of a function that can be options, from the source of its module."""
-    module, _, name = path.rpartition(".")
-    function = next(
-        node for node in _tree(module).body if isinstance(node, ast.FunctionDef) and node.name == name
-    )
-    texts = _texts(ast.get_docstring(function) or "")
-    positional, keyword = function.args.args, function.args.kwonlyargs
-    defaults = [None] * (len(positional) - len(function.args.defaults)) + [*function.args.defaults]
+    given, texts = _function(path).args, _texts(_docstring(path))
+    required = [None] * (len(given.args) - len(given.defaults))
+    defaults = [*required, *given.defaults, *given.kw_defaults]
     found: dict[str, Parameter] = {}
-    for argument, default in zip(
-        [*positional, *keyword], [*defaults, *function.args.kw_defaults], strict=True
-    ):
+    for argument, default in zip([*given.args, *given.kwonlyargs], defaults, strict=True):
         words = [] if argument.annotation is None else ast.unparse(argument.annotation).split(" | ")
         types = [_TYPES[word] for word in words if word in _TYPES]
         if types and argument.arg not in _COMMANDS:
-            found[argument.arg] = Parameter(types[0], _value(default, module), texts.get(argument.arg, ""))
+            value = _value(default, path.rpartition(".")[0])
+            found[argument.arg] = Parameter(types[0], value, texts.get(argument.arg, ""))
     return found
 
 

@@ -22,25 +22,23 @@ _PATH = "ppl_vae.evidence."
 
 
 class Proposal(ABC):  # noqa: B024  (nobody subclasses it)
-    """What jsonargparse takes for a proposal: any class with a ``bind``. It needs no torch to say so."""
+    """A proposal: any class with a ``bind``, whatever it inherits from."""
 
     @classmethod
     def __subclasshook__(cls, other: type) -> bool:
-        """A proposal is what it can do, not what it inherits from."""
         return callable(getattr(other, "bind", None))
 
 
-class Draws(ABC):  # noqa: B024  (nobody subclasses it)
-    """What jsonargparse takes for draws: the library's own classes."""
+class Draws(ABC):  # noqa: B024
+    """Draws: one of the library's own classes."""
 
     @classmethod
     def __subclasshook__(cls, other: type) -> bool:
-        """One of the library's, by where it is."""
         return other.__module__ == f"{_PATH}importance_sampling.draws" and other.__name__ in _CLASSES["draws"]
 
 
-TYPES: dict[str, type] = {"Proposal": Proposal, "Draws": Draws}
-"""What stands for a class of the library in the type of an option."""
+TYPES: dict[str, type] = {"proposal": Proposal, "draws": Draws}
+"""What jsonargparse takes for each option: it needs no torch."""
 
 
 def _short(name: str) -> str:
