@@ -76,11 +76,7 @@ def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("evidence", _DESCRIPTION.format(methods=estimators.summaries(METHODS)), _EXAMPLES)
     made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
-    made.add_argument(
-        "--method", type=str, default="importance", help=f"one of {', '.join(METHODS)}; see above"
-    )
-    method = made.add_argument_group("method", "each option belongs to the methods named in brackets")
-    estimators.add_options(method, METHODS)
+    estimators.add_options(made, METHODS, f"one of {', '.join(METHODS)}; see above")
     judging.add_subset_options(made)
     made.add_argument("--seed", type=int, default=0, help="of the samples")
     compiling.add_option(made)

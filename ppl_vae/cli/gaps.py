@@ -28,6 +28,8 @@ METHODS = {
     ),
 }
 """What each ``--method`` is."""
+
+_RECORDED = ("num_samples", "split", "subset", "subset_seed", "seed", "threads", "device")
 _DATA = 100
 _DESCRIPTION = """\
 Split the gap log p(x) - ELBO of held-out data into what the family of q(z|x) lacks (approximation: the family is
@@ -61,17 +63,7 @@ def run(argv: Sequence[str]) -> int:
         arguments = estimators.resolve(settings, METHODS[settings["method"]])
         with judging.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
             settings["subset"] = len(opened.x)
-            kept = (
-                "method",
-                *arguments,
-                "num_samples",
-                "split",
-                "subset",
-                "subset_seed",
-                "seed",
-                "threads",
-                "device",
-            )
+            kept = ("method", *arguments, *_RECORDED)
             what = "An analysis by ppl-vae gaps"
             with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
                 found, rate, units = _analyse(job, arguments)
@@ -89,10 +81,7 @@ def parser() -> ArgumentParser:
     made.add_argument(
         "--num-samples", type=int, default=2000, help="samples a datum for each of the two ELBOs"
     )
-    made.add_argument(
-        "--method", type=str, default="importance", help="how log p(x) is had: importance or annealed"
-    )
-    estimators.add_options(made, METHODS)
+    estimators.add_options(made, METHODS, "how log p(x) is had: importance or annealed")
     judging.add_subset_options(made, _DATA)
     made.add_argument("--seed", type=int, default=0, help="of the samples and the refit")
     judging.add_options(made, GAPS)

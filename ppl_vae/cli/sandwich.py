@@ -87,10 +87,7 @@ def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("sandwich", _DESCRIPTION, _EXAMPLES)
     made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
-    made.add_argument(
-        "--method", type=str, default="annealed", help="annealed, or importance (multi-sample bounds)"
-    )
-    estimators.add_options(made, METHODS)
+    estimators.add_options(made, METHODS, "annealed, or importance (multi-sample bounds)")
     made.add_argument(
         "--num-data",
         type=int | None,

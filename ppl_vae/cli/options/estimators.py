@@ -96,8 +96,10 @@ Methods = Mapping[str, Estimator]
 """What each ``--method`` is."""
 
 
-def add_options(parser: Any, methods: Methods) -> None:
-    """An option for every argument of the estimators, to a parser or a group of one."""
+def add_options(parser: Any, methods: Methods, what: str) -> None:
+    """``--method``, whose default is the first, and a group with an option for every argument of the estimators."""
+    parser.add_argument("--method", type=str, default=next(iter(methods)), help=what)
+    group = parser.add_argument_group("method", "each option belongs to the methods named in brackets")
     for name, owners in _owners(methods).items():
         texts = [each.text for each in owners.values()]
         text = next((each for each in texts if not each.startswith("as ")), texts[0])
@@ -112,7 +114,7 @@ def add_options(parser: Any, methods: Methods) -> None:
             more["metavar"] = "CLASS"
         kind = next(iter(owners.values())).type
         text = f"[{', '.join(owners)}] {text}".replace("%", "%%")
-        parser.add_argument(option(name), type=kind | None, help=text, **more)
+        group.add_argument(option(name), type=kind | None, help=text, **more)
 
 
 def summaries(methods: Methods) -> str:

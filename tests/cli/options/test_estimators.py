@@ -59,8 +59,7 @@ def digits_program():
 def test_an_estimator_is_one_line():
     methods = {"new": Estimator("importance_sampling.jackknife.jackknife", only=("order",), compiled=False)}
     parser = make_parser("try", "", "")
-    estimators.add_options(parser, methods)
-    parser.add_argument("--method", type=str, default="new")
+    estimators.add_options(parser, methods, "which")
     settings = parse(parser, ["--order", "2"])
     estimators.check(settings, methods)
     assert estimators.resolve(settings, methods["new"]) == {"order": 2}
