@@ -13,14 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save
 
 from ppl_vae import reading
 from ppl_vae.errors import InputError
+
+if TYPE_CHECKING:  # a command's --help needs no torch
+    import torch
 
 _FORMAT = "ppl_vae 2"
 
@@ -87,6 +88,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def digest(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
     """BLAKE2b of tensors, with their names, dtypes and shapes, and of a text: 50 MB take some 0.04 s."""
+    import torch
+
     found = hashlib.blake2b(digest_size=32)
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -101,6 +104,8 @@ def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Any = None
 ) -> None:
     """Write named tensors and JSON ``metadata`` to one safetensors file with their digest, atomically."""
+    from safetensors.torch import save
+
     # safetensors refuses views that share storage: clones are laid out on their own.
     content = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps(metadata)

@@ -133,23 +133,23 @@ def check_estimate(settings: Mapping[str, Any], num_data: int, width: int, laten
         InputError: naming the option.
     """
     block = min(num_data, _BLOCK)
-    given = {name: value for name, value in settings.items() if isinstance(value, int)}
-    for name in ("num_samples", "max_num_samples", "prior_draws"):
+    given = {name: value for name, value in settings.items() if isinstance(value, int) and value > 0}
+    for role in ("proposal", "draws"):
+        inner = (settings.get(role) or {}).get("init_args") or {}
+        given |= {f"{role}.{name}": value for name, value in inner.items() if isinstance(value, int)}
+    for name in ("num_samples", "draws.most", "draws.pilot", "prior_draws"):
         if name in given:
             check(option(name), given[name], block * _TAIL, power=2)
-    if "num_scrambles" in given:
-        check("--num-scrambles", given["num_scrambles"], block * 6 * _DOUBLE)
-        if "num_samples" in given and given["num_samples"] > given["num_scrambles"] * 2**_POINTS:
-            most = given["num_scrambles"] * 2**_POINTS
+    if "draws.scrambles" in given:
+        check("--draws.scrambles", given["draws.scrambles"], block * 6 * _DOUBLE)
+        most = given["draws.scrambles"] * 2**_POINTS
+        if given.get("num_samples", 0) > most:
             raise InputError(
                 "--num-samples", f"at most {most:,}, 2**{_POINTS} a scrambling", f"{given['num_samples']:,}"
             )
-    for name in ("num_chains", "num_particles", "num_islands"):
+    for name in ("num_chains", "num_particles", "num_islands", "proposal.num_samples"):
         if name in given:
             check(option(name), given[name], width * _CHAIN)
-    proposal = (settings.get("proposal") or {}).get("init_args") or {}
-    if isinstance(proposal.get("num_samples"), int):
-        check("--proposal.num_samples", proposal["num_samples"], width * _CHAIN)
     if settings.get("real") and "num_chains" in given:
         check("--num-chains", given["num_chains"], 2 * num_data * latents * _FLOAT)
     if "num_steps" in given:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ppl_vae import memory
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, option
 
 GIB = 2**30
 MODEL = {
@@ -115,30 +115,38 @@ def test_a_batch_is_no_larger_than_the_data(machine):
 
 def test_usual_estimates_pass(machine):
     usual = {"num_samples": 5000, "num_chains": 16, "num_steps": 10_000, "num_particles": 256}
-    usual |= {"num_islands": 8, "num_scrambles": 16, "prior_draws": 16_384, "max_num_samples": 2**20}
-    memory.check_estimate(usual, 10_000, 784 + 50, 50)
+    usual |= {"num_islands": 8, "prior_draws": 16_384}
+    for draws in ({"scrambles": 16}, {"target": 0.1, "most": 2**20, "pilot": 512}):
+        memory.check_estimate(usual | {"draws": {"init_args": draws}}, 10_000, 784 + 50, 50)
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "num_samples",
-        "max_num_samples",
+        "draws.most",
+        "draws.pilot",
         "prior_draws",
-        "num_scrambles",
+        "draws.scrambles",
+        "proposal.num_samples",
         "num_chains",
         "num_particles",
         "num_steps",
     ],
 )
 def test_an_estimate_that_cannot_fit_is_refused_by_name(machine, name):
+    def settings(value):
+        role, dot, inner = name.partition(".")
+        return {role: {"init_args": {inner: value}}} if dot else {name: value}
+
     with pytest.raises(InputError) as error:
-        memory.check_estimate({name: 2**62}, 250, 72, 8)
-    assert error.value.argument == f"--{name.replace('_', '-')}"
-    memory.check_estimate({name: most(error.value)}, 250, 72, 8)
+        memory.check_estimate(settings(2**62), 250, 72, 8)
+    assert error.value.argument == option(name)
+    memory.check_estimate(settings(most(error.value)), 250, 72, 8)
 
 
 def test_sobol_points_have_thirty_bits(machine):
-    memory.check_estimate({"num_samples": 16 * 2**20, "num_scrambles": 16}, 10, 72, 8)
+    sobol = {"init_args": {"scrambles": 16}}
+    memory.check_estimate({"num_samples": 16 * 2**20, "draws": sobol}, 10, 72, 8)
     with pytest.raises(InputError, match="--num-samples"):
-        memory.check_estimate({"num_samples": 16 * 2**30 + 1, "num_scrambles": 16}, 1, 72, 8)
+        memory.check_estimate({"num_samples": 16 * 2**30 + 1, "draws": sobol}, 1, 72, 8)

@@ -158,22 +158,31 @@ def check_fits(vae: VAE, x: torch.Tensor, folder: OutputFolder) -> None:
         ) from None
 
 
-def check_finished(path: Path, job: Job, number: int, seed: int | None) -> None:
-    """Refuse a finished result that is not of this job.
+def finished(path: Path, kind: Any, job: Job, estimate: Callable[[], Any]) -> Any:
+    """The result in a file, if a command that is resumed had only pictures left to draw; or a new one, saved there.
 
     Args:
-        path: its file.
+        path: the file.
+        kind: the result's class: `Evidence`, `Sandwich` or `Gaps`.
         job: the job.
-        number: of how many data it is.
-        seed: what it was drawn by; None where nothing was.
+        estimate: makes the result.
 
     Raises:
-        InputError: naming the file and the field.
+        InputError: naming the file and the field, if the result there is not of this job.
     """
-    wanted = {"number of data": (number, len(job.x)), "seed": (seed, job.settings["seed"])}
+    if not path.is_file():
+        made = estimate()
+        if is_main():
+            made.save(path)
+        return made
+    found = kind.load(path)
+    one = getattr(found, "lower", found)
+    drawn = not isinstance(one, Evidence) or one.diagnostics.drawn
+    wanted = {"number of data": (len(found), len(job.x)), "seed": (one.seed, job.settings["seed"])}
     for name, (there, ours) in wanted.items():
-        if there is not None and there != ours:
+        if there != ours and (name != "seed" or drawn):
             raise InputError(str(path), f"a result of this command: {name} {ours}", there)
+    return found
 
 
 def numbers(mean: Mean) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from ppl_vae.evidence.annealing.ais import annealed
 from ppl_vae.evidence.annealing.bdmc import sandwich
 from ppl_vae.evidence.annealing.smc import smc
 from ppl_vae.evidence.exact.quadrature import quadrature
-from ppl_vae.evidence.importance_sampling.importance import importance
+from ppl_vae.evidence.importance_sampling.draws import Sobol, UntilStderr
+from ppl_vae.evidence.importance_sampling.importance import SAMPLES, importance
 from ppl_vae.evidence.importance_sampling.jackknife import jackknife
 from ppl_vae.evidence.importance_sampling.proposals import Defensive, Refitted, StudentT, Widened
 from ppl_vae.evidence.importance_sampling.psis import psis
@@ -58,19 +59,20 @@ CASES = {
         {CURVE, GAP},
     ),
     "sobol": (
-        "importance --num-samples 64 --draws sobol --num-scrambles 4",
-        (importance, {"num_samples": 64, "draws": "sobol", "num_scrambles": 4}),
-        {"num_samples": 64, "draws": "sobol", "num_scrambles": 4},
+        "importance --num-samples 64 --draws sobol --draws.scrambles 4",
+        (importance, {"num_samples": 64, "draws": Sobol(4)}),
+        {"num_samples": 64, "draws": {"class_path": "ppl_vae.evidence.Sobol", "init_args": {"scrambles": 4}}},
         {LADDER},
     ),
     "target": (
-        "importance --target-stderr 0.1 --max-num-samples 512 --proposal defensive",
-        (importance, {"target_stderr": 0.1, "max_num_samples": 512, "proposal": Defensive()}),
+        "importance --draws until-stderr --draws.target 0.1 --draws.most 512 --proposal defensive",
+        (importance, {"draws": UntilStderr(0.1, most=512), "proposal": Defensive()}),
         {
-            "num_samples": 512,
             "proposal": {"class_path": "ppl_vae.evidence.Defensive", "init_args": {"alpha": 0.1}},
-            "target_stderr": 0.1,
-            "max_num_samples": 512,
+            "draws": {
+                "class_path": "ppl_vae.evidence.UntilStderr",
+                "init_args": {"target": 0.1, "most": 512, "pilot": 512},
+            },
         },
         {LADDER, GAP},
     ),
@@ -105,6 +107,7 @@ CASES = {
             "num_particles": 8,
             "num_islands": 2,
             "num_steps": 3,
+            "ess_threshold": 0.5,
             "start": "guide",
             "schedule": "linear",
             "prior_draws": 0,
@@ -199,20 +202,17 @@ def test_pictures_of_another_method_go(call, trained, tmp_path):
     ids=["evidence", "sandwich", "gaps"],
 )
 def test_the_defaults_that_the_help_tells_are_the_librarys(module, table):
-    parser = module.parser() if module is command else module._parser()
-    helps = {action.dest: action.help for action in parser._actions}
-    for method, names in module._TABLE.items():
+    helps = {action.dest: action.help for action in module.parser()._actions}
+    for method, names in module.METHODS.items():
         parameters = inspect.signature(table[method]).parameters
-        for name in names:
+        for name in names.parameters:
             default = parameters[name].default
             if isinstance(default, int | str) and not isinstance(default, bool):
                 assert re.search(rf"\b{default}\b", helps[name]), (method, name)
 
 
-def test_importance_samplings_two_defaults():
-    docstring = inspect.getdoc(importance) or ""
-    assert f"{command._SAMPLES:,} by default" in docstring
-    assert f"{command._PILOT} by default" in docstring
+def test_importance_samplings_default():
+    assert f"{SAMPLES:,} by default" in (inspect.getdoc(importance) or "")
 
 
 def test_a_proposal_of_ones_own(call, trained, own):
@@ -253,22 +253,20 @@ def test_options_belong_to_methods(call, trained, tmp_path):
         "num_samples": "64",
         "proposal": "defensive",
         "draws": "iid",
-        "num_scrambles": "4",
-        "target_stderr": "0.1",
-        "max_num_samples": "64",
         "prior_draws": "64",
         "order": "1",
         "num_chains": "2",
         "num_steps": "2",
         "num_particles": "8",
         "num_islands": "2",
+        "ess_threshold": "0.5",
         "start": "guide",
         "schedule": "linear",
         "precision": "full",
         "nodes": "16",
         "rule": "adaptive",
     }
-    table = command._TABLE
+    table = {method: each.parameters for method, each in command.METHODS.items()}
     assert set(values) == set(itertools.chain(*table.values()))
     before = snapshot(trained)
     for method, name in itertools.product(table, values):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files
-from ppl_vae.cli.options import estimators as methods
-from ppl_vae.cli.options import results
+from ppl_vae.cli.options import estimators, results
+from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.errors import InputError, check_one_of, option
 from ppl_vae.runs import data, figures, trained
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from ppl_vae.evidence import Evidence
     from ppl_vae.runs.trained import Job
 
-_TABLE = {"importance": (), "annealed": methods.ANNEALING}
+METHODS = {
+    "importance": Estimator("importance_sampling.importance.importance", only=(), compiled=False),
+    "annealed": Estimator(
+        "annealing.ais.annealed", only=("num_chains", "num_steps", "start", "schedule"), compiled=False
+    ),
+}
+"""What each ``--method`` is."""
+
+_RECORDED = ("num_samples", "split", "subset", "subset_seed", "seed", "threads", "device")
 _DATA = 100
 _DESCRIPTION = """\
 Split the gap log p(x) - ELBO of held-out data into what the family of q(z|x) lacks (approximation: the family is
@@ -41,25 +49,23 @@ examples:
 
 def run(argv: Sequence[str]) -> int:
     """The command."""
-    settings = parse(_parser(), argv)
+    settings = parse(parser(), argv)
     check_numbers(settings, counts=("subset", "num_samples"), seeds=("subset_seed",))
     for name in ("subset", "num_samples"):
         if settings[name] == 1:
             raise InputError(option(name), "at least 2, for errors", 1)
-    methods.check(settings, _TABLE)
+    estimators.check(settings, METHODS)
     check_one_of("--split", settings["split"], data.SPLITS)
-    from ppl_vae.evidence import annealed
 
-    own = _TABLE[settings["method"]]
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"], "usual": _DATA}
     with results.claimed(settings, gaps_folder, GAPS) as (run, folder):
-        methods.fill_in(settings, own, annealed)
+        arguments = estimators.resolve(settings, METHODS[settings["method"]])
         with trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
             settings["subset"] = len(opened.x)
-            kept = ("method", *own, "num_samples", "split", "subset", "subset_seed")
-            kept += ("seed", "threads", "device")
-            with opened.writing(kept, "An analysis by ppl-vae gaps", lambda: _rehearse(opened)) as job:
-                found, rate, units = _analyse(job)
+            kept = ("method", *arguments, *_RECORDED)
+            what = "An analysis by ppl-vae gaps"
+            with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
+                found, rate, units = _analyse(job, arguments)
                 text = "\n\n".join(map(str, (found, rate, units)))
                 _report(found, rate, units, job, text)
     print(text)
@@ -67,23 +73,21 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
+def parser() -> ArgumentParser:
+    """The command's options."""
     made = make_parser("gaps", _DESCRIPTION, _EXAMPLES)
     made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
     made.add_argument(
         "--num-samples", type=int, default=2000, help="samples a datum for each of the two ELBOs"
     )
-    made.add_argument(
-        "--method", type=str, default="importance", help="how log p(x) is had: importance or annealed"
-    )
-    methods.add_options(made, _TABLE)
+    estimators.add_options(made, METHODS, "how log p(x) is had: importance or annealed")
     results.add_subset_options(made, _DATA)
     made.add_argument("--seed", type=int, default=0, help="of the samples and the refit")
     results.add_options(made, GAPS)
     return made
 
 
-def _rehearse(job: Job) -> None:
+def _rehearse(job: Job, arguments: dict[str, Any]) -> None:
     """What may find the model wanting, on two data."""
     from ppl_vae.analysis import gaps, refit, surgery
     from ppl_vae.evidence import annealed
@@ -95,51 +99,38 @@ def _rehearse(job: Job) -> None:
     surgery(program, few, 2, progress=False)
     refitted = refit(program, few, 2, max_steps=1, progress=False)
     if job.settings["method"] == "annealed":
-        options = methods.fewer({name: job.settings[name] for name in methods.ANNEALING})
-        annealed(program, few, **options, progress=False)
+        with estimators.few(arguments) as fewer:
+            annealed(program, few, **fewer, progress=False)
     else:
         gaps(program, few, 2, refitted=refitted, progress=False)
 
 
-def _analyse(job: Job) -> tuple[Gaps, Surgery, ActiveUnits]:
+def _analyse(job: Job, arguments: dict[str, Any]) -> tuple[Gaps, Surgery, ActiveUnits]:
     from ppl_vae.analysis import Gaps, active_units, gaps, refit, surgery
 
     settings, path, program = job.settings, job.folder.path, job.vae.program
-    if (path / GAPS_RESULT).is_file():  # a resumed command that had only tables and pictures left
-        found = Gaps.load(path / GAPS_RESULT)
-        trained.check_finished(path / GAPS_RESULT, job, len(found), found.seed)
-    else:
-        evidence = _evidence(job)
-        common: dict[str, Any] = {"seed": settings["seed"]}
-        refitted = refit(program, job.x, **common, checkpoint=path / CHECKPOINT, resume=settings["resume"])
-        options: dict[str, Any] = {"evidence": evidence, "refitted": refitted}
-        found = gaps(program, job.x, settings["num_samples"], **options, **common)
-        found.save(path / GAPS_RESULT)
+    common: dict[str, Any] = {"seed": settings["seed"]}
+
+    def split() -> Gaps:
+        how = {**common, "resume": settings["resume"]}
+        evidence = _evidence(job, arguments, **how)
+        refitted = refit(program, job.x, checkpoint=path / CHECKPOINT, **how)
+        return gaps(program, job.x, settings["num_samples"], evidence=evidence, refitted=refitted, **common)
+
+    found: Gaps = trained.finished(path / GAPS_RESULT, Gaps, job, split)
     (path / RESULT).unlink(missing_ok=True)
-    rate = surgery(program, job.x, seed=settings["seed"])
-    return found, rate, active_units(program, job.x, seed=settings["seed"])
+    return found, surgery(program, job.x, **common), active_units(program, job.x, **common)
 
 
-def _evidence(job: Job) -> Evidence | None:
+def _evidence(job: Job, arguments: dict[str, Any], **how: Any) -> Evidence | None:
     """log p(x) by annealing, kept in a file until all is done; None where the refit's own weights will do."""
     from ppl_vae.evidence import Evidence, annealed
 
-    settings, path = job.settings, job.folder.path
-    if settings["method"] != "annealed":
+    path, program = job.folder.path, job.vae.program
+    if job.settings["method"] != "annealed":
         return None
-    if (path / RESULT).is_file():
-        kept = Evidence.load(path / RESULT)
-        trained.check_finished(path / RESULT, job, len(kept), kept.seed)
-        return kept
-    found = annealed(
-        job.vae.program,
-        job.x,
-        **{name: settings[name] for name in methods.ANNEALING},
-        seed=settings["seed"],
-        checkpoint=path / f"{CHECKPOINT}.evidence",
-        resume=settings["resume"],
-    )
-    found.save(path / RESULT)
+    how |= {"checkpoint": path / f"{CHECKPOINT}.evidence", **arguments}
+    found: Evidence = trained.finished(path / RESULT, Evidence, job, lambda: annealed(program, job.x, **how))
     return found
 
 

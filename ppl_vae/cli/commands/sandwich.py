@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_vae import files, memory
 from ppl_vae.cli.options import compile as compiling
-from ppl_vae.cli.options import estimators as methods
-from ppl_vae.cli.options import results
+from ppl_vae.cli.options import estimators, results
+from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.errors import InputError
 from ppl_vae.runs import figures, trained
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from ppl_vae.program import Latents
     from ppl_vae.runs.trained import Job
 
-_TABLE = {"annealed": (*methods.ANNEALING, "precision"), "importance": ("num_samples", "precision")}
+_SANDWICH = "annealing.bdmc.sandwich"
+METHODS = {
+    "annealed": Estimator(_SANDWICH, only=("num_chains", "num_steps", "start", "schedule")),
+    "importance": Estimator(_SANDWICH, only=("num_samples",)),
+}
+"""What each ``--method`` is."""
 _DATA = 100
 _HEURISTIC = (
     "HEURISTIC: these data were not simulated, so the upper bound's chains start from samples of q(z|x) and not of "
@@ -52,44 +57,38 @@ examples:
 
 def run(argv: Sequence[str]) -> int:
     """The command."""
-    settings = parse(_parser(), argv)
+    settings = parse(parser(), argv)
     check_numbers(settings, counts=("num_data",))
-    methods.check(settings, _TABLE)
+    estimators.check(settings, METHODS)
     compiling.check(settings)
-    from ppl_vae.evidence import sandwich
+    if settings["num_samples"] == 1:
+        raise InputError("--num-samples", "at least 2", 1)
 
-    own, real = _TABLE[settings["method"]], settings["real"]
+    method, real = METHODS[settings["method"]], settings["real"]
     which: dict[str, Any] = {"number": settings["num_data"], "usual": _DATA} if real else {"number": None}
     with results.claimed(settings, sandwich_folder, SANDWICH) as (run, folder):
-        methods.fill_in(settings, own, sandwich)
-        if settings["num_samples"] == 1:
-            raise InputError("--num-samples", "at least 2", 1)
+        arguments = {"method": settings["method"], **estimators.resolve(settings, method)}
         with trained.opened(settings, run, folder, split="test", **which, asked="--num-data") as opened:
             if not real:
                 number = settings["num_data"] or _DATA
                 memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
                 opened = replace(opened, x=_like(opened, number))
             settings["num_data"] = len(opened.x)
-            kept = ("method", *own, "num_data", "real", "seed", "compile", "threads", "device")
-            with opened.writing(kept, "Bounds by ppl-vae sandwich", lambda: _rehearse(opened)) as job:
-                bounds = _bound(job)
+            kept = (*arguments, "num_data", "real", "seed", "compile", "threads", "device")
+            what = "Bounds by ppl-vae sandwich"
+            with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
+                bounds = _bound(job, arguments)
                 text = _report(bounds, job)
     print(text)
     print(f"figures and numbers in {folder.path}")
     return 0
 
 
-def _parser() -> ArgumentParser:
+def parser() -> ArgumentParser:
+    """The command's options."""
     made = make_parser("sandwich", _DESCRIPTION, _EXAMPLES)
     made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
-    made.add_argument(
-        "--method", type=str, default="annealed", help="annealed, or importance (multi-sample bounds)"
-    )
-    texts = {
-        "num_chains": "chains a datum and direction (default: 16)",
-        "num_samples": "samples a datum and direction (default: 5000)",
-    }
-    methods.add_options(made, _TABLE, texts)
+    estimators.add_options(made, METHODS, "annealed, or importance (multi-sample bounds)")
     made.add_argument(
         "--num-data",
         type=int | None,
@@ -113,51 +112,53 @@ def _like(job: Job, number: int) -> Any:
     return job.x[torch.arange(number, device=job.x.device) % len(job.x)]
 
 
-def _posterior(job: Job) -> Latents | None:
+def _posterior(job: Job, arguments: dict[str, Any]) -> Latents | None:
     """What stands for samples of the posterior of real data; None where data are simulated."""
     if not job.settings["real"]:
         return None
     from ppl_vae import rng
 
-    number = job.settings["num_chains"] if job.settings["method"] == "annealed" else 1
     seed = rng.derive(job.settings["seed"], "heuristic posterior")
-    return job.vae.program.sample_guide(job.x, number, seed=seed)
+    return job.vae.program.sample_guide(job.x, arguments.get("num_chains", 1), seed=seed)
 
 
-def _bound(job: Job) -> Sandwich:
+def _bound(job: Job, arguments: dict[str, Any]) -> Sandwich:
     from ppl_vae.evidence import Sandwich, sandwich
 
     settings, path, program = job.settings, job.folder.path, job.vae.program
-    if (path / SANDWICH_RESULT).is_file():  # a resumed command that had only the pictures left to draw
-        found = Sandwich.load(path / SANDWICH_RESULT)
-        trained.check_finished(path / SANDWICH_RESULT, job, len(found), found.lower.seed)
-        simulated = None if settings["real"] else program.simulate(job.x, seed=settings["seed"])[1]
-        return replace(found, x=simulated)
-    bounds = sandwich(
-        program,
-        job.x,
-        method=settings["method"],
-        **{name: settings[name] for name in _TABLE[settings["method"]]},
-        posterior=_posterior(job),
-        seed=settings["seed"],
-        compile=compiling.choice(settings),
-        checkpoint=path / CHECKPOINT,
-        resume=settings["resume"],
+    resumed = (path / SANDWICH_RESULT).is_file()
+    bounds: Sandwich = trained.finished(
+        path / SANDWICH_RESULT,
+        Sandwich,
+        job,
+        lambda: sandwich(
+            program,
+            job.x,
+            **arguments,
+            posterior=_posterior(job, arguments),
+            seed=settings["seed"],
+            compile=compiling.choice(settings),
+            checkpoint=path / CHECKPOINT,
+            resume=settings["resume"],
+        ),
     )
-    bounds.save(path / SANDWICH_RESULT)
-    return bounds
+    if not resumed:
+        return bounds
+    simulated = None if settings["real"] else program.simulate(job.x, seed=settings["seed"])[1]
+    return replace(bounds, x=simulated)
 
 
-def _rehearse(job: Job) -> None:
+def _rehearse(job: Job, arguments: dict[str, Any]) -> None:
     """The bounds of one datum, with all of the options but fewer samples, chains and steps."""
     from ppl_vae.evidence import sandwich
 
-    settings = job.settings
     job.check_memory()
-    few = methods.fewer({name: settings[name] for name in _TABLE[settings["method"]]})
-    one = replace(job, x=job.x[:1], settings=settings | few)
-    options: dict[str, Any] = {"method": settings["method"], "posterior": _posterior(one)}
-    sandwich(job.vae.program, one.x, **options, **few, seed=settings["seed"], progress=False)
+    one = replace(job, x=job.x[:1])
+    with estimators.few(arguments) as few:
+        posterior = _posterior(one, few)
+        sandwich(
+            one.vae.program, one.x, **few, posterior=posterior, seed=job.settings["seed"], progress=False
+        )
 
 
 def _report(bounds: Sandwich, job: Job) -> str:

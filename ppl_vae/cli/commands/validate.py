@@ -75,24 +75,12 @@ def run(argv: Sequence[str]) -> int:
 
 def _parser() -> ArgumentParser:
     made = make_parser("validate", _DESCRIPTION, _EXAMPLES)
-    made.add_argument(
-        "--models",
-        type=str,
-        nargs="+",
-        metavar="NAME",
-        help="models of ppl_vae.validation.MODELS (default: all, or none with --model)",
-    )
-    made.add_argument(
-        "--estimators",
-        type=str,
-        nargs="+",
-        metavar="NAME",
-        help="estimators of ppl_vae.validation.ESTIMATORS (default: all, or none with --estimator)",
-    )
-    made.add_argument("--model", type=str, nargs="+", metavar="PATH", help=f"{_MODEL}; several may be given")
-    made.add_argument(
-        "--estimator", type=str, nargs="+", metavar="PATH", help=f"{_ESTIMATOR}; several may be given"
-    )
+    for name, own in (("model", _MODEL), ("estimator", _ESTIMATOR)):
+        known = f"{name}s of ppl_vae.validation.{name.upper()}S (default: all, or none with --{name})"
+        made.add_argument(f"--{name}s", type=str, nargs="+", metavar="NAME", help=known)
+        made.add_argument(
+            f"--{name}", type=str, nargs="+", metavar="PATH", help=f"{own}; several may be given"
+        )
     made.add_argument("--num-data", type=int | None, help=f"data a model (default: {_SIZES['num_data']})")
     made.add_argument(
         "--repetitions",
@@ -125,8 +113,8 @@ def _validate(settings: dict[str, Any], folder: OutputFolder) -> Report:
     from ppl_vae.validation import ESTIMATORS, MODELS, Report, validate
 
     size, seed = settings["num_data"], settings["seed"]
-    models: dict[str, Builder | ExactModel] = dict(_named("models", settings, MODELS, settings["model"]))
-    estimators: dict[str, Estimator] = dict(_named("estimators", settings, ESTIMATORS, settings["estimator"]))
+    models: dict[str, Builder | ExactModel] = _named("model", settings, MODELS)
+    estimators: dict[str, Estimator] = _named("estimator", settings, ESTIMATORS)
     marker: dict[str, Any] = {"models": list(models), "estimators": list(estimators)}
     for path in settings["model"] or []:
         models[path] = _own_model(path, size, seed)
@@ -173,14 +161,12 @@ def _validate(settings: dict[str, Any], folder: OutputFolder) -> Report:
     return report
 
 
-def _named(
-    name: str, settings: Mapping[str, Any], known: Mapping[str, Any], own: Sequence[str] | None
-) -> dict[str, Any]:
+def _named(name: str, settings: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ours that were asked for: all where nothing was, neither of ours nor of the user's own."""
-    chosen = settings[name]
+    chosen = settings[f"{name}s"]
     if chosen is None:
-        return {} if own else dict(known)
-    return {check_one_of(option(name), each, known): known[each] for each in chosen}
+        return {} if settings[name] else dict(known)
+    return {check_one_of(f"--{name}s", each, known): known[each] for each in chosen}
 
 
 def _import(name: str, path: str, expected: str, *arguments: Any, **options: Any) -> Any:

@@ -1,127 +1,257 @@
-"""The estimators' options: which belong to which ``--method``, and what stands for those that are not given."""
+"""An estimator's options: its arguments, with the types, defaults and texts of its signature and docstring.
+
+They are read from the source of the library, which is not imported: ``--help`` answers without torch.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import lru_cache
+from importlib import import_module, resources
 from typing import Any
 
-from ppl_vae.cli.options import proposal as proposals
+from ppl_vae.cli.options import values
 from ppl_vae.cli.options.parser import check_numbers
-from ppl_vae.errors import InputError, UsageError, check_one_of, describe, option, relabel
+from ppl_vae.errors import InputError, UsageError, check_one_of, describe, option
 
-ANNEALING = ("num_chains", "num_steps", "start", "schedule")
-"""The options of annealed importance sampling."""
-
-_COUNTS = (
-    "num_samples",
-    "num_scrambles",
-    "max_num_samples",
-    "order",
-    "num_chains",
-    "num_steps",
-    "num_particles",
-    "num_islands",
-    "nodes",
-)
-_TEXTS: dict[str, tuple[Any, str]] = {
-    "num_samples": (int | None, "samples a datum (default: 5000)"),
-    "draws": (
-        str | None,
-        "iid (the default), or sobol: points spread more evenly, a smaller error for few latents",
-    ),
-    "num_scrambles": (
-        int | None,
-        "with --draws sobol, the independent scramblings that share the samples (default: 16)",
-    ),
-    "target_stderr": (
-        float | None,
-        "give each datum as many samples as a standard error of so many nats needs, by a pilot",
-    ),
-    "max_num_samples": (int | None, "with --target-stderr, the most that a datum gets (default: 65536)"),
-    "order": (int | None, "1 (the default) or 2: the powers of 1/S that the bias loses"),
-    "prior_draws": (int | None, "draws of the prior that look for mass which the estimate misses"),
-    "num_chains": (int | None, "chains a datum, whose spread gives the error (default: 16)"),
-    "num_steps": (int | None, "temperatures (default: 1000)"),
-    "num_particles": (int | None, "particles a datum, over all islands (default: 256)"),
-    "num_islands": (int | None, "independent samplers, whose spread gives the error (default: 8)"),
-    "start": (str | None, "where chains start: guide (the default) or prior"),
-    "schedule": (
-        str | None,
-        "temperatures: pilot (the default: each datum's own, from a pilot run), sigmoid or linear",
-    ),
-    "precision": (
-        str | None,
-        "of matrix products: full (the default), or bfloat16 or tf32 (GPUs only), whose result is not certified",
-    ),
-    "nodes": (int | None, "points a latent dimension, of which there may be 1 to 3 (default: 64)"),
-    "rule": (str | None, "adaptive (the default) or gauss_hermite"),
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str}
+_TYPES |= {name.capitalize(): kind for name, kind in values.TYPES.items()}
+_PACKAGE = "ppl_vae.evidence"
+_PRECISION = "precision"
+_COMMANDS = ("method", "seed", "compile", "precision", "chunk_size", "checkpoint")
+"""Arguments that are no options of an estimator: a command has options of its own for them."""
+_FEW = {
+    "num_samples": 4,
+    "num_chains": 2,
+    "num_steps": 2,
+    "num_islands": 2,
+    "num_particles": 4,
+    "prior_draws": 4,
 }
-
-Table = Mapping[str, Sequence[str]]
-"""The options of each method."""
+_FEW |= {"scrambles": 2, "most": 4, "pilot": 4, "max_steps": 1}  # of the values
 
 
-def add_options(parser: Any, table: Table, texts: Mapping[str, str] | None = None) -> None:
-    """An option for each in ``table``, to a parser or a group of one; ``texts`` says otherwise what some are."""
-    for name in _all(table):
-        owners = ", ".join(method for method, names in table.items() if name in names)
-        if name == "proposal":
-            proposals.add_option(parser, owners)
-            continue
-        kind, text = _TEXTS[name]
-        parser.add_argument(option(name), type=kind, help=f"[{owners}] {(texts or {}).get(name, text)}")
+@dataclass(frozen=True)
+class Parameter:
+    """An argument of an estimator.
+
+    Attributes:
+        type: what jsonargparse takes for it.
+        default: the signature's, where that is a number or a word.
+        text: the first sentence that the docstring says of it.
+    """
+
+    type: Any
+    default: Any
+    text: str
 
 
-def check(settings: dict[str, Any], table: Table) -> None:
-    """Refuse an unknown method, an option of another method, and numbers and words that no method takes.
+_ROUNDED = Parameter(
+    str,
+    None,
+    "of matrix products: full (the default), or bfloat16 or tf32 (GPUs only), whose result is not certified",
+)
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """An estimator of ``ppl_vae.evidence``, whose arguments are options.
+
+    Attributes:
+        path: its module there, and its name.
+        only: those of its arguments that are options; None for all that have a type which can be written.
+        compiled: whether ``compile`` and ``precision`` are options, too.
+    """
+
+    path: str
+    only: tuple[str, ...] | None = None
+    compiled: bool = True
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Its options by name."""
+        found = _parameters(f"{_PACKAGE}.{self.path}")
+        chosen = {name: each for name, each in found.items() if self.only is None or name in self.only}
+        return chosen | ({_PRECISION: _ROUNDED} if self.compiled else {})
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring, and whether it is a bound."""
+        first, *rest = _docstring(f"{_PACKAGE}.{self.path}").splitlines()
+        lower = any('bound="lower"' in line for line in rest)
+        return f"{first.rstrip('.')}: {'a stochastic lower bound' if lower else 'no bound'}"
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself."""
+        estimator: Callable[..., Any] = getattr(import_module(_PACKAGE), self.path.rpartition(".")[2])
+        return estimator
+
+
+Methods = Mapping[str, Estimator]
+"""What each ``--method`` is."""
+
+
+def add_options(parser: Any, methods: Methods, what: str) -> None:
+    """``--method``, whose default is the first, and a group with an option for every argument of the estimators."""
+    parser.add_argument("--method", type=str, default=next(iter(methods)), help=what)
+    group = parser.add_argument_group("method", "each option belongs to the methods named in brackets")
+    for name, owners in _owners(methods).items():
+        texts = [each.text for each in owners.values()]
+        text = next((each for each in texts if not each.startswith("as ")), texts[0])
+        said = {method: each.default for method, each in owners.items() if each.default is not None}
+        if len(set(said.values())) == 1:
+            text += f" (default: {next(iter(said.values()))})"
+        elif said:
+            text += f" (default: {', '.join(f'{method} {default}' for method, default in said.items())})"
+        more: dict[str, Any] = {}
+        if name in values.EXPECTED:
+            text += f". {values.HOW[name]}; {option(name)}.help CLASS lists the options of a class"
+            more["metavar"] = "CLASS"
+        kind = next(iter(owners.values())).type
+        text = f"[{', '.join(owners)}] {text}".replace("%", "%%")
+        group.add_argument(option(name), type=kind | None, help=text, **more)
+
+
+def summaries(methods: Methods) -> str:
+    """A line for each method, for the description of a command."""
+    width = max(map(len, methods))
+    return "\n".join(f"  {method:<{width}}  {each.summary}" for method, each in methods.items())
+
+
+def check(settings: dict[str, Any], methods: Methods) -> None:
+    """Refuse an unknown method, an option of another method, and counts that are none.
+
+    What else does not fit is refused by the estimator itself, in a rehearsal.
 
     Raises:
         InputError: naming the option at fault.
     """
-    method = check_one_of("--method", settings["method"], table)
-    for name in _all(table):
-        if name not in table[method] and settings[name] is not None:
-            owners = " or ".join(owner for owner, names in table.items() if name in names)
-            expected = f"none with --method {method} (it belongs to {owners})"
-            given = settings[name]
-            received = given["class_path"] if name == "proposal" else describe(given)
+    method = check_one_of("--method", settings["method"], methods)
+    counts = []
+    for name, owners in _owners(methods).items():
+        given = settings[name]
+        if given is not None and method not in owners:
+            expected = f"none with --method {method} (it belongs to {' or '.join(owners)})"
+            received = given["class_path"] if name in values.EXPECTED else describe(given)
             raise UsageError(option(name), expected, received)
-    there = [name for name in _all(table) if settings[name] is not None]
-    check_numbers(settings, counts=[name for name in there if name in _COUNTS])
-    check_numbers(settings, rates=[name for name in there if name == "target_stderr"])
-    from ppl_vae.compiled.densities import STARTS
-    from ppl_vae.compiled.precision import PRECISIONS
-    from ppl_vae.evidence.annealing.schedules import SCHEDULES
-    from ppl_vae.evidence.exact.quadrature import RULES
-    from ppl_vae.evidence.importance_sampling.importance import DRAWS
-    from ppl_vae.evidence.running.prior_check import check_prior_draws
-
-    if "prior_draws" in there:
-        try:
-            check_prior_draws(settings["prior_draws"])
-        except InputError as error:
-            raise relabel(error, {"prior_draws": option("prior_draws")}) from None
-    words = {"start": STARTS, "draws": DRAWS, "rule": RULES, "schedule": SCHEDULES, "precision": PRECISIONS}
-    for name in there:
-        if name in words:
-            check_one_of(option(name), settings[name], words[name])
+        if all(each.type is int and each.default != 0 for each in owners.values()):
+            counts.append(name)
+    check_numbers(settings, counts=counts)
 
 
-def fill_in(settings: dict[str, Any], names: Sequence[str], estimator: Callable[..., Any]) -> None:
-    """Put the estimator's own defaults in the place of what was not given."""
-    parameters = inspect.signature(estimator).parameters
-    for name in names:
-        if settings[name] is None:
-            settings[name] = parameters[name].default
+def resolve(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:
+    """Put the estimator's defaults in the place of what was not given; returns its arguments.
+
+    What is not done unless it is asked for is None in ``settings``: a proposal that is the guide, full precision, and
+    the 0 of an option whose default is 0.
+
+    Raises:
+        InputError: naming an option that a class does not take.
+    """
+    arguments: dict[str, Any] = {}
+    for name, parameter in method.parameters.items():
+        if name in values.EXPECTED:
+            settings[name] = values.spec(name, settings[name])
+        elif settings[name] is None or settings[name] == parameter.default:
+            settings[name] = parameter.default or None
+        if settings[name] is not None:
+            arguments[name] = values.make(name, settings[name]) if name in values.EXPECTED else settings[name]
+    if arguments.get(_PRECISION) == "full":
+        settings[_PRECISION] = arguments.pop(_PRECISION)  # as it is without the option
+    return arguments
 
 
-def fewer(options: Mapping[str, Any]) -> dict[str, Any]:
-    """An estimator's options for a rehearsal: no more samples, chains and steps than show that all of them fit."""
-    most = {"num_samples": 4, "num_chains": 2, "num_steps": 2, "num_islands": 2, "num_particles": 4}
-    most |= {"num_scrambles": 2, "max_num_samples": 4, "prior_draws": 4}
-    return {name: min(value, most[name]) if name in most else value for name, value in options.items()}
+@contextmanager
+def few(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The arguments for a rehearsal: no more samples, chains and steps than show that all of them fit.
+
+    An `InputError` inside tells what was given, not what was rehearsed.
+    """
+    fewer = {name: _fewer(name, value) for name, value in arguments.items()}
+    try:
+        yield fewer
+    except InputError as error:
+        if error.argument in arguments and fewer[error.argument] != arguments[error.argument]:
+            received = describe(arguments[error.argument])
+            raise InputError(error.argument, error.expected, received) from error
+        raise
 
 
-def _all(table: Table) -> list[str]:
-    return list(dict.fromkeys(name for names in table.values() for name in names))
+def _fewer(name: str, value: Any) -> Any:
+    if name in _FEW and isinstance(value, int):
+        return min(value, _FEW[name])
+    if is_dataclass(value) and not isinstance(value, type) and type(value).__module__.startswith("ppl_vae."):
+        inner = {each.name: getattr(value, each.name) for each in fields(value)}
+        return replace(value, **{name: _fewer(name, each) for name, each in inner.items()})
+    return value
+
+
+def _owners(methods: Methods) -> dict[str, dict[str, Parameter]]:
+    """Every option by name, with what it is for each method that has it."""
+    found: dict[str, dict[str, Parameter]] = {}
+    for method, each in methods.items():
+        for name, parameter in each.parameters.items():
+            found.setdefault(name, {})[method] = parameter
+    return found
+
+
+def _function(path: str) -> ast.FunctionDef:
+    module, _, name = path.rpartition(".")
+    functions = (node for node in _tree(module).body if isinstance(node, ast.FunctionDef))
+    return next(node for node in functions if node.name == name)
+
+
+def _docstring(path: str) -> str:
+    return ast.get_docstring(_function(path)) or ""
+
+
+@lru_cache
+def _parameters(path: str) -> dict[str, Parameter]:
+    """The arguments of a function that can be options, from the source of its module."""
+    given, texts = _function(path).args, _texts(_docstring(path))
+    required = [None] * (len(given.args) - len(given.defaults))
+    defaults = [*required, *given.defaults, *given.kw_defaults]
+    found: dict[str, Parameter] = {}
+    for argument, default in zip([*given.args, *given.kwonlyargs], defaults, strict=True):
+        words = [] if argument.annotation is None else ast.unparse(argument.annotation).split(" | ")
+        types = [_TYPES[word] for word in words if word in _TYPES]
+        if types and argument.arg not in _COMMANDS:
+            value = _value(default, path.rpartition(".")[0])
+            found[argument.arg] = Parameter(types[0], value, texts.get(argument.arg, ""))
+    return found
+
+
+def _texts(docstring: str) -> dict[str, str]:
+    """The first sentence of each entry of a docstring's Args, without what only Python's programmers would read."""
+    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    entries = re.findall(
+        r"^    (\w+): (.*?)(?=^    \w|\Z)", section[1] if section else "", re.MULTILINE | re.DOTALL
+    )
+    plain = {name: re.sub(r" \(see [^)]*\)|`", "", " ".join(text.split())) for name, text in entries}
+    return {name: re.split(r"\.(?: |$)", text)[0] for name, text in plain.items()}
+
+
+def _value(node: ast.expr | None, module: str) -> Any:
+    """A default: a literal, or a module's constant by its name; None for any other."""
+    if isinstance(node, ast.Name):
+        for each in _tree(module).body:
+            if isinstance(each, ast.Assign) and any(ast.unparse(to) == node.id for to in each.targets):
+                return _value(each.value, module)
+            if isinstance(each, ast.ImportFrom) and any(alias.name == node.id for alias in each.names):
+                return _value(node, each.module or "")
+    try:
+        return None if node is None else ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+@lru_cache
+def _tree(module: str) -> ast.Module:
+    """The source of one of the package's modules."""
+    package, *names = module.split(".")
+    source = resources.files(package).joinpath(f"{'/'.join(names)}.py")
+    return ast.parse(source.read_text(encoding="utf-8"))

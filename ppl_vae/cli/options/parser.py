@@ -35,7 +35,7 @@ _TIDY = (
     (r", default: null\)", ")"),
     (r"default: null(, )?", ""),
     (r"\(default: False\)", ""),
-    (r"\(type: Proposal, known subclasses: Proposal\)", ""),  # any class that can do it: the text says so
+    (r"\(type: (\w+), known subclasses: \1\)", ""),  # any class that can do it: the text says so
     (r"type: list\[int\]", "type: list of int"),
 )
 

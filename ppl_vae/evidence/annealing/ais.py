@@ -61,11 +61,12 @@ def annealed(
         program: a `Program` with continuous latents.
         x: the data, where the program's parameters live.
         num_chains: S, chains a datum; their spread gives the standard error.
-        num_steps: T.
-        start: "guide" or "prior".
-        schedule: "pilot" (each datum's own, frozen from its pilot, which equalises the spread of the increments),
-            "sigmoid" (Wu et al. 2017), "linear", ``(T + 1,)`` numbers that rise from 0 to 1, or a `Schedule`, such as
-            ``Sigmoid(delta=2.0)`` or one of your own. The names are short for `Pilot`, `Sigmoid` and `Linear`.
+        num_steps: T, the number of temperatures.
+        start: where chains start: "guide" or "prior".
+        schedule: the temperatures: "pilot" (each datum's own, from a pilot run), "sigmoid" or "linear". The pilot
+            equalises the spread of the increments and is then frozen; "sigmoid" is that of Wu et al. (2017). The names
+            are short for `Pilot`, `Sigmoid` and `Linear`; any `Schedule` is taken, such as ``Sigmoid(delta=2.0)`` or
+            one of your own, and ``(T + 1,)`` numbers that rise from 0 to 1.
         transition: a `Transition`; default: `HMC()`. `RandomWalk()` for a model without gradients; or your own.
         prior_draws: at most so many draws of the prior look for a mode that no chain from the guide has found, and
             reject the data where they find it (see `ppl_vae.evidence.running.prior_check`); no more than 2,048, or

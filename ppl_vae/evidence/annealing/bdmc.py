@@ -72,15 +72,16 @@ def sandwich(
         program: a `Program` with continuous latents.
         x: data that give N, shapes and covariates; nothing else of them is used, unless ``posterior`` is given.
         num_chains: chains a datum and direction.
-        num_steps: T, as in `annealed`.
+        num_steps: T, the number of temperatures.
         method: "annealed" or "importance".
-        num_samples: K, of ``method="importance"``.
+        num_samples: K, samples a datum and direction. With ``method="importance"`` only.
         posterior: posterior samples of ``x`` itself, ``(S, N, *event)`` for each latent, S being 1 or ``num_chains``:
             then ``x`` is bounded and nothing is simulated. Unless they are ``exact``, the upper bound is a heuristic
             and is labelled so.
         exact: whether ``posterior`` is exact.
-        start: as in `annealed`.
-        schedule: as in `annealed`.
+        start: where forward chains start: "guide" or "prior".
+        schedule: the temperatures: "pilot" (each datum's own, from a pilot run), "sigmoid" or "linear". Or numbers,
+            as in `annealed`.
         transition: as in `annealed`.
         seed: the numbers are a function of it, the simulated data too.
         run: see `RunOptions`.

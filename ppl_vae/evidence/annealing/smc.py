@@ -57,10 +57,11 @@ def smc(
         program: as in `annealed`.
         x: the data.
         num_particles: particles a datum, over all islands; a multiple of ``num_islands``.
-        num_steps: T.
-        num_islands: independent samplers, R.
-        ess_threshold: from 0 (never resample: `annealed`) to 1 (always).
-        start: "guide" or "prior".
+        num_steps: T, the number of temperatures.
+        num_islands: R, independent samplers, whose spread gives the standard error.
+        ess_threshold: the effective sample size, from 0 (never resample: `annealed`) to 1 (always), below which
+            an island is resampled, as a share of its particles.
+        start: where particles start: "guide" or "prior".
         schedule: as in `annealed`.
         transition: as in `annealed`.
         resampler: a `Resampler`; default: `Systematic()`, which takes one uniform number.

@@ -56,11 +56,12 @@ def importance(
     Args:
         program: a `Program`, such as ``vae.program``.
         x: the data, where the program's parameters live.
-        num_samples: S, the number of samples for each datum; 5,000 by default. `UntilStderr` chooses it by itself.
+        num_samples: S, the number of samples for each datum. 5,000 by default; `UntilStderr` chooses it by itself.
         proposal: where the samples come from: `Guide` (the default), `Defensive`, `Widened`, `StudentT`, `Refitted`,
             or one of your own.
         draws: how the samples are made: `IID` (the default), `Sobol` for points that are spread more evenly than
-            independent ones, or `UntilStderr` for as many samples of each datum as a standard error needs.
+            independent ones (a smaller error where the latents are few and the weights smooth), or `UntilStderr` for
+            as many samples of each datum as a standard error needs.
         prior_draws: so many draws of the prior look for mass that the proposal misses, and reject the data where they
             find it (see `ppl_vae.evidence.running.prior_check`): of use in few dimensions, 2,048 say. No other
             number changes. With `IID` only.
@@ -79,16 +80,17 @@ def importance(
     """
     check_draws(draws)
     proposal = check_proposal(Guide() if proposal is None else proposal)
+    how = f"draws={type(draws).__name__}(...)"
     if check_prior_draws(prior_draws) and not isinstance(draws, IID):
-        raise InputError("prior_draws", f"0 with draws={draws}", prior_draws)
+        raise InputError("prior_draws", f"0 with {how}", prior_draws)
     if isinstance(draws, UntilStderr):
         if num_samples is not None:
-            raise InputError("num_samples", f"none with draws={draws}", describe(num_samples))
+            raise InputError("num_samples", f"none with {how}", describe(num_samples))
         return until_stderr.budgeted(program, x, draws, proposal, seed=seed, **run)
     size = SAMPLES if num_samples is None else num_samples
     if isinstance(draws, Sobol):
         if not isinstance(proposal, Guide):
-            raise InputError("proposal", f"Guide() with draws={draws}", describe(proposal))
+            raise InputError("proposal", f"Guide() with {how}", describe(proposal))
         return rqmc.scrambled(program, x, size, draws, seed=seed, **run)
     figures = estimate_from_draws(
         program, x, size, proposal, Accumulator, seed=seed, prior_draws=prior_draws, **run
