@@ -12,7 +12,6 @@ from torch import nn
 
 from ppl_vae import config, likelihoods, memory, posteriors, priors, rng
 from ppl_vae._part import families
-from ppl_vae.cli.options import values
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError, UsageError, option, under_options
 from ppl_vae.likelihoods import Likelihood
@@ -130,9 +129,9 @@ def build(settings: dict[str, Any], dataset: Dataset) -> VAE:
     memory.check_model(settings, dataset.shape.numel(), dataset.sizes["train"])
     # A user's own class may draw its start from torch's global generator: that too is a function of the seed.
     with rng.seeded("cpu", seed, "command line"):
-        prior = make("prior", settings["prior"], dim)
-        likelihood = make("likelihood", settings["likelihood"], shape)
-        posterior = make("posterior", settings["posterior"], dim)
+        prior = _make("prior", settings["prior"], dim)
+        likelihood = _make("likelihood", settings["likelihood"], shape)
+        posterior = _make("posterior", settings["posterior"], dim)
         encoder, decoder = _network("encoder", settings), _network("decoder", settings)
         with under_options((*_ROLES, "hidden", "activation"), features="--prior"):
             return VAE(prior, likelihood, posterior, encoder=encoder, decoder=decoder, seed=seed)
@@ -140,17 +139,16 @@ def build(settings: dict[str, Any], dataset: Dataset) -> VAE:
 
 def objective(settings: dict[str, Any]) -> ELBO:
     """The objective; raises `InputError` naming the option at fault."""
-    made: ELBO = make("objective", settings["objective"])
+    made: ELBO = _make("objective", settings["objective"])
     return made
 
 
 def _find(role: str, spec: dict[str, Any]) -> type:
     """The class that ``spec`` names, which the parser has imported."""
-    base = _ROLES[role][0] if role in _ROLES else values.TYPES[role]
-    return Trust().find(spec["class_path"], base, option(role))
+    return Trust().find(spec["class_path"], _ROLES[role][0], option(role))
 
 
-def make(role: str, spec: dict[str, Any], *sizes: Any, reverse: bool = False) -> Any:
+def _make(role: str, spec: dict[str, Any], *sizes: Any, reverse: bool = False) -> Any:
     """The object that ``spec`` names, of these sizes; raises `InputError` naming the option at fault."""
     kind, given = _find(role, spec), dict(spec["init_args"])
     if reverse and issubclass(kind, MLP) and isinstance(given.get("hidden"), Sequence):
@@ -166,7 +164,7 @@ def _network(side: str, settings: dict[str, Any]) -> Callable[[Sequence[int], Se
 
     def factory(in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Module:
         reverse = side == "decoder" and role == "network"
-        made: nn.Module = make(role, settings[role], in_shape, out_shape, reverse=reverse)
+        made: nn.Module = _make(role, settings[role], in_shape, out_shape, reverse=reverse)
         return made
 
     return factory

@@ -87,9 +87,12 @@ def spec(option: str, given: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def make(option: str, spec: dict[str, Any]) -> Any:
     """The object that a specification names; raises `InputError` naming the option at fault."""
-    from ppl_vae.cli.options import model
+    from ppl_vae import config
+    from ppl_vae.trust import Trust
 
-    made = model.make(option, spec)
+    kind = Trust().find(spec["class_path"], TYPES[option], f"--{option}")
+    names = {name: f"--{option}.{name}" for name in spec["init_args"]}
+    made = config.make(kind, (), spec["init_args"], f"--{option}", names)
     # The repr of an object names it in results and in checkpoints; an address would be another one after a kill.
     if option != "proposal" or getattr(type(made), "__repr__", None) is not object.__repr__:
         return made

@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from ppl_vae.cli.options.parser import make_parser, parse
 
 import ppl_vae as pv
-from ppl_vae.cli import evidence, gaps, sandwich
+from ppl_vae.cli.commands import evidence, gaps, sandwich
 from ppl_vae.cli.options import estimators
 from ppl_vae.cli.options.estimators import Estimator
+from ppl_vae.cli.options.parser import make_parser, parse
 from ppl_vae.errors import InputError
 
 COMMANDS = {"evidence": evidence, "sandwich": sandwich, "gaps": gaps}

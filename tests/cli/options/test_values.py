@@ -1,10 +1,10 @@
 """Options whose value is an object: short names, and options of a class."""
 
 import pytest
-from ppl_vae.errors import UsageError
 
 from ppl_vae import evidence
 from ppl_vae.cli.options import values
+from ppl_vae.errors import UsageError
 
 
 @pytest.mark.parametrize(
