@@ -146,8 +146,8 @@ def check(settings: dict[str, Any], methods: Methods) -> None:
 def resolve(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:
     """Put the estimator's defaults in the place of what was not given; returns its arguments.
 
-    What is not done unless it is asked for is None in ``settings``: a proposal that is the guide, full precision, and
-    the 0 of an option whose default is 0.
+    What is there without an option is no argument: a proposal that is the guide, full precision, and the 0 of an
+    option whose default is 0.
 
     Raises:
         InputError: naming an option that a class does not take.
@@ -161,7 +161,7 @@ def resolve(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:
         if settings[name] is not None:
             arguments[name] = values.make(name, settings[name]) if name in values.EXPECTED else settings[name]
     if arguments.get(_PRECISION) == "full":
-        settings[_PRECISION] = arguments.pop(_PRECISION)  # as it is without the option
+        del arguments[_PRECISION]  # as it is without the option
     return arguments
 
 
