@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from ppl_vae.evidence.results.diagnostics import RunDiagnostics, WeightDiagnosti
 from ppl_vae.evidence.results.evidence import Evidence
 from ppl_vae.evidence.results.sandwich import Sandwich
 from ppl_vae.evidence.running.block_files import identify
-from ppl_vae.evidence.running.blocks import Block, Plan, evidence_of, prepare, run_blocks
+from ppl_vae.evidence.running.blocks import Block, Plan, Work, evidence_of, prepare, run_blocks
 from ppl_vae.evidence.running.options import ALL_BUT_CHUNKS, RunOptions, takes_run_options
-from ppl_vae.program import Coordinates, Data, Latents, Program, device_of, num_data
+from ppl_vae.program import Coordinates, Data, Latents, Program, Sites, device_of, num_data
 from ppl_vae.program.matching import check_within
 from ppl_vae.program.rows import without_rows
 
@@ -149,25 +149,9 @@ def sandwich(
     certified = simulated or exact
     if method == "annealed":
         settings = Settings.of(num_chains, num_steps, start, schedule, transition)
-        vector = Coordinates(program, x).to_vector(z)
-
-        def make(block: Block) -> Annealing:
-            rows = slice(block.offset, block.offset + block.num_data)
-            return Annealing(program, block, settings, seed, posterior=vector[:, rows], thinning=_THINNING)
-
-        plan = settings.plan("reverse annealing", x, sites)
-        words = settings.words()
+        plan, make, words = _reverse_annealing(program, x, z, settings, sites, seed)
     else:
-
-        def make(block: Block) -> Multisample:  # type: ignore[misc]
-            rows = slice(block.offset, block.offset + block.num_data)
-            start_z = {name: value[:1, rows] for name, value in z.items()}
-            return Multisample(program, block, num_samples, seed, start_z, sites)
-
-        size = Multisample.block_size(num_data(x), sites)
-        identity = {"estimator": "multi-sample bound", "num_samples": num_samples}
-        plan = Plan("multi-sample bound", size, num_samples - 1, identity)
-        words = f"{num_samples} samples, one of them from the posterior"
+        plan, make, words = _multisample(program, x, z, num_samples, sites, seed)
     plan = replace(plan, identity={**plan.identity, "posterior": digest(dict(z))})
     figures = run_blocks(program, x, plan, make, seed=seed, **of_upper)
     if kept is not None:
@@ -182,6 +166,37 @@ def sandwich(
         details=words,
     )
     return Sandwich(lower, upper, without_rows(x) if simulated else None)
+
+
+Reverse = tuple[Plan, Callable[[Block], Work], str]
+"""How the upper bound's run is cut up, the work on a block, and what the result says of it."""
+
+
+def _reverse_annealing(
+    program: Program, x: Data, z: Latents, settings: Settings, sites: Sites, seed: int
+) -> Reverse:
+    """Chains from posterior samples ``z`` back to where the lower bound's started."""
+    vector = Coordinates(program, x).to_vector(z)
+
+    def make(block: Block) -> Annealing:
+        rows = slice(block.offset, block.offset + block.num_data)
+        return Annealing(program, block, settings, seed, posterior=vector[:, rows], thinning=_THINNING)
+
+    return settings.plan("reverse annealing", x, sites), make, settings.words()
+
+
+def _multisample(program: Program, x: Data, z: Latents, num_samples: int, sites: Sites, seed: int) -> Reverse:
+    """Weights of one posterior sample in ``z`` and of others from the guide."""
+
+    def make(block: Block) -> Multisample:
+        rows = slice(block.offset, block.offset + block.num_data)
+        start_z = {name: value[:1, rows] for name, value in z.items()}
+        return Multisample(program, block, num_samples, seed, start_z, sites)
+
+    size = Multisample.block_size(num_data(x), sites)
+    identity = {"estimator": "multi-sample bound", "num_samples": num_samples}
+    plan = Plan("multi-sample bound", size, num_samples - 1, identity)
+    return plan, make, f"{num_samples} samples, one of them from the posterior"
 
 
 def _check_posterior(z: Any, num_chains: int) -> None:
