@@ -87,7 +87,8 @@ def resolve(settings: dict[str, Any]) -> None:
     settings["network"] = settings["network"] or usual
     for role in _ROLES:
         if settings[role] is not None:
-            settings[role] = {"init_args": {}, **settings[role]}
+            given = settings[role].get("init_args") or {}
+            settings[role] = {"class_path": settings[role]["class_path"], "init_args": dict(given)}
     for short in ("hidden", "activation"):
         value = settings.pop(short, None)
         if value is None:
