@@ -281,6 +281,7 @@ def trained(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_train_writes_a_run_folder_once(trained):
     names = {path.name for path in trained.iterdir() if path.is_file()}
     assert names == {"config.yaml", "data.json", "checkpoint.safetensors", "history.jsonl", "vae.safetensors"}

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from cli_helpers import as_json, interrupted_then_resumed, snapshot
+from covering import slow_but
 
 import ppl_vae as pv
 from ppl_vae.analysis import Gaps, active_units, gaps, surgery
@@ -18,7 +19,7 @@ def line(trained, *more):
     return ["gaps", trained, "--subset", "4", "--num-samples", "50", "--threads", "1", *more]
 
 
-@pytest.mark.parametrize("method", ["importance", "annealed"])
+@pytest.mark.parametrize("method", slow_but(["annealed"], ["importance", "annealed"]))
 def test_gaps(call, drawn, trained, tmp_path, method):
     out = tmp_path / "out"
     more = ANNEALED if method == "annealed" else []

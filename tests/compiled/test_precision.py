@@ -90,9 +90,7 @@ def test_a_compiled_density_is_the_lowered_one():
         assert weights.cause(x) == ""
 
 
-@pytest.mark.parametrize(
-    "estimator", slow_but(["importance", "annealed"], ["importance", "jackknife", "annealed", "smc"])
-)
+@pytest.mark.parametrize("estimator", slow_but(["annealed"], ["importance", "jackknife", "annealed", "smc"]))
 def test_estimators_run_lowered_at_every_level(captured, estimator):
     """Graph and program differ where round-off tips a factor over, plain and lowered by more; chains may part then."""
     model, x = vae()

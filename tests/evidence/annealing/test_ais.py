@@ -1,6 +1,7 @@
 """Annealed importance sampling: right on exact models, unbiased whatever the moves, the same after any interruption."""
 
 import importlib
+import itertools
 import math
 import subprocess
 import sys
@@ -227,7 +228,11 @@ def test_a_seed_gives_the_numbers_and_touches_nothing_else():
 
 @pytest.mark.usefixtures("_small_blocks", "_always_written")
 @pytest.mark.parametrize(
-    ("after", "transition"), crossed([0, 1, 2, 9, 12, 13, 25, 32], INTERRUPTED, strength=1)
+    ("after", "transition"),
+    slow_but(
+        [(0, "HMC"), (9, "walk"), (12, "HMC"), (25, "walk")],
+        itertools.product([0, 1, 2, 9, 12, 13, 25, 32], INTERRUPTED),
+    ),
 )
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch, after, transition):
     """10 data in blocks of 4 and 10 steps: 33 advances, the last of each block being the one that finds it done."""
@@ -331,8 +336,8 @@ def test_discrete_latents_are_refused_by_name():
 @pytest.mark.parametrize(
     "prior",
     [
-        pv.priors.StandardNormal(2),
-        pv.priors.MixtureOfGaussians(2, components=3),
+        pytest.param(pv.priors.StandardNormal(2), marks=pytest.mark.slow),
+        pytest.param(pv.priors.MixtureOfGaussians(2, components=3), marks=pytest.mark.slow),
         pv.priors.VampPrior(2, components=4),
     ],
     ids=lambda prior: type(prior).__name__,

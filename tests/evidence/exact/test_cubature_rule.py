@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from covering import crossed
 
 from ppl_vae.evidence.exact.cubature import integrate
 from ppl_vae.evidence.exact.cubature_rule import Box
@@ -38,8 +39,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(("name", "dim"), crossed(FUNCTIONS, [1, 2, 3], strength=1))
 def test_functions_of_known_integral(name, dim):
     """All integrals are 1. The box says -3 to 3: peaks outside of it are found, too."""
     make, worst = FUNCTIONS[name]

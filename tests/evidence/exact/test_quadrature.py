@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from covering import crossed
+from covering import crossed, slow_but
 from scipy import integrate as scipy_integrate
 from scipy import stats
 from torch import nn
@@ -59,7 +59,7 @@ def test_closed_forms_in_float32(name, rule):
     assert evidence.stderr.max() < 1e-3
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", slow_but(["gauss_hermite"], RULES))
 def test_three_dimensions(rule):
     exact = models.linear_vae(3, 7, 2, widen=1.2)
     evidence = quadrature(exact.program, exact.x, nodes=32, rule=rule)
