@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from torch import nn
 
-from ppl_vae._part import Part
 from ppl_vae.errors import InputError, describe, one_line, relabel
 from ppl_vae.trust import Trust
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def dump_yaml(settings: Mapping[str, Any]) -> str:
@@ -58,6 +59,8 @@ def rebuild(
     """
     if not isinstance(config, Mapping) or not config.keys() >= {"class_path", "init_args"}:
         raise InputError(argument, "a class_path and its init_args", describe(config))
+    from ppl_vae._part import Part
+
     kind: type = (trust or Trust()).find(config["class_path"], Part if base is None else base, argument)
     given = config["init_args"]
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):

@@ -65,7 +65,10 @@ CASES = {
     "unknown data set": ("train --data cifar", "--data"),
     "unknown view": ("train --view grey", "--view"),
     "unknown split": ("train --data mnist --data-dir mnist --split 70k", "--split"),
-    "unknown prior": ("train --prior Foo", "--prior: expected Laplace, MixtureOfGaussians, Normal, StandardNormal"),
+    "unknown prior": (
+        "train --prior Foo",
+        "--prior: expected Laplace, MixtureOfGaussians, Normal, StandardNormal",
+    ),
     "unknown likelihood": ("train --likelihood Poissson", "--likelihood"),
     "unknown posterior": ("train --posterior Foo", "--posterior"),
     "unknown network": ("train --network Foo", "--network"),

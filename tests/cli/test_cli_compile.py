@@ -10,7 +10,7 @@ from cli_helpers import TINY
 from covering import slow_but
 
 from ppl_vae.compiled import CompileWarning
-from ppl_vae.compiled.graph.log_timing import log_timing, logger
+from ppl_vae.log_timing import log_timing, logger
 from ppl_vae.evidence import Sandwich
 
 GIVEN = {"auto": "auto", "yes": True, "no": False}

@@ -126,7 +126,7 @@ def _main(arguments: list[str]) -> int:
     if distributed.world().size > 1 and name not in SHARED:
         raise InputError("torchrun", f"one of {', '.join(SHARED)}", repr(name))
     exits.begin(f"ppl-vae {name}")
-    from ppl_vae.compiled.graph.log_timing import tallied
+    from ppl_vae.log_timing import tallied
 
     with _own_files(), tallied() as compiled:
         status: int = import_module(f"ppl_vae.cli.commands.{name}").run(rest)

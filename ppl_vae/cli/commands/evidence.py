@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae import files
+from ppl_vae import files, runs
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options import estimators, results, values
 from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.distributed import is_main
 from ppl_vae.errors import InputError, UsageError, check_one_of, describe
-from ppl_vae.runs import data, figures, trained
 from ppl_vae.runs.folder import CHECKPOINT, EVIDENCE, RESULT, evidence_folder
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     """Estimate, save and draw; returns the result and its folder."""
     check_numbers(settings, counts=("subset",), seeds=("subset_seed",))
     estimators.check(settings, METHODS)
-    check_one_of("--split", settings["split"], data.SPLITS)
+    check_one_of("--split", settings["split"], runs.data.SPLITS)
     compiling.check(settings)
     method = METHODS[settings["method"]]
     if settings["compile"] == "yes" and not method.compiled:
@@ -98,7 +97,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
     with results.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
         arguments = _arguments(settings, method)
-        with trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
+        with runs.trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
             kept = ("method", *arguments, *_RECORDED)
             what = "An estimate by ppl-vae evidence"
             with opened.writing(kept, what, lambda: _rehearse(opened, method, arguments)) as job:
@@ -106,7 +105,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
                 how: dict[str, Any] = {"checkpoint": path / CHECKPOINT, "resume": settings["resume"]}
                 how |= {"compile": compiling.choice(settings)} if method.compiled else {}
                 how |= {"seed": settings["seed"], **arguments}
-                evidence = trained.finished(
+                evidence = runs.trained.finished(
                     path / RESULT, Evidence, job, lambda: method.load()(job.vae.program, job.x, **how)
                 )
                 if is_main():
@@ -147,7 +146,7 @@ def _report(evidence: Evidence, job: Job) -> None:
     path, vae = job.folder.path, job.vae
     bits = bits_per_dim(evidence, vae, job.dataset)
     means = {name: evidence.mean(name) for name in ("log_evidence", "elbo", "gap")}
-    nats = trained.numbers(means["log_evidence"])
+    nats = runs.trained.numbers(means["log_evidence"])
     measure = vae.likelihood.base_measure
     summary = {
         "method": evidence.method,
@@ -159,12 +158,12 @@ def _report(evidence: Evidence, job: Job) -> None:
         "num_samples": evidence.num_samples,
         "seed": evidence.seed,
         "unit": "nats a datum, mean over data",
-        **{name: trained.numbers(mean) for name, mean in means.items()},
+        **{name: runs.trained.numbers(mean) for name, mean in means.items()},
         "negative_log_likelihood": nats | {"value": None if nats["value"] is None else -nats["value"]},
-        "bits_per_dim": None if bits is None else trained.numbers(bits),
+        "bits_per_dim": None if bits is None else runs.trained.numbers(bits),
         "base_measure": measure,
         "status": evidence.status_fractions(),
-        "cost": trained.cost(evidence),
+        "cost": runs.trained.cost(evidence),
         "test_set": job.about,
     }
     line = f"base measure: {measure}"
@@ -180,11 +179,11 @@ def _draw(evidence: Evidence, path: Path) -> None:
     from ppl_vae import plots
 
     if evidence.diagnostics.has_iwae and len(evidence.curve_k):
-        figures.save(plots.evidence_curve(evidence), path / "evidence_curve.png")
+        runs.figures.save(plots.evidence_curve(evidence), path / "evidence_curve.png")
     elif len(plots.ladder_rows(evidence)) > 1:
-        figures.save(plots.evidence_ladder(evidence), path / "evidence_ladder.png")
+        runs.figures.save(plots.evidence_ladder(evidence), path / "evidence_ladder.png")
     if evidence.diagnostics.has_iwae:
-        figures.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
+        runs.figures.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
 
 
 def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae import files
+from ppl_vae import files, runs
 from ppl_vae.cli.options import estimators, results
 from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.errors import InputError, check_one_of, option
-from ppl_vae.runs import data, figures, trained
 from ppl_vae.runs.folder import CHECKPOINT, GAPS, GAPS_RESULT, RESULT, gaps_folder
 
 if TYPE_CHECKING:
@@ -55,12 +54,12 @@ def run(argv: Sequence[str]) -> int:
         if settings[name] == 1:
             raise InputError(option(name), "at least 2, for errors", 1)
     estimators.check(settings, METHODS)
-    check_one_of("--split", settings["split"], data.SPLITS)
+    check_one_of("--split", settings["split"], runs.data.SPLITS)
 
     which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"], "usual": _DATA}
     with results.claimed(settings, gaps_folder, GAPS) as (run, folder):
         arguments = estimators.resolve(settings, METHODS[settings["method"]])
-        with trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
+        with runs.trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
             settings["subset"] = len(opened.x)
             kept = ("method", *arguments, *_RECORDED)
             what = "An analysis by ppl-vae gaps"
@@ -117,7 +116,7 @@ def _analyse(job: Job, arguments: dict[str, Any]) -> tuple[Gaps, Surgery, Active
         refitted = refit(program, job.x, checkpoint=path / CHECKPOINT, **how)
         return gaps(program, job.x, settings["num_samples"], evidence=evidence, refitted=refitted, **common)
 
-    found: Gaps = trained.finished(path / GAPS_RESULT, Gaps, job, split)
+    found: Gaps = runs.trained.finished(path / GAPS_RESULT, Gaps, job, split)
     (path / RESULT).unlink(missing_ok=True)
     return found, surgery(program, job.x, **common), active_units(program, job.x, **common)
 
@@ -130,7 +129,9 @@ def _evidence(job: Job, arguments: dict[str, Any], **how: Any) -> Evidence | Non
     if job.settings["method"] != "annealed":
         return None
     how |= {"checkpoint": path / f"{CHECKPOINT}.evidence", **arguments}
-    found: Evidence = trained.finished(path / RESULT, Evidence, job, lambda: annealed(program, job.x, **how))
+    found: Evidence = runs.trained.finished(
+        path / RESULT, Evidence, job, lambda: annealed(program, job.x, **how)
+    )
     return found
 
 
@@ -143,12 +144,12 @@ def _report(found: Gaps, rate: Surgery, units: ActiveUnits, job: Job, text: str)
         "num_samples": found.num_samples,
         "seed": found.seed,
         "unit": "nats a datum, mean over data",
-        "log_evidence": trained.numbers(evidence.mean()),
+        "log_evidence": runs.trained.numbers(evidence.mean()),
         "method": evidence.method,
         "bound": evidence.bound,
         "status": evidence.status_fractions(),
         **{
-            name: trained.numbers(found.mean(name))
+            name: runs.trained.numbers(found.mean(name))
             for name in ("elbo", "refitted_elbo", "gap", "approximation", "amortisation")
         },
         "refit": {
@@ -160,7 +161,7 @@ def _report(found: Gaps, rate: Surgery, units: ActiveUnits, job: Job, text: str)
         "surgery": {
             "num_samples": rate.num_samples,
             **{
-                name: trained.numbers(rate.mean(name))
+                name: runs.trained.numbers(rate.mean(name))
                 for name in ("distortion", "rate", "information", "marginal")
             },
             "max_information": rate.max_information,
@@ -178,4 +179,4 @@ def _report(found: Gaps, rate: Surgery, units: ActiveUnits, job: Job, text: str)
     }
     files.write_text(path / "gaps.txt", f"{text}\n")
     files.write_json(path / "summary.json", summary)
-    figures.save(plots.gap_decomposition(found), path / "gaps.png")
+    runs.figures.save(plots.gap_decomposition(found), path / "gaps.png")

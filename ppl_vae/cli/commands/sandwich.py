@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae import files, memory
+from ppl_vae import files, runs
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options import estimators, results
 from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.errors import InputError
-from ppl_vae.runs import figures, trained
 from ppl_vae.runs.folder import CHECKPOINT, SANDWICH, SANDWICH_RESULT, sandwich_folder
 
 if TYPE_CHECKING:
@@ -68,9 +67,11 @@ def run(argv: Sequence[str]) -> int:
     which: dict[str, Any] = {"number": settings["num_data"], "usual": _DATA} if real else {"number": None}
     with results.claimed(settings, sandwich_folder, SANDWICH) as (run, folder):
         arguments = {"method": settings["method"], **estimators.resolve(settings, method)}
-        with trained.opened(settings, run, folder, split="test", **which, asked="--num-data") as opened:
+        with runs.trained.opened(settings, run, folder, split="test", **which, asked="--num-data") as opened:
             if not real:
                 number = settings["num_data"] or _DATA
+                from ppl_vae import memory
+
                 memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
                 opened = replace(opened, x=_like(opened, number))
             settings["num_data"] = len(opened.x)
@@ -127,7 +128,7 @@ def _bound(job: Job, arguments: dict[str, Any]) -> Sandwich:
 
     settings, path, program = job.settings, job.folder.path, job.vae.program
     resumed = (path / SANDWICH_RESULT).is_file()
-    bounds: Sandwich = trained.finished(
+    bounds: Sandwich = runs.trained.finished(
         path / SANDWICH_RESULT,
         Sandwich,
         job,
@@ -178,11 +179,11 @@ def _report(bounds: Sandwich, job: Job) -> str:
         "num_data": len(bounds),
         "seed": settings["seed"],
         "unit": "nats a datum, mean over data",
-        "lower": trained.numbers(lower.mean()),
-        "upper": trained.numbers(upper.mean()),
-        "gap": trained.numbers(bounds.mean_gap()),
+        "lower": runs.trained.numbers(lower.mean()),
+        "upper": runs.trained.numbers(upper.mean()),
+        "gap": runs.trained.numbers(bounds.mean_gap()),
         "status": {"lower": lower.status_fractions(), "upper": upper.status_fractions()},
-        "cost": {"lower": trained.cost(lower), "upper": trained.cost(upper)},
+        "cost": {"lower": runs.trained.cost(lower), "upper": runs.trained.cost(upper)},
         "details": {"lower": lower.details, "upper": upper.details},
         "base_measure": job.vae.likelihood.base_measure,
         "test_set": job.about if settings["real"] else None,
@@ -192,5 +193,5 @@ def _report(bounds: Sandwich, job: Job) -> str:
     size = settings["num_steps"] if settings["method"] == "annealed" else settings["num_samples"]
     which = "the upper one is" if lower.certified else "they are"
     title = None if bounds.certified else f"HEURISTIC bounds from both sides: {which} not certified"
-    figures.save(plots.sandwich_curve({size: bounds}, title=title), path / "sandwich.png")
+    runs.figures.save(plots.sandwich_curve({size: bounds}, title=title), path / "sandwich.png")
     return text

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ppl_vae.errors import InputError, check_positive_int
 from ppl_vae.outputs import OutputFolder
 
@@ -45,6 +43,8 @@ def resolve(settings: dict[str, Any], resumed: OutputFolder | None = None) -> No
     threads = settings["threads"]
     if threads is not None and check_positive_int("--threads", threads) > _MOST_THREADS:
         raise InputError("--threads", f"at most {_MOST_THREADS}", threads)
+    import torch
+
     given = settings["device"]
     if given == "auto":
         settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"

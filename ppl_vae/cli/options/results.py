@@ -11,7 +11,6 @@ from ppl_vae.cli.options import device
 from ppl_vae.errors import check_seed
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs.folder import finished_run
-from ppl_vae.runs.trained import reading
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -71,6 +70,8 @@ def claimed(
     Raises:
         InputError: naming the option at fault, or the run.
     """
+    from ppl_vae.runs.trained import reading
+
     check_seed(settings["seed"], "--seed")
     run = finished_run(settings["run"])
     found = folder(Path(settings["out"] or run.path / name))

@@ -90,7 +90,7 @@ def make(option: str, spec: dict[str, Any]) -> Any:
     from ppl_vae import config
     from ppl_vae.trust import Trust
 
-    kind = Trust().find(spec["class_path"], TYPES[option], f"--{option}")
+    kind: type = Trust().find(spec["class_path"], TYPES[option], f"--{option}")
     names = {name: f"--{option}.{name}" for name in spec["init_args"]}
     made = config.make(kind, (), spec["init_args"], f"--{option}", names)
     # The repr of an object names it in results and in checkpoints; an address would be another one after a kill.
