@@ -268,6 +268,7 @@ def test_no_trusted_bound_is_wrong_where_the_chains_come_close_to_failing():
         assert not (wrong.numpy() & (bound.status == "trust")).any()
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_bounds_are_trusted_where_the_chains_do_well():
     """16 chains of 200 steps: at least 90 % of 300 data on either side."""
