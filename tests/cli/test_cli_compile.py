@@ -10,8 +10,8 @@ from cli_helpers import TINY
 from covering import slow_but
 
 from ppl_vae.compiled import CompileWarning
-from ppl_vae.log_timing import log_timing, logger
 from ppl_vae.evidence import Sandwich
+from ppl_vae.log_timing import log_timing, logger
 
 GIVEN = {"auto": "auto", "yes": True, "no": False}
 EVIDENCE = ["--subset", "4", "--seed", "1"]

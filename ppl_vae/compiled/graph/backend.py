@@ -13,8 +13,8 @@ from torch._guards import TracingContext, tracing
 from ppl_vae.compiled.graph import cuda_graphs
 from ppl_vae.compiled.graph.bernoulli_sum import sum_bernoulli_together
 from ppl_vae.compiled.graph.capture import Graph
-from ppl_vae.log_timing import log_timing
 from ppl_vae.compiled.graph.products import available, by_onednn, direct_products
+from ppl_vae.log_timing import log_timing
 
 LEVELS = ("plain", "captured", "compiled")
 """The program itself; its graph, run operation by operation; its graph, compiled."""

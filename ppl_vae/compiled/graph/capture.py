@@ -22,8 +22,8 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import rng
-from ppl_vae.log_timing import log_timing
 from ppl_vae.compiled.graph.simplify import changed, is_random, simplify
+from ppl_vae.log_timing import log_timing
 
 Function = Callable[..., Sequence[Tensor]]
 """Tensors in, tensors out."""
