@@ -14,8 +14,6 @@ import ppl_vae
 ROOT = Path(ppl_vae.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES, MAX_FUNCTION, MAX_FIELDS = 400, 80, 12
-LONG_FUNCTIONS = ("ppl_vae.evidence.annealing.bdmc.sandwich",)
-LARGE_DATACLASSES = ("ppl_vae.data.dataset.Dataset",)
 
 
 def name_of(path):
@@ -76,11 +74,11 @@ def test_no_file_is_too_long(path):
 
 
 def test_no_function_is_too_long():
-    assert sorted(long_functions()) == sorted(LONG_FUNCTIONS)
+    assert sorted(long_functions()) == []
 
 
 def test_no_dataclass_has_too_many_fields():
-    assert sorted(large_dataclasses()) == sorted(LARGE_DATACLASSES)
+    assert sorted(large_dataclasses()) == []
 
 
 def test_no_modules_import_one_another():

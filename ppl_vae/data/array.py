@@ -88,11 +88,12 @@ def load_array(
     if summary.integers and summary.low >= 0:
         kind = "binary" if summary.high <= 1 else "counts"
     parts: dict[str, Any] = {}
+    chosen: dict[str, torch.Tensor] = {}
     for split, index in zip(("train", "valid", "test"), random_split(len(data), sizes, seed), strict=True):
         if len(index):
             parts[split] = data[index]
             if classes is not None:
-                parts[f"{split}_labels"] = classes[index]
+                chosen[split] = classes[index]
     return Dataset(
         name="array",
         view="as given",
@@ -100,6 +101,7 @@ def load_array(
         train=parts.pop("train"),
         valid=parts.pop("valid", None),
         test=parts.pop("test"),
+        labels=chosen,
         image_shape=None if image is None else check_image_shape(image, datum.numel()),
         seed=seed,
         details={"file": path.name, "key": used},

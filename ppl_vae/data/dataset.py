@@ -34,7 +34,7 @@ class Dataset:
             sees.
         valid: validation data; None when the split has none.
         test: test data.
-        train_labels: a class for each datum, or None; likewise ``valid_labels`` and ``test_labels``.
+        labels: for each split that has them, int64 classes of its data, ``(N,)``.
         total_count: the largest value that counts can take (16 for the digits), when it is known.
         resample: ``(batch, generator) -> batch``, to be applied to every training batch (dynamic
             binarisation). None when the training data are static.
@@ -52,9 +52,7 @@ class Dataset:
     train: torch.Tensor
     valid: torch.Tensor | None
     test: torch.Tensor
-    train_labels: torch.Tensor | None = None
-    valid_labels: torch.Tensor | None = None
-    test_labels: torch.Tensor | None = None
+    labels: Mapping[str, torch.Tensor] = field(default_factory=dict)
     total_count: int | None = None
     resample: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None
     image_shape: tuple[int, ...] | None = None
@@ -64,11 +62,13 @@ class Dataset:
     def __post_init__(self) -> None:
         check_one_of("values", self.values, VALUES)
         check_seed(self.seed)
+        for name in self.labels:
+            check_one_of("labels", name, SPLITS)
         for split in SPLITS:
             x, labels = self._parts(split)
             if x is None and split == "valid":
                 if labels is not None:
-                    raise InputError("valid_labels", "None where valid is None", describe(labels))
+                    raise InputError("labels", "none of valid, which is None", describe(labels))
                 continue
             good = isinstance(x, torch.Tensor) and x.dtype == torch.float32 and x.dim() >= 2 and len(x) > 0
             if not good or x is None or x.shape[1:] != self.shape:
@@ -76,7 +76,7 @@ class Dataset:
                     split, f"a float32 tensor (N, {', '.join(map(str, self.shape))})", describe(x)
                 )
             if labels is not None and (labels.dtype != torch.int64 or labels.shape != x.shape[:1]):
-                raise InputError(f"{split}_labels", f"an int64 tensor ({len(x)},)", describe(labels))
+                raise InputError(f"labels of {split}", f"an int64 tensor ({len(x)},)", describe(labels))
         if self.image_shape is not None:
             check_image_shape(self.image_shape, self.shape.numel())
 
@@ -84,6 +84,21 @@ class Dataset:
         counts = "/".join(str(n) for n in self.sizes.values())
         kind = f"{self.name!r}, view={self.view!r}, values={self.values!r}"
         return f"Dataset({kind}, {counts} data of shape {tuple(self.shape)})"
+
+    @property
+    def train_labels(self) -> torch.Tensor | None:
+        """The classes of the training data; None if there are none."""
+        return self.labels.get("train")
+
+    @property
+    def valid_labels(self) -> torch.Tensor | None:
+        """The classes of the validation data; None if there are none."""
+        return self.labels.get("valid")
+
+    @property
+    def test_labels(self) -> torch.Tensor | None:
+        """The classes of the test data; None if there are none."""
+        return self.labels.get("test")
 
     @property
     def shape(self) -> torch.Size:
@@ -185,7 +200,7 @@ class Dataset:
         return [(split, self._parts(split)[0]) for split in SPLITS]
 
     def _parts(self, split: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        return getattr(self, split), getattr(self, f"{split}_labels")
+        return getattr(self, split), self.labels.get(split)
 
 
 def sha256(x: torch.Tensor) -> str:

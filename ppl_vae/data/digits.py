@@ -46,10 +46,11 @@ def load_digits(view: str = "binary", flat: bool = True, dynamic: bool = False, 
         load_digits as sklearn_digits,
     )  # slow to import, and only this data set needs it
 
-    images, classes = sklearn_digits(return_X_y=True)
+    images, digits = sklearn_digits(return_X_y=True)
     raw = torch.as_tensor(images, dtype=torch.float32).reshape(-1, *((64,) if flat else (1, 8, 8)))
-    labels = torch.as_tensor(classes, dtype=torch.int64)
+    labels = torch.as_tensor(digits, dtype=torch.int64)
     parts: dict[str, Any] = {}
+    classes: dict[str, torch.Tensor] = {}
     for split, index in zip(("train", "valid", "test"), random_split(len(raw), SIZES, seed), strict=True):
         stream = generator(seed, f"data/digits/{view}/{split}")
         x = raw[index]
@@ -58,7 +59,7 @@ def load_digits(view: str = "binary", flat: bool = True, dynamic: bool = False, 
         elif view == "binary":
             x = x / MAX_COUNT
             x = x if dynamic and split == "train" else binarise(x, stream)
-        parts[split], parts[f"{split}_labels"] = x, labels[index]
+        parts[split], classes[split] = x, labels[index]
     return Dataset(
         name="digits",
         view="dynamic" if dynamic else view,
@@ -68,5 +69,6 @@ def load_digits(view: str = "binary", flat: bool = True, dynamic: bool = False, 
         image_shape=(8, 8),
         seed=seed,
         details={"levels": MAX_COUNT + 1},
+        labels=classes,
         **parts,
     )

@@ -100,9 +100,8 @@ def load_mnist(
         train=seen(train_images[:cut], "train"),
         valid=seen(train_images[cut:], "valid") if held_out else None,
         test=seen(test_images, "test"),
-        train_labels=train_classes[:cut],
-        valid_labels=train_classes[cut:] if held_out else None,
-        test_labels=test_classes,
+        labels={"train": train_classes[:cut], "test": test_classes}
+        | ({"valid": train_classes[cut:]} if held_out else {}),
         resample=binarise if dynamic else None,
         image_shape=side,
         seed=seed,

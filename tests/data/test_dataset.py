@@ -19,7 +19,7 @@ def make(**changes):
         "train": x,
         "valid": x[:5],
         "test": x[:10],
-        "test_labels": torch.arange(10),
+        "labels": {"test": torch.arange(10)},
     }
     return Dataset(**(options | changes))
 
@@ -33,7 +33,7 @@ def test_subset_draws_distinct_data_with_their_labels():
 
 def test_subset_is_not_the_first_n():
     sorted_data = torch.arange(1000.0).reshape(1000, 1)
-    x, labels = make(train=sorted_data, valid=None, test=sorted_data, test_labels=None).subset("test", 100, 0)
+    x, labels = make(train=sorted_data, valid=None, test=sorted_data, labels={}).subset("test", 100, 0)
     assert labels is None
     assert x.max() > 900
 
@@ -52,9 +52,7 @@ def test_subset_leaves_the_global_random_state_alone():
 
 def test_subset_of_resampled_training_data_is_what_a_model_sees():
     grey = torch.full((50, 4), 0.5)
-    data = make(
-        values="binary", train=grey, valid=None, test=grey.round(), test_labels=None, resample=binarise
-    )
+    data = make(values="binary", train=grey, valid=None, test=grey.round(), labels={}, resample=binarise)
     assert set(data.subset("train", 50, seed=0)[0].unique().tolist()) == {0.0, 1.0}
     assert torch.equal(data.train, grey)
 
@@ -94,9 +92,10 @@ def test_describe_is_json_and_identifies_the_test_data():
         {"test": None},
         {"train": torch.zeros(0, 3)},
         {"train": torch.zeros(20)},
-        {"test_labels": torch.arange(9)},
-        {"test_labels": torch.zeros(10)},
-        {"valid": None, "valid_labels": torch.arange(5)},
+        {"labels": {"test": torch.arange(9)}},
+        {"labels": {"test": torch.zeros(10)}},
+        {"labels": {"tests": torch.arange(10)}},
+        {"valid": None, "labels": {"valid": torch.arange(5)}},
         {"image_shape": (2, 2)},
         {"image_shape": (3,)},
         {"seed": -1},

@@ -123,25 +123,10 @@ def sandwich(
     of_lower: RunOptions = {**run, "checkpoint": lower_file}
     of_upper: RunOptions = {**run, "checkpoint": upper_file}
     if kept is not None and saved is not None:
-        lower = Evidence.unpack(*saved, str(kept))
-        if len(lower) != num_data(x) or lower.bound != "lower":
-            raise InputError(
-                str(kept), f"lower bounds of {num_data(x)} data", f"{lower.bound} of {len(lower)}"
-            )
-        if lower.precision != precision_on(precision, device_of(x)):
-            raise InputError("precision", f"{lower.precision!r}, as in {kept}", precision)
+        lower = _finished(saved, str(kept), x, precision)
     elif method == "annealed":
-        lower = annealed(
-            program,
-            x,
-            num_chains,
-            num_steps,
-            start=start,
-            schedule=schedule,
-            transition=transition,
-            seed=seed,
-            **of_lower,
-        )
+        how: Any = {"start": start, "schedule": schedule, "transition": transition, "seed": seed}
+        lower = annealed(program, x, num_chains, num_steps, **how, **of_lower)
     else:
         lower = importance(program, x, num_samples, seed=seed, **of_lower)
     if kept is not None:
@@ -197,6 +182,18 @@ def _multisample(program: Program, x: Data, z: Latents, num_samples: int, sites:
     identity = {"estimator": "multi-sample bound", "num_samples": num_samples}
     plan = Plan("multi-sample bound", size, num_samples - 1, identity)
     return plan, make, f"{num_samples} samples, one of them from the posterior"
+
+
+def _finished(
+    saved: tuple[dict[str, Tensor], dict[str, Any]], source: str, x: Data, precision: str
+) -> Evidence:
+    """The lower bounds that a checkpoint holds; raises `InputError`, naming it, if they are not those of this run."""
+    lower = Evidence.unpack(*saved, source)
+    if len(lower) != num_data(x) or lower.bound != "lower":
+        raise InputError(source, f"lower bounds of {num_data(x)} data", f"{lower.bound} of {len(lower)}")
+    if lower.precision != precision_on(precision, device_of(x)):
+        raise InputError("precision", f"{lower.precision!r}, as in {source}", precision)
+    return lower
 
 
 def _check_posterior(z: Any, num_chains: int) -> None:
