@@ -75,6 +75,9 @@ def test_data_of_any_strides(layout):
     assert not backend._warned
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"
+)  # its first import
 def test_without_a_compiler_the_graph_runs_uncompiled(monkeypatch):
     import torch._inductor.compile_fx as inductor
 

@@ -24,6 +24,7 @@ def totals(report):
     return power, total(lambda row: row.silent) / trusted, covered / trusted, trusted
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_both_errors_are_small():
     """Weights on all models but the largest: some 6,000 estimates.
