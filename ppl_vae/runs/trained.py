@@ -177,7 +177,7 @@ def finished(path: Path, kind: Any, job: Job, estimate: Callable[[], Any]) -> An
         return made
     found = kind.load(path)
     one = getattr(found, "lower", found)
-    drawn = not isinstance(one, Evidence) or one.diagnostics.drawn
+    drawn = not hasattr(one, "diagnostics") or one.diagnostics.drawn
     wanted = {"number of data": (len(found), len(job.x)), "seed": (one.seed, job.settings["seed"])}
     for name, (there, ours) in wanted.items():
         if there != ours and (name != "seed" or drawn):
