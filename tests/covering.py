@@ -35,3 +35,20 @@ def crossed(*axes, strength=2):
     """The whole product of the axes, of which a covering is fast."""
     axes = [list(axis) for axis in axes]
     return slow_but(covering(*axes, strength=strength), itertools.product(*axes))
+
+
+def tiered(*axes):
+    """The whole product of the axes: every value of an axis is fast, every two that meet slow, the rest exhaustive."""
+    axes = [list(axis) for axis in axes]
+    fast, slow = covering(*axes, strength=1), covering(*axes)
+    rows = []
+    for row in itertools.product(*axes):
+        marks = (
+            []
+            if row in fast
+            else [pytest.mark.slow]
+            if row in slow
+            else [pytest.mark.slow, pytest.mark.exhaustive]
+        )
+        rows.append(pytest.param(*row, marks=marks))
+    return rows

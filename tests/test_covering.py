@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from covering import covering, crossed
+from covering import covering, crossed, tiered
 
 AXES = ["abc", range(6), (True, False), "xy"]
 
@@ -24,3 +24,12 @@ def test_the_rest_of_the_product_is_slow():
     slow = [row for row in rows if not isinstance(row, tuple) or hasattr(row, "marks")]
     assert all(row.marks == (pytest.mark.slow.mark,) or row.marks == (pytest.mark.slow,) for row in slow)
     assert len(rows) - len(slow) == len(covering(*AXES))
+
+
+def test_three_tiers_are_the_whole_product():
+    rows = tiered(*AXES)
+    assert [row.values for row in rows] == list(itertools.product(*AXES))
+    tiers = [[mark.name for mark in row.marks] for row in rows]
+    assert tiers.count([]) == len(covering(*AXES, strength=1))
+    assert tiers.count([]) + tiers.count(["slow"]) >= len(covering(*AXES))
+    assert tiers.count(["slow", "exhaustive"]) > 0

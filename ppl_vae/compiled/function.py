@@ -214,8 +214,13 @@ class Function:
         changes = entry.fixed if entry.mutates else ()
         device = given[0].device
         try:
-            with untouched(*changes, device=device):
-                ours = [value.clone() for value in self._graph(entry, given, level, head)]
+            if head is None:
+                late = () if self.varying is None else self.varying
+                head = entry.bind([t for i, t in enumerate(given) if i not in late])
+            # Twice: a graph that wrote into what it was given for good would be right in its first run alone.
+            for _ in range(2):
+                with untouched(*changes, device=device):
+                    ours = [value.clone() for value in self._graph(entry, given, level, head)]
         except CompileWarning:
             raise  # a filter made an error of it
         except Exception as error:

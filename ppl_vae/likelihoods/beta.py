@@ -104,6 +104,12 @@ class _Beta(dist.Beta):
         log_prob = (a - 1) * x.log() + (b - 1) * (-x).log1p() + log_constant
         return log_prob.to(self.logits.dtype)
 
+    def rsample(self, sample_shape: Any = torch.Size()) -> torch.Tensor:  # noqa: B008  (torch's own form)
+        # A draw that rounds to an end, where the density may be infinite, becomes the nearest number inside.
+        drawn: torch.Tensor = super().rsample(sample_shape)
+        limits = torch.finfo(drawn.dtype)
+        return drawn.clamp(limits.tiny, 1 - limits.eps / 2)
+
     @property
     def mean(self) -> torch.Tensor:
         return self.logits.sigmoid()

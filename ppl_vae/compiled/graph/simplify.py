@@ -11,6 +11,12 @@ from torch.fx.node import map_arg
 
 _ATEN = torch.ops.aten
 _ALIASES = (_ATEN.detach.default, _ATEN.alias.default, _ATEN.lift_fresh.default)
+_SILENT_VIEWS = (  # their results lie in the memory of their argument, and their schemas do not say so
+    _ATEN._unsafe_view.default,
+    _ATEN.unsafe_split.Tensor,
+    _ATEN.unsafe_split_with_sizes.default,
+    _ATEN.unsafe_chunk.default,
+)
 _RESHAPES = (_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.expand.default, _ATEN.reshape.default)
 
 
@@ -165,8 +171,9 @@ def _root(node: fx.Node) -> fx.Node:
 
 
 def _aliases(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and any(
-        result.alias_info is not None for result in node.target._schema.returns
+    return node.target in _SILENT_VIEWS or (
+        isinstance(node.target, torch._ops.OpOverload)
+        and any(result.alias_info is not None for result in node.target._schema.returns)
     )
 
 

@@ -153,6 +153,31 @@ def test_a_split_computes_once_what_does_not_vary():
             assert torch.equal(ours, theirs)
 
 
+def in_place_on_a_product(x):
+    """As torch's LowRankMultivariateNormal does it: the product comes out as a view that does not say so."""
+    product = torch.matmul(x.mT, x)
+    product.view(-1, 4)[:, ::3] += 1
+    return product
+
+
+def in_place_on_a_part(x):
+    first, _ = torch.unsafe_split(x * 2, 1, dim=-1)
+    return first.add_(1)
+
+
+@pytest.mark.parametrize("prepare", [in_place_on_a_product, in_place_on_a_part])
+def test_what_is_computed_once_is_not_written_into(prepare):
+    def function(x, u):
+        return [prepare(x).sum((-2, -1)) * u]
+
+    x, u = randn(5, 3, 2), randn(9, 5)
+    parts = split(capture(function, [], [x, u]), (1,))
+    bound = run(parts.before, x)
+    for factor in (1, 2, 3):
+        (ours,) = run(parts.body, *bound, factor * u)
+        assert torch.equal(ours, function(x, factor * u)[0])
+
+
 def test_the_rule_of_agreement():
     a = torch.tensor([1.0, -torch.inf, torch.nan, 100.0]).double()
     assert disagreement([a], [a.clone()], torch.float64) is None
