@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.compiled.graph.backend import Runner, compiled, interpreted, warn_once
 from ppl_vae.compiled.graph.capture import Graph
 from ppl_vae.compiled.graph.hoist import Split, split
+from ppl_vae.compiled.graph.simplify import is_mutable
 from ppl_vae.compiled.guards import Guards
 
 SIZE = 64
@@ -46,6 +47,7 @@ class Entry:
         if graph is not None and varying is not None and not graph.mutates:
             parts: Split = split(graph, varying)
             self._before, self.body = (parts.before, interpreted(parts.before)), parts.body
+        self.writes = self.body is not None and any(map(is_mutable, self.body.graph.nodes))
         self._runners: dict[str, Runner] = {}
         self.dropped = False
 

@@ -217,8 +217,8 @@ class Function:
             if head is None:
                 late = () if self.varying is None else self.varying
                 head = entry.bind([t for i, t in enumerate(given) if i not in late])
-            # Twice: a graph that wrote into what it was given for good would be right in its first run alone.
-            for _ in range(2):
+            # Twice where it writes in place: into what it was given for good, it would be right in its first run alone.
+            for _ in range(1 + entry.writes):
                 with untouched(*changes, device=device):
                     ours = [value.clone() for value in self._graph(entry, given, level, head)]
         except CompileWarning:
