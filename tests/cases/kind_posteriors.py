@@ -47,6 +47,18 @@ class HeavyTails(pv.posteriors.Posterior):
         return dist.StudentT(5.0, parameters["loc"], parameters["log_scale"].exp()).to_event(1)
 
 
+class LowRank(pv.posteriors.Posterior):
+    """A covariance of low rank; torch writes in place into a product of the encoder's outputs."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.param_shapes = dict.fromkeys(("loc", "log_scale", "factor"), torch.Size([dim]))
+
+    def forward(self, parameters):
+        factor, variance = parameters["factor"][..., None], (2 * parameters["log_scale"]).exp()
+        return dist.LowRankMultivariateNormal(parameters["loc"], factor, variance)
+
+
 class Squashed(pv.posteriors.Posterior):
     """On (-1, 1) by tanh, where the prior is on all of the reals: a part of the support."""
 
@@ -118,6 +130,13 @@ def _make(make):
 
 
 CASES = [
+    _vae(
+        "low_rank",
+        LowRank(2),
+        pv.likelihoods.Bernoulli(6),
+        _BITS,
+        accepts=("importance", "annealed_captured"),
+    ),
     _vae(
         "flow", _make(lambda: Flow(2)), pv.likelihoods.Bernoulli(6), _BITS, accepts=("importance", "annealed")
     ),
