@@ -13,6 +13,7 @@ import ppl_vae
 
 ROOT = Path(ppl_vae.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+TESTS = Path(__file__).parent
 MAX_LINES, MAX_FUNCTION, MAX_FIELDS = 400, 80, 12
 
 
@@ -71,6 +72,11 @@ def circles(imports):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_file_is_too_long(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_no_test_file_is_too_long():
+    sizes = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in TESTS.rglob("*.py")}
+    assert {name: size for name, size in sizes.items() if size > MAX_LINES} == {}
 
 
 def test_no_function_is_too_long():
