@@ -16,6 +16,7 @@ from torch import Tensor
 from ppl_vae import locks, memory, modes, persistence
 from ppl_vae.distributed import is_main
 from ppl_vae.errors import InputError, under_options
+from ppl_vae.evidence import Evidence
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs import data
 from ppl_vae.runs.folder import MODEL
@@ -23,7 +24,7 @@ from ppl_vae.trust import Trust
 
 if TYPE_CHECKING:
     from ppl_vae.data import Dataset
-    from ppl_vae.evidence import Evidence, Mean
+    from ppl_vae.evidence import Mean
     from ppl_vae.vae import VAE
 
 

@@ -45,6 +45,23 @@ def test_a_chosen_class_keeps_its_own_defaults(call):
     assert printed["network"]["init_args"] == {"hidden": [200, 200], "activation": "tanh"}
 
 
+@pytest.mark.parametrize("where", ["command line", "file"])
+def test_a_chosen_objective_keeps_its_own_defaults(call, tmp_path, where):
+    """RenyiELBO's two particles, where Trace_ELBO, the option's default, has one."""
+    (tmp_path / "options.yaml").write_text("objective: RenyiELBO\n")
+    options = {"command line": ["--objective", "RenyiELBO"], "file": ["--config", tmp_path / "options.yaml"]}
+    printed = yaml.safe_load(call("train", *options[where], "--print-config").out)
+    assert printed["objective"]["class_path"] == "pyro.infer.RenyiELBO"
+    assert printed["objective"]["init_args"]["num_particles"] == 2
+
+
+def test_options_of_a_default_class(call):
+    given = ["--network.hidden", "[3]", "--objective.num_particles", "5"]
+    printed = yaml.safe_load(call("train", *given, "--print-config").out)
+    assert printed["network"]["init_args"] == {"hidden": [3], "activation": "tanh"}
+    assert printed["objective"]["init_args"]["num_particles"] == 5
+
+
 PART = """
 import math
 import torch

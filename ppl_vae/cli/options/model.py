@@ -62,7 +62,7 @@ def add_options(parser: ArgumentParser) -> None:
         ("prior", Callable[[int], Prior], "ppl_vae.priors.StandardNormal", "p(z)"),
         ("likelihood", Callable[[Any], Likelihood] | None, None, suits),
         ("posterior", Callable[[int], Posterior], "ppl_vae.posteriors.MeanFieldNormal", "q(z|x)"),
-        ("network", networks | None, None, "the encoder and the decoder. Default: MLP"),
+        ("network", networks, "ppl_vae.networks.MLP", "the encoder and the decoder"),
         ("encoder", networks | None, None, "another class for the encoder alone"),
         ("decoder", networks | None, None, "another class for the decoder alone"),
     ):
@@ -82,9 +82,6 @@ def add_options(parser: ArgumentParser) -> None:
 
 def resolve(settings: dict[str, Any]) -> None:
     """Put the networks' classes and options in the place of the short options; the likelihood waits for data."""
-    # Not the option's default: jsonargparse gives what a default class has in common with the chosen one to that.
-    usual = {"class_path": "ppl_vae.networks.MLP", "init_args": config.defaults(MLP, 2)}
-    settings["network"] = settings["network"] or usual
     for role in _ROLES:
         if settings[role] is not None:
             given = settings[role].get("init_args") or {}

@@ -124,7 +124,11 @@ def parse(
     Raises:
         UsageError: in one line, whatever is wrong.
     """
-    _check_texts(argv)
+    content = _check_texts(argv)
+    flags = {argument.partition("=")[0] for argument in argv}
+    # jsonargparse hands what a default class has in common with the chosen one on to that.
+    chosen = [name for name in classes if option(name) in flags or content.get(name) is not None]
+    parser.set_defaults(dict.fromkeys(chosen))
     try:
         parsed = parser.parse_args(list(argv))
     except (ArgumentError, argparse.ArgumentError) as error:
@@ -139,11 +143,12 @@ def parse(
     return settings
 
 
-def _check_texts(argv: Sequence[str]) -> None:
+def _check_texts(argv: Sequence[str]) -> dict[str, Any]:
     """Refuse texts and files that jsonargparse's recursive reader of YAML could not bear, or would wait for.
 
-    Every value is YAML to it, and those of ``--config`` are files of YAML.
+    Every value is YAML to it, and those of ``--config`` are files of YAML, whose content this returns.
     """
+    found: dict[str, Any] = {}
     option_before = ""
     for argument in argv:
         key, equals, value = argument.partition("=")
@@ -160,10 +165,12 @@ def _check_texts(argv: Sequence[str]) -> None:
                 raise UsageError("--config", error.expected, f"{value} ({error.received})") from None
             if "config" in content:  # jsonargparse would read that file, too
                 raise UsageError("--config", "a YAML file of options that names no other", value)
+            found |= content
         elif len(value) > _LONGEST:
             raise UsageError(key or "options", f"a value of at most {_LONGEST} characters", len(value))
         elif any(mark in value for mark in "[{&*\n"):
             reading.check_yaml(value, key or "options", "a value")
+    return found
 
 
 def check_numbers(
