@@ -3,8 +3,7 @@
 With ``--overwrite``, the new files are written into ``.new`` inside the folder. When all of them are there, the old
 ones are moved into ``.old``, the new ones into their places, and ``.old`` is removed. If one cannot be moved, the
 others are put back. A process that is killed between the first move and the last leaves ``.new/complete``, a list of
-the new
-files, by which the next command that writes into the folder ends the replacement.
+the new files, by which the next command that writes into the folder ends the replacement.
 """
 
 from __future__ import annotations

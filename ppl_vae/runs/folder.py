@@ -45,7 +45,8 @@ SANDWICH_FILES = (
     *("sandwich.txt", "summary.json", "sandwich.png", SANDWICH_MARKER),
 )
 GAPS_FILES = (
-    *(CHECKPOINT, f"{CHECKPOINT}.evidence", RESULT, GAPS_RESULT),
+    *(f"{CHECKPOINT}{name}" for name in ("", ".annealed", ".refit", ".evidence", ".surgery")),
+    *(RESULT, GAPS_RESULT),
     *("gaps.txt", "summary.json", "gaps.png", GAPS_MARKER),
 )
 VALIDATION_FILES = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,8 @@ from ppl_vae.runs.folder import CHECKPOINT, EVIDENCE, RESULT, evidence_folder
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from ppl_vae.data import Dataset
-    from ppl_vae.evidence import Evidence, Mean
+    from ppl_vae.evidence import Evidence
     from ppl_vae.runs.trained import Job
-    from ppl_vae.vae import VAE
 
 METHODS = {
     "importance": Estimator("importance_sampling.importance.importance"),
@@ -143,32 +140,16 @@ def _rehearse(job: Job, method: Estimator, arguments: dict[str, Any]) -> None:
 
 
 def _report(evidence: Evidence, job: Job) -> None:
-    path, vae = job.folder.path, job.vae
-    bits = bits_per_dim(evidence, vae, job.dataset)
-    means = {name: evidence.mean(name) for name in ("log_evidence", "elbo", "gap")}
-    nats = runs.trained.numbers(means["log_evidence"])
-    measure = vae.likelihood.base_measure
-    summary = {
-        "method": evidence.method,
-        "bound": evidence.bound,
-        "certified": evidence.certified,
-        "basis": evidence.basis,
-        "details": evidence.details,
-        "num_data": len(evidence),
-        "num_samples": evidence.num_samples,
-        "seed": evidence.seed,
-        "unit": "nats a datum, mean over data",
-        **{name: runs.trained.numbers(mean) for name, mean in means.items()},
-        "negative_log_likelihood": nats | {"value": None if nats["value"] is None else -nats["value"]},
-        "bits_per_dim": None if bits is None else runs.trained.numbers(bits),
+    path, measure = job.folder.path, job.vae.likelihood.base_measure
+    # Of real numbers in units of their own, bits would say nothing.
+    levels = 1 if measure == "counting" else job.dataset.levels
+    bits = None if levels is None else evidence.bits_per_dim(job.vae.shape.numel(), levels)
+    summary = evidence.summary() | {
+        "bits_per_dim": None if bits is None else bits.summary(),
         "base_measure": measure,
-        "status": evidence.status_fractions(),
-        "cost": runs.trained.cost(evidence),
         "test_set": job.about,
     }
-    line = f"base measure: {measure}"
-    if bits is not None:
-        line += f"; bits a dimension: {bits}"
+    line = f"base measure: {measure}" + ("" if bits is None else f"; bits a dimension: {bits}")
     files.write_text(path / "evidence.txt", f"{evidence}\n{line}\n")
     files.write_json(path / "summary.json", summary)
     _draw(evidence, path)
@@ -184,20 +165,3 @@ def _draw(evidence: Evidence, path: Path) -> None:
         runs.figures.save(plots.evidence_ladder(evidence), path / "evidence_ladder.png")
     if evidence.diagnostics.has_iwae:
         runs.figures.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
-
-
-def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:
-    """Bits a dimension where they mean something; None where they do not.
-
-    They do for integers. Of dequantised integers they are an upper bound for the integers' own: the density's,
-    and log2 of the number of levels. Of real numbers in units of their own they would say nothing.
-    """
-    from ppl_vae.evidence import Mean
-
-    bits = evidence.bits_per_dim(vae.shape.numel())
-    if vae.likelihood.base_measure == "counting":
-        return bits
-    levels = dataset.details.get("levels")
-    if dataset.view == "dequantised" and isinstance(levels, int):
-        return Mean(bits.value + math.log2(levels), bits.mc_stderr, bits.data_stderr, bits.limit)
-    return None

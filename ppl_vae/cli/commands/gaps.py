@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ppl_vae.analysis import ActiveUnits, Gaps, Surgery
     from ppl_vae.evidence import Evidence
+    from ppl_vae.program import Data, Program
     from ppl_vae.runs.trained import Job
 
 METHODS = {
@@ -97,86 +98,43 @@ def _rehearse(job: Job, arguments: dict[str, Any]) -> None:
     program, few = job.vae.program, job.x[:2]
     surgery(program, few, 2, progress=False)
     refitted = refit(program, few, 2, max_steps=1, progress=False)
-    if job.settings["method"] == "annealed":
-        with estimators.few(arguments) as fewer:
-            annealed(program, few, **fewer, progress=False)
-    else:
-        gaps(program, few, 2, refitted=refitted, progress=False)
+    with estimators.few(arguments) as fewer:
+        annealing = job.settings["method"] == "annealed"
+        evidence = annealed(program, few, **fewer, progress=False) if annealing else None
+        gaps(program, few, 2, evidence=evidence, refitted=refitted, progress=False)
 
 
 def _analyse(job: Job, arguments: dict[str, Any]) -> tuple[Gaps, Surgery, ActiveUnits]:
-    from ppl_vae.analysis import Gaps, active_units, gaps, refit, surgery
-
-    settings, path, program = job.settings, job.folder.path, job.vae.program
-    common: dict[str, Any] = {"seed": settings["seed"]}
-
-    def split() -> Gaps:
-        how = {**common, "resume": settings["resume"]}
-        evidence = _evidence(job, arguments, **how)
-        refitted = refit(program, job.x, checkpoint=path / CHECKPOINT, **how)
-        return gaps(program, job.x, settings["num_samples"], evidence=evidence, refitted=refitted, **common)
-
-    found: Gaps = runs.trained.finished(path / GAPS_RESULT, Gaps, job, split)
-    (path / RESULT).unlink(missing_ok=True)
-    return found, surgery(program, job.x, **common), active_units(program, job.x, **common)
-
-
-def _evidence(job: Job, arguments: dict[str, Any], **how: Any) -> Evidence | None:
-    """log p(x) by annealing, kept in a file until all is done; None where the refit's own weights will do."""
+    from ppl_vae.analysis import Gaps, active_units, gaps, surgery
     from ppl_vae.evidence import Evidence, annealed
 
-    path, program = job.folder.path, job.vae.program
-    if job.settings["method"] != "annealed":
-        return None
-    how |= {"checkpoint": path / f"{CHECKPOINT}.evidence", **arguments}
-    found: Evidence = runs.trained.finished(
-        path / RESULT, Evidence, job, lambda: annealed(program, job.x, **how)
+    settings, path, program, seed = job.settings, job.folder.path, job.vae.program, job.settings["seed"]
+
+    def run(name: str = "") -> dict[str, Any]:
+        return {"seed": seed, "checkpoint": path / f"{CHECKPOINT}{name}", "resume": settings["resume"]}
+
+    def annealing(program: Program, x: Data) -> Evidence:
+        """It takes longest: its result stays in a file until all is done."""
+        how = {**arguments, **run(".annealed")}
+        found: Evidence = runs.trained.finished(
+            path / RESULT, Evidence, job, lambda: annealed(program, x, **how)
+        )
+        return found
+
+    how = {"evidence": annealing if settings["method"] == "annealed" else None, **run()}
+    found: Gaps = runs.trained.finished(
+        path / GAPS_RESULT, Gaps, job, lambda: gaps(program, job.x, settings["num_samples"], **how)
     )
-    return found
+    (path / RESULT).unlink(missing_ok=True)
+    rate = surgery(program, job.x, **run(".surgery"))
+    return found, rate, active_units(program, job.x, seed=seed)
 
 
 def _report(found: Gaps, rate: Surgery, units: ActiveUnits, job: Job, text: str) -> None:
     from ppl_vae import plots
 
-    path, evidence = job.folder.path, found.evidence
-    summary = {
-        "num_data": len(found),
-        "num_samples": found.num_samples,
-        "seed": found.seed,
-        "unit": "nats a datum, mean over data",
-        "log_evidence": runs.trained.numbers(evidence.mean()),
-        "method": evidence.method,
-        "bound": evidence.bound,
-        "status": evidence.status_fractions(),
-        **{
-            name: runs.trained.numbers(found.mean(name))
-            for name in ("elbo", "refitted_elbo", "gap", "approximation", "amortisation")
-        },
-        "refit": {
-            "converged": int(found.converged.sum()),
-            "worsened": int(found.worsened.sum()),
-            "rounded": int(found.rounded.sum()),
-            "mean_steps": float(found.steps.double().mean()),
-        },
-        "surgery": {
-            "num_samples": rate.num_samples,
-            **{
-                name: runs.trained.numbers(rate.mean(name))
-                for name in ("distortion", "rate", "information", "marginal")
-            },
-            "max_information": rate.max_information,
-        },
-        "active_units": {
-            "num_samples": units.num_samples,
-            "threshold": units.threshold,
-            "count": units.count,
-            "of": len(units),
-            "close": int(units.close.sum()),
-            "variances": units.variances.tolist(),
-            "stderr": units.stderr.tolist(),
-        },
-        "test_set": job.about,
-    }
+    path = job.folder.path
+    summary = found.summary() | {"surgery": rate.summary(), "active_units": units.summary()}
     files.write_text(path / "gaps.txt", f"{text}\n")
-    files.write_json(path / "summary.json", summary)
+    files.write_json(path / "summary.json", summary | {"test_set": job.about})
     runs.figures.save(plots.gap_decomposition(found), path / "gaps.png")

@@ -167,24 +167,14 @@ def _report(bounds: Sandwich, job: Job) -> str:
     from ppl_vae import plots
 
     settings, path = job.settings, job.folder.path
-    lower, upper = bounds.lower, bounds.upper
+    lower = bounds.lower
     rounded = lower.precision != "full"
     doubts = [words for words, there in ((_HEURISTIC, settings["real"]), (_ROUNDED, rounded)) if there]
     text = "\n".join([*doubts, str(bounds)])
-    summary = {
+    summary = bounds.summary() | {
         "method": settings["method"],
-        "certified": bounds.certified,
         "note": " ".join(doubts) or None,
         "data": "test split" if settings["real"] else "simulated from the model",
-        "num_data": len(bounds),
-        "seed": settings["seed"],
-        "unit": "nats a datum, mean over data",
-        "lower": runs.trained.numbers(lower.mean()),
-        "upper": runs.trained.numbers(upper.mean()),
-        "gap": runs.trained.numbers(bounds.mean_gap()),
-        "status": {"lower": lower.status_fractions(), "upper": upper.status_fractions()},
-        "cost": {"lower": runs.trained.cost(lower), "upper": runs.trained.cost(upper)},
-        "details": {"lower": lower.details, "upper": upper.details},
         "base_measure": job.vae.likelihood.base_measure,
         "test_set": job.about if settings["real"] else None,
     }

@@ -120,8 +120,8 @@ def parser() -> ArgumentParser:
     data_options.add_options(made)
     model.add_options(made)
     group = made.add_argument_group("training")
-    words = {"lr_schedule": (str, "constant, cosine or burda: the rate over the epochs")}
-    add_from(group, fit, ("epochs", "batch_size", *_FIT), words)
+    texts = {"lr_schedule": "constant, cosine or burda: the rate over the epochs"}
+    add_from(group, fit, ("epochs", "batch_size", *_FIT), texts)
     group.add_argument(
         "--objective",
         type=ELBO,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
-import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from ppl_vae import reading
+from ppl_vae import reading, signatures
 from ppl_vae.cli.errors import HelpShown, from_jsonargparse
 from ppl_vae.errors import (
     InputError,
@@ -25,6 +23,7 @@ from ppl_vae.errors import (
     option,
 )
 
+_TYPES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Sequence[int]": list[int]}
 _WIDTH = 110
 _LONGEST = 2**16  # characters of an option's value
 _TIDY = (
@@ -77,38 +76,20 @@ def make_parser(command: str, description: str, examples: str) -> ArgumentParser
 
 
 def add_from(
-    group: Any, function: Callable[..., Any], names: Sequence[str], words: Mapping[str, tuple[Any, str]]
+    group: Any, function: Callable[..., Any], names: Sequence[str], texts: Mapping[str, str]
 ) -> None:
-    """Options that are arguments of a function, with its types, defaults and texts, spelled with hyphens.
-
-    Args:
-        group: a parser, or a group of one.
-        function: whose arguments they are.
-        names: those that become options.
-        words: another type and text for some of them.
-    """
-    known = documented(function)
+    """Options that are arguments of a function, with its types, defaults and texts; ``texts`` has others for some."""
+    known = signatures.read(function).arguments
     for name in names:
-        kind, text = words.get(name, (known[name].kind, known[name].text))
+        kind, text = option_type(known[name]), texts.get(name, known[name].text)
         group.add_argument(option(name), type=kind, default=known[name].default, help=text)
 
 
-class Argument(NamedTuple):
-    """An argument of a function: its type, its default, and what the docstring says."""
-
-    kind: Any
-    default: Any
-    text: str
-
-
-def documented(function: Callable[..., Any]) -> dict[str, Argument]:
-    """The arguments of a function that its docstring explains."""
-    parameters, types = inspect.signature(function).parameters, get_type_hints(function)
-    found = {}
-    for each in docstring_parser.parse(function.__doc__ or "").params:
-        text = " ".join((each.description or "").replace("`", "").split()).rstrip(".")
-        found[each.arg_name] = Argument(types[each.arg_name], parameters[each.arg_name].default, text)
-    return found
+def option_type(argument: signatures.Argument, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """What jsonargparse takes for an argument, ``more`` types by name included; None if it is no option."""
+    kinds = {**_TYPES, **more}
+    kind = next((kinds[each] for each in argument.types if each in kinds), None)
+    return kind | None if kind is not None and "None" in argument.types else kind
 
 
 def parse(
