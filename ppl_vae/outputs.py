@@ -338,6 +338,15 @@ def _move(source: Path, target: Path) -> None:
     source.replace(target)
 
 
+def check_new_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that is there, unless it may be replaced, or could not be made; raises `InputError`: ``--out``."""
+    if path.is_dir():
+        raise InputError("--out", "a file", f"{path} (a folder)")
+    if os.path.lexists(path) and not overwrite:
+        raise InputError("--out", "a new file, or --overwrite to replace it", f"{path} (exists)")
+    check_writable(path, "--out")
+
+
 def check_writable(path: Path, argument: str) -> None:
     """Refuse a file or folder that could not be made, before anything is; raises `InputError`."""
     if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):

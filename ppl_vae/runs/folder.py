@@ -35,25 +35,25 @@ SANDWICH, SANDWICH_MARKER, SANDWICH_RESULT = "sandwich", "sandwich.yaml", "sandw
 VALIDATION_MARKER, REPORT = "validation.yaml", "report.json"
 GAPS, GAPS_MARKER, GAPS_RESULT = "gaps", "gaps.yaml", "gaps.safetensors"
 
-EVIDENCE_FILES = (
-    *(CHECKPOINT, RESULT, "evidence.txt", "summary.json", "evidence_ladder.png"),
-    *(f"{name}.png" for name in EVIDENCE_PICTURES),
-    EVIDENCE_MARKER,
-)
-SANDWICH_FILES = (
-    *(CHECKPOINT, f"{CHECKPOINT}.upper", f"{CHECKPOINT}.lower", SANDWICH_RESULT),
-    *("sandwich.txt", "summary.json", "sandwich.png", SANDWICH_MARKER),
-)
-GAPS_FILES = (
-    *(f"{CHECKPOINT}{name}" for name in ("", ".annealed", ".refit", ".evidence", ".surgery")),
-    *(RESULT, GAPS_RESULT),
-    *("gaps.txt", "summary.json", "gaps.png", GAPS_MARKER),
-)
+_RESULTS = {
+    EVIDENCE: (
+        *(CHECKPOINT, RESULT, "evidence.txt", "summary.json", "evidence_ladder.png"),
+        *(f"{name}.png" for name in EVIDENCE_PICTURES),
+        EVIDENCE_MARKER,
+    ),
+    SANDWICH: (
+        *(CHECKPOINT, f"{CHECKPOINT}.upper", f"{CHECKPOINT}.lower", SANDWICH_RESULT),
+        *("sandwich.txt", "summary.json", "sandwich.png", SANDWICH_MARKER),
+    ),
+    GAPS: (
+        *(f"{CHECKPOINT}{name}" for name in ("", ".annealed", ".refit", ".evidence", ".surgery")),
+        *(RESULT, GAPS_RESULT, "gaps.txt", "summary.json", "gaps.png", GAPS_MARKER),
+    ),
+}
 VALIDATION_FILES = (
     *(CHECKPOINT, REPORT, "report.md", "report.txt", "error_against_cost.png"),
     VALIDATION_MARKER,
 )
-_RESULTS = {EVIDENCE: EVIDENCE_FILES, SANDWICH: SANDWICH_FILES, GAPS: GAPS_FILES}
 RUN_FILES = (
     *(DATA, CHECKPOINT, HISTORY, MODEL),
     *(f"{FIGURES}/{name}.png" for name in PICTURES),
@@ -61,6 +61,7 @@ RUN_FILES = (
     *(f"{name}.png" for name in PICTURES),
     CONFIG,
 )
+_WHAT = {EVIDENCE: "an earlier estimate", SANDWICH: "earlier bounds", GAPS: "an earlier analysis"}
 
 
 def run_folder(path: str | os.PathLike[str]) -> OutputFolder:
@@ -68,19 +69,9 @@ def run_folder(path: str | os.PathLike[str]) -> OutputFolder:
     return OutputFolder(Path(path), CONFIG, RUN_FILES, "an earlier run", notes=(DATA, HISTORY))
 
 
-def evidence_folder(path: str | os.PathLike[str]) -> OutputFolder:
-    """The folder of an evidence estimate."""
-    return OutputFolder(Path(path), EVIDENCE_MARKER, EVIDENCE_FILES, "an earlier estimate")
-
-
-def sandwich_folder(path: str | os.PathLike[str]) -> OutputFolder:
-    """The folder of two-sided bounds."""
-    return OutputFolder(Path(path), SANDWICH_MARKER, SANDWICH_FILES, "earlier bounds")
-
-
-def gaps_folder(path: str | os.PathLike[str]) -> OutputFolder:
-    """The folder of what the gap to the ELBO consists of."""
-    return OutputFolder(Path(path), GAPS_MARKER, GAPS_FILES, "an earlier analysis")
+def result_folder(kind: str, path: str | os.PathLike[str]) -> OutputFolder:
+    """A folder of what a command has found out about a run: `EVIDENCE`, `SANDWICH` or `GAPS`."""
+    return OutputFolder(Path(path), f"{kind}.yaml", _RESULTS[kind], _WHAT[kind])
 
 
 def validation_folder(path: str | os.PathLike[str]) -> OutputFolder:

@@ -10,10 +10,10 @@ from ppl_vae import files, runs
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options import estimators, results, values
 from ppl_vae.cli.options.estimators import Estimator
-from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
+from ppl_vae.cli.options.parser import make_parser, parse
 from ppl_vae.distributed import is_main
-from ppl_vae.errors import InputError, UsageError, check_one_of, describe
-from ppl_vae.runs.folder import CHECKPOINT, EVIDENCE, RESULT, evidence_folder
+from ppl_vae.errors import InputError, UsageError, describe
+from ppl_vae.runs.folder import CHECKPOINT, EVIDENCE, RESULT
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -82,32 +82,28 @@ def parser() -> ArgumentParser:
 
 def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     """Estimate, save and draw; returns the result and its folder."""
-    check_numbers(settings, counts=("subset",), seeds=("subset_seed",))
     estimators.check(settings, METHODS)
-    check_one_of("--split", settings["split"], runs.data.SPLITS)
     compiling.check(settings)
     method = METHODS[settings["method"]]
     if settings["compile"] == "yes" and not method.compiled:
         raise UsageError("--compile", f"auto or no with --method {settings['method']}", "'yes'")
     from ppl_vae.evidence import Evidence
 
-    which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
-    with results.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
+    with results.opened(settings, EVIDENCE, **results.subset(settings)) as opened:
         arguments = _arguments(settings, method)
-        with runs.trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
-            kept = ("method", *arguments, *_RECORDED)
-            what = "An estimate by ppl-vae evidence"
-            with opened.writing(kept, what, lambda: _rehearse(opened, method, arguments)) as job:
-                path = job.folder.path
-                how: dict[str, Any] = {"checkpoint": path / CHECKPOINT, "resume": settings["resume"]}
-                how |= {"compile": compiling.choice(settings)} if method.compiled else {}
-                how |= {"seed": settings["seed"], **arguments}
-                evidence = runs.trained.finished(
-                    path / RESULT, Evidence, job, lambda: method.load()(job.vae.program, job.x, **how)
-                )
-                if is_main():
-                    _report(evidence, job)
-    return evidence, folder.path
+        kept = ("method", *arguments, *_RECORDED)
+        what = "An estimate by ppl-vae evidence"
+        with opened.writing(kept, what, lambda: _rehearse(opened, method, arguments)) as job:
+            path = job.folder.path
+            how: dict[str, Any] = {"checkpoint": path / CHECKPOINT, "resume": settings["resume"]}
+            how |= {"compile": compiling.choice(settings)} if method.compiled else {}
+            how |= {"seed": settings["seed"], **arguments}
+            evidence = runs.trained.finished(
+                path / RESULT, Evidence, job, lambda: method.load()(job.vae.program, job.x, **how)
+            )
+            if is_main():
+                _report(evidence, job)
+    return evidence, opened.folder.path
 
 
 def _arguments(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from ppl_vae import files, runs
 from ppl_vae.cli.options import estimators, results
 from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
-from ppl_vae.errors import InputError, check_one_of, option
-from ppl_vae.runs.folder import CHECKPOINT, GAPS, GAPS_RESULT, RESULT, gaps_folder
+from ppl_vae.errors import InputError, option
+from ppl_vae.runs.folder import CHECKPOINT, GAPS, GAPS_RESULT, RESULT
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -50,26 +50,24 @@ examples:
 def run(argv: Sequence[str]) -> int:
     """The command."""
     settings = parse(parser(), argv)
-    check_numbers(settings, counts=("subset", "num_samples"), seeds=("subset_seed",))
+    check_numbers(settings, counts=("num_samples",))
+    which = results.subset(settings, _DATA)
     for name in ("subset", "num_samples"):
         if settings[name] == 1:
             raise InputError(option(name), "at least 2, for errors", 1)
     estimators.check(settings, METHODS)
-    check_one_of("--split", settings["split"], runs.data.SPLITS)
 
-    which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"], "usual": _DATA}
-    with results.claimed(settings, gaps_folder, GAPS) as (run, folder):
+    with results.opened(settings, GAPS, **which) as opened:
         arguments = estimators.resolve(settings, METHODS[settings["method"]])
-        with runs.trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
-            settings["subset"] = len(opened.x)
-            kept = ("method", *arguments, *_RECORDED)
-            what = "An analysis by ppl-vae gaps"
-            with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
-                found, rate, units = _analyse(job, arguments)
-                text = "\n\n".join(map(str, (found, rate, units)))
-                _report(found, rate, units, job, text)
+        settings["subset"] = len(opened.x)
+        kept = ("method", *arguments, *_RECORDED)
+        what = "An analysis by ppl-vae gaps"
+        with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
+            found, rate, units = _analyse(job, arguments)
+            text = "\n\n".join(map(str, (found, rate, units)))
+            _report(found, rate, units, job, text)
     print(text)
-    print(f"figures and numbers in {folder.path}")
+    print(f"figures and numbers in {opened.folder.path}")
     return 0
 
 

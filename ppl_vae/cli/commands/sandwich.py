@@ -12,7 +12,7 @@ from ppl_vae.cli.options import estimators, results
 from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.errors import InputError
-from ppl_vae.runs.folder import CHECKPOINT, SANDWICH, SANDWICH_RESULT, sandwich_folder
+from ppl_vae.runs.folder import CHECKPOINT, SANDWICH, SANDWICH_RESULT
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -62,26 +62,23 @@ def run(argv: Sequence[str]) -> int:
     compiling.check(settings)
     if settings["num_samples"] == 1:
         raise InputError("--num-samples", "at least 2", 1)
+    from ppl_vae import memory
 
     method, real = METHODS[settings["method"]], settings["real"]
     which: dict[str, Any] = {"number": settings["num_data"], "usual": _DATA} if real else {"number": None}
-    with results.claimed(settings, sandwich_folder, SANDWICH) as (run, folder):
+    with results.opened(settings, SANDWICH, split="test", **which, asked="--num-data") as opened:
         arguments = {"method": settings["method"], **estimators.resolve(settings, method)}
-        with runs.trained.opened(settings, run, folder, split="test", **which, asked="--num-data") as opened:
-            if not real:
-                number = settings["num_data"] or _DATA
-                from ppl_vae import memory
-
-                memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
-                opened = replace(opened, x=_like(opened, number))
-            settings["num_data"] = len(opened.x)
-            kept = (*arguments, "num_data", "real", "seed", "compile", "threads", "device")
-            what = "Bounds by ppl-vae sandwich"
-            with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
-                bounds = _bound(job, arguments)
-                text = _report(bounds, job)
+        if not real:
+            number = settings["num_data"] or _DATA
+            memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
+            opened = replace(opened, x=_like(opened, number))
+        settings["num_data"] = len(opened.x)
+        kept = (*arguments, "num_data", "real", "seed", "compile", "threads", "device")
+        what = "Bounds by ppl-vae sandwich"
+        with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
+            text = _report(_bound(job, arguments), job)
     print(text)
-    print(f"figures and numbers in {folder.path}")
+    print(f"figures and numbers in {opened.folder.path}")
     return 0
 
 

@@ -19,6 +19,7 @@ from ppl_vae.cli.options import device, model, results
 from ppl_vae.cli.options.parser import add_from, check_numbers, make_parser, parse
 from ppl_vae.config import dump_yaml
 from ppl_vae.data import Dataset, description
+from ppl_vae.data.dataset import SPLITS
 from ppl_vae.distributed import is_main, on_main, world
 from ppl_vae.errors import InputError, check_one_of, relabel, under_options
 from ppl_vae.history import History
@@ -186,7 +187,7 @@ def _rehearse(job: Job) -> None:
     """Look at the data, and train on two of them for an epoch: what cannot work fails before anything is written."""
     settings, dataset = job.settings, job.dataset
     job.vae.config()  # refuses a part that could not be saved
-    for split in data.SPLITS:
+    for split in SPLITS:
         x = getattr(dataset, split)
         if x is None or (split == "train" and dataset.resample is not None):
             continue

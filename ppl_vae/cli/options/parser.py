@@ -155,7 +155,7 @@ def _check_texts(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def check_numbers(
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     *,
     counts: Sequence[str] = (),
     rates: Sequence[str] = (),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from ppl_vae.cli.options import device, results
 from ppl_vae.cli.options.parser import make_parser
 from ppl_vae.data import description
 from ppl_vae.errors import InputError, describe, under_options
-from ppl_vae.outputs import check_writable
+from ppl_vae.outputs import check_new_file
 from ppl_vae.runs import data, figures, trained
 from ppl_vae.runs.folder import DATA, finished_run
 
@@ -71,21 +70,14 @@ class Output:
         if self.pictures and self.image_shape is None:
             expected = "a .npy or .csv file, since the data are no images (no image_shape)"
             raise InputError("--out", expected, str(self.path))
-        self._check()
+        check_new_file(self.path, overwrite=settings["overwrite"])
         device.resolve(settings)
-
-    def _check(self) -> None:
-        if self.path.is_dir():
-            raise InputError("--out", "a file", f"{self.path} (a folder)")
-        if os.path.lexists(self.path) and not self.settings["overwrite"]:
-            raise InputError("--out", "a new file, or --overwrite to replace it", f"{self.path} (exists)")
-        check_writable(self.path, "--out")
 
     @contextmanager
     def opened(self) -> Iterator[VAE]:
         """The trained VAE; inside, no other command writes the file, or the run that it is made from."""
         with locks.read(self.folder.path, f"RUN {self.folder.path}"), locks.owned_file(self.path):
-            self._check()
+            check_new_file(self.path, overwrite=self.settings["overwrite"])
             with modes.threads(self.settings["threads"]):
                 yield trained.open_model(self.folder, self.settings)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.cli.options import device
-from ppl_vae.errors import check_seed
-from ppl_vae.outputs import OutputFolder
-from ppl_vae.runs.folder import finished_run
+from ppl_vae.cli.options.parser import check_numbers
+from ppl_vae.errors import check_one_of, check_seed
+from ppl_vae.runs.folder import finished_run, result_folder
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+    from ppl_vae.runs.trained import Job
 
 
 def add_folder_options(parser: ArgumentParser, where: str, default: str | None = None) -> None:
@@ -58,28 +59,47 @@ def add_subset_options(parser: ArgumentParser, default: int | None = None) -> No
     parser.add_argument("--subset-seed", type=int | None, help=text)
 
 
-@contextmanager
-def claimed(
-    settings: dict[str, Any], folder: Callable[[Path], OutputFolder], name: str
-) -> Iterator[tuple[OutputFolder, OutputFolder]]:
-    """The run and the folder to write, once they and the options of every such command are seen to fit.
+def subset(settings: Mapping[str, Any], usual: int | None = None) -> dict[str, Any]:
+    """Which data, for `opened`, once the options of `add_subset_options` are seen to fit."""
+    from ppl_vae.data.dataset import SPLITS
 
-    Inside, no other command writes either of them. What the machine would choose stays as it was in a folder that is
-    to be resumed.
+    check_numbers(settings, counts=("subset",), seeds=("subset_seed",))
+    check_one_of("--split", settings["split"], SPLITS)
+    return {
+        "split": settings["split"],
+        "number": settings["subset"],
+        "usual": usual,
+        "seed": settings["subset_seed"],
+    }
+
+
+@contextmanager
+def opened(settings: dict[str, Any], kind: str, **which: Any) -> Iterator[Job]:
+    """The run, its model and data, and the folder to write, once they and the options of all such commands fit.
+
+    Inside, no other command writes the run or the folder. What the machine would choose stays as it was in a folder
+    that is to be resumed.
+
+    Args:
+        settings: the options, changed in place: the device and the threads are resolved.
+        kind: what is to be written, as `ppl_vae.runs.folder.result_folder` says.
+        which: data, as `ppl_vae.runs.trained.opened` says.
 
     Raises:
         InputError: naming the option at fault, or the run.
     """
-    from ppl_vae.runs.trained import reading
+    from ppl_vae.runs import trained
 
     check_seed(settings["seed"], "--seed")
     run = finished_run(settings["run"])
-    found = folder(Path(settings["out"] or run.path / name))
-    found.check(resume=settings["resume"], overwrite=settings["overwrite"])
-    with reading(run), found.owning(resume=settings["resume"], overwrite=settings["overwrite"]):
+    folder = result_folder(kind, settings["out"] or run.path / kind)
+    how = {name: settings[name] for name in ("resume", "overwrite")}
+    folder.check(**how)
+    with trained.reading(run), folder.owning(**how):
         run = finished_run(settings["run"])
-        device.resolve(settings, found if settings["resume"] else None)
-        yield run, found
+        device.resolve(settings, folder if settings["resume"] else None)
+        with trained.opened(settings, run, folder, **which) as job:
+            yield job
 
 
 def trust_needed(settings: Mapping[str, Any]) -> str:
