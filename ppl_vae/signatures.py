@@ -19,17 +19,12 @@ class Argument(NamedTuple):
     Attributes:
         types: its annotation, as it is written, split at ``|``.
         default: a literal, or the value of a module's constant; None for any other default, and for none.
-        text: what the docstring says of it, in one line and without markup.
+        text: the first sentence that the docstring says of it, without markup and references.
     """
 
     types: tuple[str, ...]
     default: Any
     text: str
-
-    @property
-    def sentence(self) -> str:
-        """The first sentence of the text, without references to other parts of the package."""
-        return re.split(r"\.(?: |$)", re.sub(r" \(see [^)]*\)", "", self.text))[0]
 
 
 class Function(NamedTuple):
@@ -66,11 +61,12 @@ def _read(module: str, name: str) -> Function:
 
 
 def describe_arguments(docstring: str) -> dict[str, str]:
-    """What the section ``Args`` of a docstring says of each argument, in one line and without markup."""
+    """The first sentence that the section ``Args`` of a docstring says of each argument."""
     section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
     pattern = r"^    (\w+): (.*?)(?=^    \w|\Z)"
     entries = re.findall(pattern, section[1] if section else "", re.MULTILINE | re.DOTALL)
-    return {name: " ".join(text.replace("`", "").split()).rstrip(".") for name, text in entries}
+    plain = {name: re.sub(r" \(see [^)]*\)|`", "", " ".join(text.split())) for name, text in entries}
+    return {name: re.split(r"\.(?: |$)", text)[0] for name, text in plain.items()}
 
 
 def _value(node: ast.expr | None, module: str) -> Any:

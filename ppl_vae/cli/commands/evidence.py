@@ -34,15 +34,15 @@ METHODS = {
 _RECORDED = ("seed", "split", "subset", "subset_seed", "compile", "threads", "device")
 
 _DESCRIPTION = """\
-Estimate log p(x) for each datum of a run's test split, print a table, and write a folder: evidence.safetensors (every
-figure, per datum: ppl_vae.Evidence.load reads it), evidence.txt (the table), summary.json, and those of these pictures
-that the method has numbers for: evidence_curve.png (from the ELBO to the evidence) or evidence_ladder.png (where there
-are no bounds between the two), gap_and_khat.png (can it be believed?).
+Estimate log p(x) of held-out data. The command prints a table and writes a folder: evidence.safetensors (all numbers
+for each datum; ppl_vae.Evidence.load reads it), evidence.txt (the table), summary.json, and pictures, as far as the
+method has the numbers for them: evidence_curve.png (the bounds between the ELBO and the evidence) or
+evidence_ladder.png (the two alone), and gap_and_khat.png (the gap and k-hat of each datum).
 
 {methods}
 
-Killed or stopped, the same command with --resume goes on and ends with the same bits. Started by torchrun, processes
-share the data, each with one thread unless OMP_NUM_THREADS or --threads says otherwise; the numbers are the same."""
+Several processes, started by torchrun, share the data. Each has one thread, unless OMP_NUM_THREADS or --threads says
+otherwise. The results are those of a single process."""
 _EXAMPLES = """\
 examples:
   ppl-vae evidence runs/digits
@@ -71,10 +71,10 @@ def run(argv: Sequence[str]) -> int:
 def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("evidence", _DESCRIPTION.format(methods=estimators.summaries(METHODS)), _EXAMPLES)
-    made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
-    estimators.add_options(made, METHODS, f"one of {', '.join(METHODS)}; see above")
+    made.add_argument("run", type=str, metavar="RUN", help="a run folder, written by ppl-vae train")
+    estimators.add_options(made, METHODS, f"the estimator: {', '.join(METHODS)} (see above)")
     results.add_subset_options(made)
-    made.add_argument("--seed", type=int, default=0, help="of the samples")
+    made.add_argument("--seed", type=int, default=0, help="the seed of the samples")
     compiling.add_option(made)
     results.add_options(made, EVIDENCE)
     return made

@@ -31,15 +31,14 @@ METHODS = {
 _RECORDED = ("num_samples", "split", "subset", "subset_seed", "seed", "threads", "device")
 _DATA = 100
 _DESCRIPTION = """\
-Split the gap log p(x) - ELBO of held-out data into what the family of q(z|x) lacks (approximation: the family is
-refitted to each datum) and what the encoder costs (amortisation); split the rate KL(q(z|x) || p(z)) into the
-information that z has of x and the KL of the aggregate posterior from the prior; and count the active latent units.
-Writes a folder: gaps.safetensors (ppl_vae.analysis.Gaps.load reads it), gaps.txt (the tables),
-summary.json and gaps.png.
+Three analyses of held-out data. (1) Refit q(z|x) to each datum, and split the gap log p(x) - ELBO into the
+approximation gap, which remains after the refit, and the amortisation gap, which the refit has closed. (2) Split the
+rate KL(q(z|x) || p(z)) into the mutual information of z and the datum, and the KL divergence of the aggregate posterior
+from the prior. (3) Count the active latent units. The command writes a folder: gaps.safetensors
+(ppl_vae.analysis.Gaps.load reads it), gaps.txt (the tables), summary.json and gaps.png.
 
-log p(x) is by importance sampling from the refitted guide, or by annealing, which takes longer and finds more.
-
-Killed or stopped, the same command with --resume goes on and ends with the same bits."""
+log p(x) is estimated by importance sampling from the refitted q(z|x), or by annealing, which takes longer and depends
+less on a good q(z|x)."""
 _EXAMPLES = """\
 examples:
   ppl-vae gaps runs/digits
@@ -74,13 +73,13 @@ def run(argv: Sequence[str]) -> int:
 def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("gaps", _DESCRIPTION, _EXAMPLES)
-    made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
+    made.add_argument("run", type=str, metavar="RUN", help="a run folder, written by ppl-vae train")
     made.add_argument(
-        "--num-samples", type=int, default=2000, help="samples a datum for each of the two ELBOs"
+        "--num-samples", type=int, default=2000, help="samples per datum for each of the two ELBOs"
     )
-    estimators.add_options(made, METHODS, "how log p(x) is had: importance or annealed")
+    estimators.add_options(made, METHODS, "the estimator of log p(x): importance or annealed")
     results.add_subset_options(made, _DATA)
-    made.add_argument("--seed", type=int, default=0, help="of the samples and the refit")
+    made.add_argument("--seed", type=int, default=0, help="the seed of the samples and of the refit")
     results.add_options(made, GAPS)
     return made
 

@@ -37,15 +37,14 @@ _ROUNDED = (
     "model, and certify nothing"
 )
 _DESCRIPTION = """\
-Simulate data from a trained model and bound their log p(x) from below and from above. The latents that made a datum
-are an exact sample of its posterior, from which chains run backwards give an upper bound; the gap between the two
-certifies how well the sampler does on this model. Writes a folder: sandwich.safetensors (ppl_vae.evidence.Sandwich.load
-reads it), sandwich.txt (the table), summary.json and sandwich.png.
+Simulate data from a trained model, and compute a lower and an upper bound of log p(x) for each of them. The latents
+that a datum was simulated from are an exact sample of its posterior. Annealing that starts there and runs backwards
+gives the upper bound. The gap between the two bounds certifies how well the sampler works on this model. The command
+writes a folder: sandwich.safetensors (ppl_vae.evidence.Sandwich.load reads it), sandwich.txt (the table), summary.json
+and sandwich.png.
 
-With --real, data of the test split are bounded in the place of simulated ones. For them there is no exact sample of the
-posterior: the upper bound is a heuristic, and is called one in every file and picture.
-
-Killed or stopped, the same command with --resume goes on and ends with the same bits."""
+With --real, the data are those of the test split. There is no exact sample of their posterior, so the upper bound is a
+heuristic. Every file and picture says so."""
 _EXAMPLES = """\
 examples:
   ppl-vae sandwich runs/digits
@@ -62,6 +61,8 @@ def run(argv: Sequence[str]) -> int:
     compiling.check(settings)
     if settings["num_samples"] == 1:
         raise InputError("--num-samples", "at least 2", 1)
+    import torch
+
     from ppl_vae import memory
 
     method, real = METHODS[settings["method"]], settings["real"]
@@ -71,7 +72,9 @@ def run(argv: Sequence[str]) -> int:
         if not real:
             number = settings["num_data"] or _DATA
             memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
-            opened = replace(opened, x=_like(opened, number))
+            # Test data, repeated as often as needed: simulated data have their shapes, and nothing else of them.
+            again = -(-number // len(opened.x))
+            opened = replace(opened, x=torch.cat([opened.x] * again)[:number])
         settings["num_data"] = len(opened.x)
         kept = (*arguments, "num_data", "real", "seed", "compile", "threads", "device")
         what = "Bounds by ppl-vae sandwich"
@@ -85,8 +88,8 @@ def run(argv: Sequence[str]) -> int:
 def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("sandwich", _DESCRIPTION, _EXAMPLES)
-    made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
-    estimators.add_options(made, METHODS, "annealed, or importance (multi-sample bounds)")
+    made.add_argument("run", type=str, metavar="RUN", help="a run folder, written by ppl-vae train")
+    estimators.add_options(made, METHODS, "the bounds: annealed, or importance (multi-sample bounds)")
     made.add_argument(
         "--num-data",
         type=int | None,
@@ -95,19 +98,12 @@ def parser() -> ArgumentParser:
     made.add_argument(
         "--real",
         action="store_true",
-        help="bound data of the test split, drawn at random: the upper bound is then a heuristic, not certified",
+        help="take data of the test split, drawn at random: the upper bound is then a heuristic, not certified",
     )
-    made.add_argument("--seed", type=int, default=0, help="of the data and of the samples")
+    made.add_argument("--seed", type=int, default=0, help="the seed of the data and of the samples")
     compiling.add_option(made)
     results.add_options(made, SANDWICH)
     return made
-
-
-def _like(job: Job, number: int) -> Any:
-    """Test data, in turn as often as needed: simulated data have their shapes, and nothing else of them."""
-    import torch
-
-    return job.x[torch.arange(number, device=job.x.device) % len(job.x)]
 
 
 def _posterior(job: Job, arguments: dict[str, Any]) -> Latents | None:

@@ -39,14 +39,14 @@ _ESTIMATOR = (
     "the import path of a function (program, x, seed) that returns an Evidence (my_file.my_estimator)"
 )
 _DESCRIPTION = """\
-Run estimators on models whose log p(x) is known, many times over, and count how often they are right about
-themselves: bias and error, mean Z-hat / Z, the coverage of 95 % intervals, verdicts, cost. Below the tables stands what
-is wrong, if anything is. Writes a folder: report.json (ppl_vae.validation.Report.load reads it), report.md, report.txt
-and error_against_cost.png.
+Run estimators many times on models whose log p(x) is known, and report their bias and error, the mean of Z-hat / Z, the
+coverage of their 95 % intervals, their verdicts and their cost. Problems are listed below the tables. The command
+writes a folder: report.json (ppl_vae.validation.Report.load reads it), report.md, report.txt and
+error_against_cost.png.
 
-An estimator or a model of your own, from a file in the current folder, is tried on all of ours, or with all of ours.
-All pairs take some minutes. Killed or stopped, the same command with --resume goes on and ends with the same numbers
-(but for the seconds that estimates took)."""
+An estimator or a model of your own may come from a file in the current folder. By default, your estimator runs on all
+models of ppl_vae, and all estimators of ppl_vae run on your model. All pairs together take some minutes. The seconds
+in the report are measured: they are the only numbers that another run does not repeat."""
 _EXAMPLES = """\
 examples:
   ppl-vae validate
@@ -79,18 +79,18 @@ def run(argv: Sequence[str]) -> int:
 def _parser() -> ArgumentParser:
     made = make_parser("validate", _DESCRIPTION, _EXAMPLES)
     for name, own in (("model", _MODEL), ("estimator", _ESTIMATOR)):
-        known = f"{name}s of ppl_vae.validation.{name.upper()}S (default: all, or none with --{name})"
+        known = f"names out of ppl_vae.validation.{name.upper()}S (default: all, or none with --{name})"
         made.add_argument(f"--{name}s", type=str, nargs="+", metavar="NAME", help=known)
         text = f"{own}; several may be given"
         made.add_argument(f"--{name}", type=str, nargs="+", metavar="PATH", help=text)
-    text = "data a model (default: {num_data})".format(**_SIZES)
+    text = "data per model (default: {num_data})".format(**_SIZES)
     made.add_argument("--num-data", type=int | None, help=text)
     text = "independent runs of each estimator on each model (default: {repetitions})".format(**_SIZES)
     made.add_argument("--repetitions", type=int | None, help=text)
-    text = "{num_data} data and {repetitions} repetitions unless they are given: to see that everything works, too few "
+    text = "{num_data} data and {repetitions} repetitions unless they are given: enough to see that all works, too few "
     text = f"{text}to judge by".format(**_QUICK)
     made.add_argument("--quick", action="store_true", help=text)
-    made.add_argument("--seed", type=int, default=0, help="of models, data and runs")
+    made.add_argument("--seed", type=int, default=0, help="the seed of models, data and runs")
     results.add_folder_options(made, "the folder to write", "runs/validation")
     device.add_threads(made)
     return made

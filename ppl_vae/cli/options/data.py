@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 _SEED = (
-    "of splitting, binarising and dequantising the data (default: 0). It is part of what the data are: keep it over "
-    "all runs that are to be compared, and vary --seed"
+    "the seed of splitting, binarising and dequantising the data (default: 0). Another seed makes another data set: "
+    "keep it the same in all runs that are to be compared, and vary --seed"
 )
 
 
 def add_options(parser: ArgumentParser) -> None:
     """``--data`` and what goes with each data set. None stands for the loader's own default."""
-    data = parser.add_argument_group("data", "each option belongs to the data sets named in brackets")
+    data = parser.add_argument_group("data", "each option is for the data sets in brackets")
     text = "digits (scikit-learn's, 8 x 8, no download), mnist, or array (a file of your own, with --path)"
     data.add_argument("--data", type=str, default="digits", help=text)
     known = {name: signatures.read(loader).arguments for name, loader in LOADERS.items()}

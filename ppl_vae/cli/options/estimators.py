@@ -36,7 +36,7 @@ _FEW |= {"scrambles": 2, "most": 4, "pilot": 4, "max_steps": 1}  # of the values
 _ROUNDED = Argument(
     ("str",),
     None,
-    "of matrix products: full (the default), or bfloat16 or tf32 (GPUs only), whose result is not certified",
+    "the precision of matrix products: full (the default), or on GPUs bfloat16 or tf32, with results not certified",
 )
 
 
@@ -82,9 +82,9 @@ Methods = Mapping[str, Estimator]
 def add_options(parser: Any, methods: Methods, what: str) -> None:
     """``--method``, whose default is the first, and a group with an option for every argument of the estimators."""
     parser.add_argument("--method", type=str, default=next(iter(methods)), help=what)
-    group = parser.add_argument_group("method", "each option belongs to the methods named in brackets")
+    group = parser.add_argument_group("method", "each option is for the methods in brackets")
     for name, owners in _owners(methods).items():
-        texts = [each.sentence for each in owners.values()]
+        texts = [each.text for each in owners.values()]
         text = next((each for each in texts if not each.startswith("as ")), texts[0])
         said = {method: each.default for method, each in owners.items() if each.default is not None}
         if len(set(said.values())) == 1:

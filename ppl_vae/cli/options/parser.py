@@ -36,6 +36,8 @@ _TIDY = (
     (r"\(default: False\)", ""),
     (r"\(type: (\w+), known subclasses: \1\)", ""),  # any class that can do it: the text says so
     (r"type: list\[int\]", "type: list of int"),
+    (r"known subclasses: TraceEnum_ELBO.*?(?=\)$)", ""),  # some of Pyro's objectives cannot be used
+    (r", \)$", ")"),
 )
 
 

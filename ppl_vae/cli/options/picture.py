@@ -32,16 +32,16 @@ _KINDS = (*_PICTURES, ".npy", ".csv")
 def picture_parser(command: str, description: str, examples: str, *, of_data: bool = True) -> ArgumentParser:
     """The options that such commands share; ``of_data``: also those of commands that need the run's data."""
     parser = make_parser(command, description, examples)
-    parser.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
+    parser.add_argument("run", type=str, metavar="RUN", help="a run folder, written by ppl-vae train")
     text = (
-        "a picture (.png, .pdf, .svg), or numbers (.npy; .csv with a datum a row). "
-        "Default: a .png in the run folder, a .npy for data that are no images"
+        "the file to write: a picture (.png, .pdf, .svg), or numbers (.npy; .csv with one datum per row). "
+        "Default: a .png in the run folder, or a .npy if the data are no images"
     )
     parser.add_argument("--out", type=str | None, help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of everything random")
     if of_data:
-        text = "test, valid or train: where the data come from"
+        text = "the split that the data come from: test, valid or train"
         parser.add_argument("--split", type=str, default="test", help=text)
     results.add_loading_options(parser, moved=of_data)
     return parser

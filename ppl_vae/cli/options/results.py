@@ -20,25 +20,27 @@ if TYPE_CHECKING:
 def add_folder_options(parser: ArgumentParser, where: str, default: str | None = None) -> None:
     """``--out``, which ``where`` explains, ``--overwrite`` and ``--resume``."""
     parser.add_argument("--out", type=str if default else str | None, default=default, help=where)
-    text = "replace the files of an earlier command there when the new ones are complete; other files stay"
+    text = "replace the files of an earlier command there once the new ones are complete; others are kept"
     parser.add_argument("--overwrite", action="store_true", help=text)
-    text = "go on from the checkpoint in that folder, if any"
+    text = "continue a command that was stopped or killed, with the same result to the last bit"
     parser.add_argument("--resume", action="store_true", help=text)
 
 
 def add_loading_options(parser: ArgumentParser, *, moved: bool = True) -> None:
     """Whose classes a run's model may name, and the machine; ``moved``: and where its data lie now."""
     if moved:
-        text = "where MNIST's files lie now, if they have moved"
+        text = "the folder of MNIST's files, if they have been moved since training"
         parser.add_argument("--data-dir", type=str | None, help=text)
-        parser.add_argument("--path", type=str | None, help="where the array lies now, if it has moved")
+        parser.add_argument(
+            "--path", type=str | None, help="the array's file, if it has been moved since training"
+        )
     parser.add_argument(
         "--trust",
         type=str,
         action="append",
         metavar="PACKAGE",
-        help="import this package (or my_file for a file my_file.py) for the classes of your own that the run's model "
-        "is made of; importing runs it. May be given more than once. Classes of ppl_vae need none",
+        help="a package with classes of your own that the run's model uses (my_file for a file my_file.py). It is "
+        "imported, which runs its code. May be given more than once; the classes of ppl_vae need no --trust",
     )
     device.add_options(parser)
 
@@ -51,11 +53,13 @@ def add_options(parser: ArgumentParser, name: str) -> None:
 
 def add_subset_options(parser: ArgumentParser, default: int | None = None) -> None:
     """Options of which data; ``default`` is how many unless told otherwise (None: all)."""
-    parser.add_argument("--split", type=str, default="test", help="test, valid or train")
+    parser.add_argument(
+        "--split", type=str, default="test", help="the split that the data come from: test, valid or train"
+    )
     usual = "all of them" if default is None else f"{default}, or all if they are fewer"
-    text = f"so many data of the split, drawn at random (default: {usual})"
+    text = f"how many data to draw at random from the split (default: {usual})"
     parser.add_argument("--subset", type=int | None, help=text)
-    text = "of that draw (default: the data set's own seed)"
+    text = "the seed of that draw (default: the seed of the data set)"
     parser.add_argument("--subset-seed", type=int | None, help=text)
 
 
