@@ -109,7 +109,7 @@ def parse(
     """
     content = _check_texts(argv)
     flags = {argument.partition("=")[0] for argument in argv}
-    # jsonargparse hands what a default class has in common with the chosen one on to that.
+    # Otherwise jsonargparse would give the chosen class those arguments of the default class that both have.
     chosen = [name for name in classes if option(name) in flags or content.get(name) is not None]
     parser.set_defaults(dict.fromkeys(chosen))
     try:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ppl_vae import exits, files, locks, modes
@@ -96,14 +95,9 @@ class Output:
     def write(self, numbers: torch.Tensor, draw: Callable[[tuple[int, ...]], Figure]) -> int:
         """Write ``numbers`` ``(N, ...)``, or the picture that ``draw`` makes for an image shape."""
         exits.work()  # a half-written file is to be cleared away
-        values = numbers.detach().cpu().numpy()
         if self.pictures and self.image_shape is not None:  # as the constructor made sure
             figures.save(draw(self.image_shape), self.path)
         else:
-            with files.atomic(self.path) as temporary, temporary.open("wb") as handle:
-                if self.kind == ".npy":
-                    np.save(handle, values)
-                else:
-                    np.savetxt(handle, values.reshape(len(values), -1), delimiter=",", fmt="%.9g")
+            files.write_array(self.path, numbers.detach().cpu().numpy())
         print(self.path)
         return 0
