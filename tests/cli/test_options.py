@@ -56,6 +56,21 @@ def test_a_chosen_objective_keeps_its_own_defaults(call, tmp_path, where):
     assert printed["objective"]["init_args"]["num_particles"] == 2
 
 
+@pytest.mark.parametrize("equals", [False, True])
+def test_a_class_in_the_place_of_another_in_a_file(call, tmp_path, equals):
+    """Nothing of the file's class is left; a class by the same name keeps what the file says."""
+    path = tmp_path / "options.yaml"
+    made = {"class_path": "ppl_vae.networks.MLP", "init_args": {"hidden": [7], "activation": "elu"}}
+    path.write_text(yaml.safe_dump({"network": made, "epochs": 3}))
+    line = ["train", f"--config={path}"] if equals else ["train", "--config", path]
+    printed = yaml.safe_load(call(*line, "--network", "ConvNet", "--print-config").out)
+    assert printed["network"]["init_args"] == {"channels": [16, 32], "hidden": 128, "activation": "relu"}
+    assert printed["epochs"] == 3
+    printed = yaml.safe_load(call(*line, "--network", "MLP", "--network.hidden", "[9]", "--print-config").out)
+    assert printed["network"] == made | {"init_args": {"hidden": [9], "activation": "elu"}}
+    assert yaml.safe_load(call(*line, "--print-config").out)["network"] == made
+
+
 def test_options_of_a_default_class(call):
     given = ["--network.hidden", "[3]", "--objective.num_particles", "5"]
     printed = yaml.safe_load(call("train", *given, "--print-config").out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from ppl_vae import reading, signatures
 from ppl_vae.cli.errors import HelpShown, from_jsonargparse
+from ppl_vae.config import dump_yaml
 from ppl_vae.errors import (
     InputError,
     UsageError,
@@ -107,13 +108,9 @@ def parse(
     Raises:
         UsageError: in one line, whatever is wrong.
     """
-    content = _check_texts(argv)
-    flags = {argument.partition("=")[0] for argument in argv}
-    # Otherwise jsonargparse would give the chosen class those arguments of the default class that both have.
-    chosen = [name for name in classes if option(name) in flags or content.get(name) is not None]
-    parser.set_defaults(dict.fromkeys(chosen))
+    _check_texts(argv)
     try:
-        parsed = parser.parse_args(list(argv))
+        parsed = parser.parse_args(_own_defaults(parser, argv, classes))
     except (ArgumentError, argparse.ArgumentError) as error:
         raise from_jsonargparse(error, classes) from error
     except UnicodeDecodeError as error:
@@ -126,21 +123,52 @@ def parse(
     return settings
 
 
-def _check_texts(argv: Sequence[str]) -> dict[str, Any]:
-    """Refuse texts and files that jsonargparse's recursive reader of YAML could not bear, or would wait for.
+def _own_defaults(parser: ArgumentParser, argv: Sequence[str], classes: Iterable[str]) -> list[str]:
+    """The arguments, such that a chosen class has its own defaults.
 
-    Every value is YAML to it, and those of ``--config`` are files of YAML, whose content this returns.
+    jsonargparse would give it those arguments of the option's default class, and of another class in a file of options,
+    that both classes have.
     """
-    found: dict[str, Any] = {}
-    option_before = ""
+    given, arguments = dict(_values(argv)), list(argv)
+    content: dict[str, Any] = {}
+    files = {path: reading.read_yaml(path) for key, path in _values(argv) if key == "--config"}
+    for each in files.values():
+        content |= each
+    parser.set_defaults({name: None for name in classes if option(name) in given or content.get(name)})
+    others = [
+        name for name in classes if content.get(name) and _differ(content[name], given.get(option(name)))
+    ]
+    for path in files if others else ():
+        text = dump_yaml({name: value for name, value in files[path].items() if name not in others})
+        arguments = [text if each == path else each for each in arguments]
+        arguments = [f"--config={text}" if each == f"--config={path}" else each for each in arguments]
+    return arguments
+
+
+def _differ(spec: Any, name: str | None) -> bool:
+    """Whether a class is given by name, and is not that of a specification."""
+    path = str(spec.get("class_path") if isinstance(spec, dict) else spec)
+    return name is not None and path.rpartition(".")[2] != name.rpartition(".")[2]
+
+
+def _values(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options with their values; an empty name for what stands alone."""
+    before = ""
     for argument in argv:
         key, equals, value = argument.partition("=")
-        if not argument.startswith("--"):
-            key, value = option_before, argument
-        elif not equals:
-            option_before = key
+        if argument.startswith("--") and not equals:
+            before = key
             continue
-        option_before = ""
+        yield (key, value) if argument.startswith("--") else (before, argument)
+        before = ""
+
+
+def _check_texts(argv: Sequence[str]) -> None:
+    """Refuse texts and files that jsonargparse's recursive reader of YAML could not bear, or would wait for.
+
+    Every value is YAML to it, and those of ``--config`` are files of YAML.
+    """
+    for key, value in _values(argv):
         if key == "--config":
             try:
                 content = reading.read_yaml(value)
@@ -148,12 +176,10 @@ def _check_texts(argv: Sequence[str]) -> dict[str, Any]:
                 raise UsageError("--config", error.expected, f"{value} ({error.received})") from None
             if "config" in content:  # jsonargparse would read that file, too
                 raise UsageError("--config", "a YAML file of options that names no other", value)
-            found |= content
         elif len(value) > _LONGEST:
             raise UsageError(key or "options", f"a value of at most {_LONGEST} characters", len(value))
         elif any(mark in value for mark in "[{&*\n"):
             reading.check_yaml(value, key or "options", "a value")
-    return found
 
 
 def check_numbers(
