@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,12 +71,6 @@ def rebuild(
     except Exception as error:
         expected = f"arguments that {kind.__name__} takes"
         raise InputError(argument, expected, f"{type(error).__name__}: {one_line(error, 160)}") from error
-
-
-def defaults(kind: type, sizes: int) -> dict[str, Any]:
-    """What a class's arguments are where none is given, but for its first ones, the ``sizes``."""
-    parameters = list(inspect.signature(kind).parameters.values())[sizes:]
-    return {each.name: each.default for each in parameters}
 
 
 def make(

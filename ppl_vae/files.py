@@ -22,6 +22,7 @@ from ppl_vae.errors import InputError
 
 if TYPE_CHECKING:  # a command's --help needs no torch
     import torch
+    from numpy.typing import NDArray
 
 _FORMAT = "ppl_vae 2"
 
@@ -79,6 +80,17 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write ``content`` to ``path`` atomically, as indented JSON."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_array(path: str | os.PathLike[str], values: NDArray[Any]) -> None:
+    """Write numbers ``(N, ...)`` to ``path`` atomically: as CSV with a datum a line if it ends in .csv, else as NPY."""
+    import numpy as np
+
+    with atomic(path) as temporary, temporary.open("wb") as handle:
+        if Path(path).suffix.lower() == ".csv":
+            np.savetxt(handle, values.reshape(len(values), -1), delimiter=",", fmt="%.9g")
+        else:
+            np.save(handle, values)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

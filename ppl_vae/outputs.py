@@ -3,8 +3,7 @@
 With ``--overwrite``, the new files are written into ``.new`` inside the folder. When all of them are there, the old
 ones are moved into ``.old``, the new ones into their places, and ``.old`` is removed. If one cannot be moved, the
 others are put back. A process that is killed between the first move and the last leaves ``.new/complete``, a list of
-the new
-files, by which the next command that writes into the folder ends the replacement.
+the new files, by which the next command that writes into the folder ends the replacement.
 """
 
 from __future__ import annotations
@@ -337,6 +336,15 @@ class OutputFolder:
 def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
+
+
+def check_new_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that is there, unless it may be replaced, or could not be made; raises `InputError`: ``--out``."""
+    if path.is_dir():
+        raise InputError("--out", "a file", f"{path} (a folder)")
+    if os.path.lexists(path) and not overwrite:
+        raise InputError("--out", "a new file, or --overwrite to replace it", f"{path} (exists)")
+    check_writable(path, "--out")
 
 
 def check_writable(path: Path, argument: str) -> None:

@@ -43,8 +43,9 @@ def choices(summary: Summary) -> list[Choice]:
 
 
 def suited() -> str:
-    """Every likelihood with the data that it suits, as its `suits` says."""
-    lines = {kind.__name__: inspect.getdoc(kind.suits) or "" for kind in families(likelihoods, Likelihood)}
+    """Every likelihood that is chosen for some data, with what they are, as its own `suits` says."""
+    chosen = [kind for kind in families(likelihoods, Likelihood) if "suits" in vars(kind)]
+    lines = {kind.__name__: inspect.getdoc(kind.suits) or "" for kind in chosen}
     first = {name: text.partition("\n")[0].rstrip(".") for name, text in lines.items()}
     return ", ".join(f"{name} ({text[:1].lower()}{text[1:]})" for name, text in first.items())
 

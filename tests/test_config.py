@@ -4,7 +4,6 @@ import pytest
 
 from ppl_vae import config
 from ppl_vae.errors import InputError
-from ppl_vae.networks import MLP
 from ppl_vae.priors import VampPrior
 
 
@@ -25,11 +24,6 @@ def test_the_first_difference_is_found():
     theirs = {"seed": 0, "prior": {"class_path": "a.B", "init_args": {"width": [1, 3]}}}
     assert config.difference(ours, theirs) == (("prior", "init_args", "width"), [1, 2], [1, 3])
     assert config.difference({"seed": True}, {"seed": 1}) == (("seed",), True, 1)
-
-
-def test_the_defaults_of_a_class():
-    assert config.defaults(VampPrior, 1) == {"components": 500}
-    assert config.defaults(MLP, 2) == {"hidden": (200, 200), "activation": "tanh"}
 
 
 def test_errors_are_told_under_the_users_names():

@@ -4,6 +4,7 @@ import os
 import pickle
 import stat
 
+import numpy as np
 import pytest
 import torch
 
@@ -168,3 +169,12 @@ def test_json_that_is_none(tmp_path, content):
         files.read_json(path)
     with pytest.raises(InputError, match="expected a JSON file"):
         files.read_json(tmp_path)
+
+
+def test_arrays(tmp_path):
+    values = torch.randn(3, 2, 2).numpy()
+    files.write_array(tmp_path / "x.npy", values)
+    assert (np.load(tmp_path / "x.npy") == values).all()
+    files.write_array(tmp_path / "x.csv", values)
+    assert (np.loadtxt(tmp_path / "x.csv", delimiter=",", dtype=np.float32) == values.reshape(3, 4)).all()
+    assert names(tmp_path) == ["x.csv", "x.npy"]

@@ -74,6 +74,18 @@ class ActiveUnits:
         word = np.where(self.active.numpy(), "active", "inactive")
         return np.where(self.close.numpy(), "close", word)
 
+    def summary(self) -> dict[str, Any]:
+        """The counts and each unit's variance, in JSON's types."""
+        return {
+            "num_samples": self.num_samples,
+            "threshold": self.threshold,
+            "count": self.count,
+            "of": len(self),
+            "close": int(self.close.sum()),
+            "variances": self.variances.tolist(),
+            "stderr": self.stderr.tolist(),
+        }
+
     def __repr__(self) -> str:
         return f"ActiveUnits({self.count} of {len(self)} active, {int(self.close.sum())} close)"
 

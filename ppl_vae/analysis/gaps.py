@@ -139,6 +139,25 @@ class Gaps:
         check_one_of("of", of, (*PARTS, "elbo", "refitted_elbo"))
         return Mean.of(getattr(self, of), getattr(self, f"{of}_stderr"))
 
+    def summary(self) -> dict[str, Any]:
+        """What the averages over data come to, in JSON's types: None where a number is not known."""
+        means = ("elbo", "refitted_elbo", *PARTS)
+        return {
+            "num_data": len(self),
+            "num_samples": self.num_samples,
+            "seed": self.seed,
+            "unit": "nats a datum, mean over data",
+            "log_evidence": self.evidence.mean().summary(),
+            "method": self.evidence.method,
+            "bound": self.evidence.bound,
+            "status": self.evidence.status_fractions(),
+            **{name: self.mean(name).summary() for name in means},
+            "refit": {
+                **{name: int(getattr(self, name).sum()) for name in ("converged", "worsened", "rounded")},
+                "mean_steps": float(self.steps.double().mean()),
+            },
+        }
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, atomically; `load` gives it back exactly."""
         packed, settings = self.evidence.pack()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +79,11 @@ class Surgery:
         check_one_of("of", of, _PARTS)
         mean = Mean.of(getattr(self, of), getattr(self, f"{of}_stderr"))
         return mean if of in _PARTS[:2] else replace(mean, data_stderr=math.nan)
+
+    def summary(self) -> dict[str, Any]:
+        """What the averages over data come to, in JSON's types: None where a number is not known."""
+        means = {name: self.mean(name).summary() for name in _PARTS}
+        return {"num_samples": self.num_samples, **means, "max_information": self.max_information}
 
     def __repr__(self) -> str:
         return f"Surgery(N={len(self)}, S={self.num_samples}, mean rate {self.mean()})"

@@ -71,47 +71,41 @@ def from_jsonargparse(error: BaseException, classes: Mapping[str, str]) -> Usage
         classes: for each option that takes a class, what it expects in words.
     """
     text = str(error)
-    keys = re.findall(r'Parser key "([^"]+)"', text)
-    name = ".".join(dict.fromkeys(keys))
-    received = re.findall(r"Given value: (.*?)(?:\. Got value:|\n|$)", text)
-    received += re.findall(r"Got value: (.*?)(?:\. Got value:|\n|$)", text)
-    plain = [value.strip() for value in received if not re.match(r"Namespace|NestedArg", value.strip())]
+    name = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', text)))
+    inner = f"{option(name)}." if name else ""
     if match := re.search(r"argument ([-\w./]+): (.*)", text, re.DOTALL):
         what = " ".join(match[2].split())
         if what.startswith(("expected one argument", "expected at least one argument")):
             return UsageError(match[1], "a value", "none")
         return UsageError(match[1].split("/")[-1], "a usable value", what)
-    if match := re.search(r"unrecognized arguments: (.*)", text):
-        return UsageError(match[1].split()[0], "an option of this command", "an unknown one")
+    if match := re.search(r"unrecognized arguments: (\S+)", text):
+        return UsageError(match[1], "an option of this command", "an unknown one")
     if match := re.search(r"Option '([^']+)' is not accepted", text):
         if name:
-            return UsageError(
-                f"{option(name)}.{match[1]}", "an option that the chosen class has", "an unknown one"
-            )
+            return UsageError(inner + match[1], "an option that the chosen class has", "an unknown one")
         return UsageError("--config", "keys that are options of this command", repr(match[1]))
     if match := re.search(r"the following arguments are required: (\S+)", text):
-        required = match[1].rstrip(".,")
-        return UsageError(
-            f"{option(name)}.{required}" if name else required, "a value, which is needed", "none"
-        )
+        return UsageError(inner + match[1].rstrip(".,"), "a value, which is needed", "none")
     if name == "config" or "config" in text.split(":")[0].lower():
         return UsageError("--config", "a YAML file of options", text.removeprefix('Parser key "config":'))
+    values = [
+        value.strip()
+        for word in ("Given", "Got")
+        for value in re.findall(rf"{word} value: (.*?)(?:\. Got value:|\n|$)", text)
+        if not re.match(r"\s*(Namespace|NestedArg)", value)
+    ]
     if name in classes:
-        value = plain[-1] if plain else re.split(r": |import path ", text)[-1].split()[0]
-        reason = re.search(
-            r"No module named '[^']+'|has no attribute '[^']+'|subclass of (?:<class ')?(\w+)", text
-        )
-        why = ""
-        if reason:
-            why = f" (no subclass of {reason[1]})" if reason[1] else f" ({reason[0]})"
+        value = values[-1] if values else re.split(r": |import path ", text)[-1].split()[0]
+        pattern = r"No module named '[^']+'|has no attribute '[^']+'|subclass of (?:<class ')?(\w+)"
+        reason = re.search(pattern, text)
+        why = f" ({f'no subclass of {reason[1]}' if reason[1] else reason[0]})" if reason else ""
         if match := re.search(r"Expected '([^']+)' to be a subclass|Import path (\S+) does not", text):
             value = match[1] or match[2]
         return UsageError(option(name), classes[name], f"{value!r}{why}")
-    wanted = re.findall(r"Expected an? <class '(\w+)'>", text)
-    words = [_TYPES.get(kind, kind) for kind in dict.fromkeys(wanted) if kind != "NoneType"]
-    literals = re.findall(r"Literal\[([^\]]+)\]", text.split("Errors:")[-1])
-    words += [f"one of {literal}" for literal in literals]
+    kinds = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", text))
+    words = [_TYPES.get(kind, kind) for kind in kinds if kind != "NoneType"]
+    words += [f"one of {each}" for each in re.findall(r"Literal\[([^\]]+)\]", text.split("Errors:")[-1])]
     if name and words:
-        value = plain[0] if plain else "something else"
+        value = values[0] if values else "something else"
         return UsageError(option(name), " or ".join(words), repr(value) if value != "None" else "none")
     return UsageError(option(name) if name else "options", "usable values", text)

@@ -44,16 +44,16 @@ def load_array(
     float32 cannot hold is refused: numbers that would become 0 or infinite, and integers that would be rounded.
 
     Args:
-        path: a ``.npy``, ``.npz``, ``.csv`` or ``.csv.gz`` file. A CSV has commas between numbers, a datum a
-            line, and may begin with a line of names.
-        key: the array within an ``.npz``; None takes the only one, or the one called ``x``.
+        path: a ``.npy``, ``.npz``, ``.csv`` or ``.csv.gz`` file; a CSV has one datum per line, with commas between
+            the numbers, and may begin with a line of names.
+        key: the name of the array within an ``.npz``; by default the only one, or the one called ``x``.
         labels_key: integer labels ``(N,)``: another array of the ``.npz``, or a named column of the CSV,
             which is then no part of the data.
-        valid_fraction: the share of the data, in [0, 1), kept to validate; ``valid`` is None where it rounds
+        valid_fraction: the share of the data, in [0, 1), kept for validation. ``valid`` is None where it rounds
             to none.
-        test_fraction: the share, in (0, 1), kept to test.
-        image_shape: how to lay a datum out for plotting; None takes the shape of the datum if that has two or
-            three dimensions.
+        test_fraction: the share of the data, in (0, 1), kept for testing.
+        image_shape: the shape in which a datum is plotted; by default its own, if that has two or three
+            dimensions.
         seed: of the split. It is part of the data's identity: hold it fixed over all runs that are to be
             compared.
 

@@ -110,6 +110,12 @@ class Dataset:
         """The number of data in each split."""
         return {split: 0 if (x := self._parts(split)[0]) is None else len(x) for split in SPLITS}
 
+    @property
+    def levels(self) -> int | None:
+        """How many values the integers had that the data were dequantised from; None for other data."""
+        levels = self.details.get("levels")
+        return levels if self.view == "dequantised" and isinstance(levels, int) else None
+
     def subset(self, split: str, n: int, seed: int | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """``n`` data of a split, drawn without replacement, as a model sees them, and their labels.
 

@@ -27,10 +27,9 @@ def load_digits(view: str = "binary", flat: bool = True, dynamic: bool = False, 
 
     Args:
         view: ``"binary"``, ``"counts"`` or ``"dequantised"``.
-        flat: data of shape ``(64,)`` if True, ``(1, 8, 8)`` if False.
-        dynamic: with view ``"binary"``, binarise the training data anew in every batch: ``train`` then holds
-            the grey levels x / 16, and ``resample`` is `binarise`. ``valid`` and ``test`` are the same bits
-            as without.
+        flat: data of shape ``(64,)`` if true, ``(1, 8, 8)`` if false.
+        dynamic: with view ``"binary"``, binarise the training data anew in every batch; validation and test data
+            stay the same. ``train`` then holds the grey levels x / 16, and ``resample`` is `binarise`.
         seed: of the split and of the draws above. It is part of the data's identity: hold it fixed over all
             runs that are to be compared, whatever their training seeds.
 

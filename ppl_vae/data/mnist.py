@@ -46,14 +46,14 @@ def load_mnist(
 
     Args:
         data_dir: a folder with the four IDX files, or with Larochelle's three for ``"static"``; each as it is
-            or as ``.gz``. None downloads the IDX files once into the user's cache and checks their SHA-256.
-            Other data in the same four files (Fashion-MNIST, say) load too; ``describe()["published"]`` then
-            says False.
+            or as ``.gz``; by default the IDX files are downloaded once into the user's cache, and their SHA-256 is
+            checked. Other data in the same four files (Fashion-MNIST, say) load too; ``describe()["published"]``
+            then says False.
         view: ``"dynamic"`` (binarised anew in every batch), ``"static"`` (Larochelle's files), ``"threshold"`` or
             ``"grey"`` (grey levels).
         split: ``"50k"`` keeps the last sixth of the training images, 10,000, to validate; ``"60k"`` trains on
-            all, and ``valid`` is None.
-        flat: data of shape ``(784,)`` if True, ``(1, 28, 28)`` if False.
+            all, without validation data.
+        flat: data of shape ``(784,)`` if true, ``(1, 28, 28)`` if false.
         seed: of the binarisation of ``valid`` and ``test``, and the default of `Dataset.subset`. It is part of the
             data's identity: hold it fixed over all runs that are to be compared, whatever their training seeds.
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from ppl_vae.data import LOADERS, Dataset, description
 from ppl_vae.data import load as load_data
-from ppl_vae.data.dataset import SPLITS as SPLITS
 from ppl_vae.errors import InputError, UsageError, check_one_of, describe, option, under_options
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs.folder import DATA

@@ -29,62 +29,46 @@ from ppl_vae.outputs import OutputFolder
 CONFIG, DATA, CHECKPOINT = "config.yaml", "data.json", "checkpoint.safetensors"
 HISTORY, MODEL, FIGURES, EVIDENCE = "history.jsonl", "vae.safetensors", "figures", "evidence"
 PICTURES = ("training", "samples", "reconstructions", "interpolation", "latent_plane")
-EVIDENCE_MARKER, RESULT = "evidence.yaml", "evidence.safetensors"
+SANDWICH, GAPS, REPORT = "sandwich", "gaps", "report.json"
+RESULT, SANDWICH_RESULT, GAPS_RESULT = (f"{kind}.safetensors" for kind in (EVIDENCE, SANDWICH, GAPS))
 EVIDENCE_PICTURES = ("evidence_curve", "gap_and_khat")  # of importance sampling
-SANDWICH, SANDWICH_MARKER, SANDWICH_RESULT = "sandwich", "sandwich.yaml", "sandwich.safetensors"
-VALIDATION_MARKER, REPORT = "validation.yaml", "report.json"
-GAPS, GAPS_MARKER, GAPS_RESULT = "gaps", "gaps.yaml", "gaps.safetensors"
 
-EVIDENCE_FILES = (
-    *(CHECKPOINT, RESULT, "evidence.txt", "summary.json", "evidence_ladder.png"),
-    *(f"{name}.png" for name in EVIDENCE_PICTURES),
-    EVIDENCE_MARKER,
-)
-SANDWICH_FILES = (
-    *(CHECKPOINT, f"{CHECKPOINT}.upper", f"{CHECKPOINT}.lower", SANDWICH_RESULT),
-    *("sandwich.txt", "summary.json", "sandwich.png", SANDWICH_MARKER),
-)
-GAPS_FILES = (
-    *(CHECKPOINT, f"{CHECKPOINT}.evidence", RESULT, GAPS_RESULT),
-    *("gaps.txt", "summary.json", "gaps.png", GAPS_MARKER),
-)
-VALIDATION_FILES = (
-    *(CHECKPOINT, REPORT, "report.md", "report.txt", "error_against_cost.png"),
-    VALIDATION_MARKER,
-)
-_RESULTS = {EVIDENCE: EVIDENCE_FILES, SANDWICH: SANDWICH_FILES, GAPS: GAPS_FILES}
-RUN_FILES = (
-    *(DATA, CHECKPOINT, HISTORY, MODEL),
-    *(f"{FIGURES}/{name}.png" for name in PICTURES),
-    *(f"{folder}/{name}" for folder, names in _RESULTS.items() for name in names),
-    *(f"{name}.png" for name in PICTURES),
-    CONFIG,
-)
+_RESULTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    EVIDENCE: (
+        "an earlier estimate",
+        ("",),
+        ("evidence_ladder.png", *(f"{name}.png" for name in EVIDENCE_PICTURES)),
+    ),
+    SANDWICH: ("earlier bounds", ("", ".upper", ".lower"), ("sandwich.png",)),
+    GAPS: ("an earlier analysis", ("", ".annealed", ".refit", ".evidence", ".surgery"), (RESULT, "gaps.png")),
+}
+"""What each folder of results is called, the ends of its checkpoints' names, and files that only it has."""
+
+
+def _files(kind: str) -> tuple[str, ...]:
+    _, ends, more = _RESULTS[kind]
+    checkpoints = (f"{CHECKPOINT}{end}" for end in ends)
+    return (*checkpoints, f"{kind}.safetensors", f"{kind}.txt", "summary.json", *more, f"{kind}.yaml")
 
 
 def run_folder(path: str | os.PathLike[str]) -> OutputFolder:
     """The folder of a training run."""
-    return OutputFolder(Path(path), CONFIG, RUN_FILES, "an earlier run", notes=(DATA, HISTORY))
+    results = (f"{kind}/{name}" for kind in _RESULTS for name in _files(kind))
+    pictures = (*(f"{FIGURES}/{name}.png" for name in PICTURES), *(f"{name}.png" for name in PICTURES))
+    names = (DATA, CHECKPOINT, HISTORY, MODEL, *pictures, *results, CONFIG)
+    return OutputFolder(Path(path), CONFIG, names, "an earlier run", notes=(DATA, HISTORY))
 
 
-def evidence_folder(path: str | os.PathLike[str]) -> OutputFolder:
-    """The folder of an evidence estimate."""
-    return OutputFolder(Path(path), EVIDENCE_MARKER, EVIDENCE_FILES, "an earlier estimate")
-
-
-def sandwich_folder(path: str | os.PathLike[str]) -> OutputFolder:
-    """The folder of two-sided bounds."""
-    return OutputFolder(Path(path), SANDWICH_MARKER, SANDWICH_FILES, "earlier bounds")
-
-
-def gaps_folder(path: str | os.PathLike[str]) -> OutputFolder:
-    """The folder of what the gap to the ELBO consists of."""
-    return OutputFolder(Path(path), GAPS_MARKER, GAPS_FILES, "an earlier analysis")
+def result_folder(kind: str, path: str | os.PathLike[str]) -> OutputFolder:
+    """A folder of what a command has found out about a run: `EVIDENCE`, `SANDWICH` or `GAPS`."""
+    return OutputFolder(Path(path), f"{kind}.yaml", _files(kind), _RESULTS[kind][0])
 
 
 def validation_folder(path: str | os.PathLike[str]) -> OutputFolder:
     """The folder of a report on estimators."""
-    return OutputFolder(Path(path), VALIDATION_MARKER, VALIDATION_FILES, "an earlier report")
+    marker = "validation.yaml"
+    names = (CHECKPOINT, REPORT, "report.md", "report.txt", "error_against_cost.png", marker)
+    return OutputFolder(Path(path), marker, names, "an earlier report")
 
 
 def finished_run(path: str) -> OutputFolder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 from ppl_vae import locks, memory, modes, persistence
 from ppl_vae.distributed import is_main
 from ppl_vae.errors import InputError, under_options
+from ppl_vae.evidence import Evidence
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs import data
 from ppl_vae.runs.folder import MODEL
@@ -23,7 +23,6 @@ from ppl_vae.trust import Trust
 
 if TYPE_CHECKING:
     from ppl_vae.data import Dataset
-    from ppl_vae.evidence import Evidence, Mean
     from ppl_vae.vae import VAE
 
 
@@ -183,16 +182,3 @@ def finished(path: Path, kind: Any, job: Job, estimate: Callable[[], Any]) -> An
         if there != ours and (name != "seed" or drawn):
             raise InputError(str(path), f"a result of this command: {name} {ours}", there)
     return found
-
-
-def numbers(mean: Mean) -> dict[str, Any]:
-    """A mean, its errors, and in which direction it is a limit; for JSON, which has no NaN and no infinity."""
-    values = {"value": mean.value, "mc_stderr": mean.mc_stderr, "data_stderr": mean.data_stderr}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()} | {
-        "limit": mean.limit
-    }
-
-
-def cost(evidence: Evidence) -> dict[str, float]:
-    """What an estimate cost a datum, for JSON."""
-    return {"densities": evidence.cost.density, "gradients": evidence.cost.gradient}

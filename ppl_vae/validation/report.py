@@ -83,6 +83,15 @@ class Report:
                 lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         return "\n".join([*lines[1:], "", *(f"* {line}" for line in (*self.totals, *self._verdict()))]) + "\n"
 
+    def errors_and_costs(self) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
+        """For `ppl_vae.plots.error_against_cost`: every pair that has a Monte Carlo error (others' are 1e-12 or so)."""
+        points: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+        for row in self.rows:
+            if row.applies and row.drawn and row.passes > 0 and not math.isnan(row.rmse):
+                point = row.passes, row.rmse, row.rmse_stderr
+                points.setdefault(row.model, {})[row.estimator] = [point]
+        return points
+
     @property
     def totals(self) -> tuple[str, ...]:
         """The two errors of the verdict over all rows whose estimates were drawn, in words; empty if there are none."""

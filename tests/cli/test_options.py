@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from ppl_vae import signatures
 from ppl_vae.cli.options import parser
 from ppl_vae.cli.options.results import trust_needed
 from ppl_vae.data import LOADERS
@@ -11,7 +12,7 @@ from ppl_vae.training.loop import fit
 
 def test_types_defaults_and_texts_are_the_functions():
     made = parser.make_parser("train", "Train.", "")
-    parser.add_from(made, fit, ("batch_size", "clip_norm", "lr_schedule"), {"lr_schedule": (str, "a word")})
+    parser.add_from(made, fit, ("batch_size", "clip_norm", "lr_schedule"), {"lr_schedule": "a word"})
     assert parser.parse(made, []) == {"batch_size": 128, "clip_norm": None, "lr_schedule": "constant"}
     assert parser.parse(made, ["--batch-size", "7"])["batch_size"] == 7
     text = " ".join(made.format_help().split())
@@ -21,7 +22,7 @@ def test_types_defaults_and_texts_are_the_functions():
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_every_argument_of_a_loader_is_explained(name):
-    for argument, known in parser.documented(LOADERS[name]).items():
+    for argument, known in signatures.read(LOADERS[name]).arguments.items():
         assert known.text, argument
         assert "see above" not in known.text
 
@@ -43,6 +44,38 @@ def test_a_chosen_class_keeps_its_own_defaults(call):
     assert printed["network"]["init_args"] == {"channels": [16, 32], "hidden": 128, "activation": "relu"}
     printed = yaml.safe_load(call("train", "--encoder", "ConvNet", "--print-config").out)
     assert printed["network"]["init_args"] == {"hidden": [200, 200], "activation": "tanh"}
+
+
+@pytest.mark.parametrize("where", ["command line", "file"])
+def test_a_chosen_objective_keeps_its_own_defaults(call, tmp_path, where):
+    """RenyiELBO's two particles, where Trace_ELBO, the option's default, has one."""
+    (tmp_path / "options.yaml").write_text("objective: RenyiELBO\n")
+    options = {"command line": ["--objective", "RenyiELBO"], "file": ["--config", tmp_path / "options.yaml"]}
+    printed = yaml.safe_load(call("train", *options[where], "--print-config").out)
+    assert printed["objective"]["class_path"] == "pyro.infer.RenyiELBO"
+    assert printed["objective"]["init_args"]["num_particles"] == 2
+
+
+@pytest.mark.parametrize("equals", [False, True])
+def test_a_class_in_the_place_of_another_in_a_file(call, tmp_path, equals):
+    """Nothing of the file's class is left; a class by the same name keeps what the file says."""
+    path = tmp_path / "options.yaml"
+    made = {"class_path": "ppl_vae.networks.MLP", "init_args": {"hidden": [7], "activation": "elu"}}
+    path.write_text(yaml.safe_dump({"network": made, "epochs": 3}))
+    line = ["train", f"--config={path}"] if equals else ["train", "--config", path]
+    printed = yaml.safe_load(call(*line, "--network", "ConvNet", "--print-config").out)
+    assert printed["network"]["init_args"] == {"channels": [16, 32], "hidden": 128, "activation": "relu"}
+    assert printed["epochs"] == 3
+    printed = yaml.safe_load(call(*line, "--network", "MLP", "--network.hidden", "[9]", "--print-config").out)
+    assert printed["network"] == made | {"init_args": {"hidden": [9], "activation": "elu"}}
+    assert yaml.safe_load(call(*line, "--print-config").out)["network"] == made
+
+
+def test_options_of_a_default_class(call):
+    given = ["--network.hidden", "[3]", "--objective.num_particles", "5"]
+    printed = yaml.safe_load(call("train", *given, "--print-config").out)
+    assert printed["network"]["init_args"] == {"hidden": [3], "activation": "tanh"}
+    assert printed["objective"]["init_args"]["num_particles"] == 5
 
 
 PART = """

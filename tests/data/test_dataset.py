@@ -141,3 +141,8 @@ def test_load_refuses(name, options, words):
         load(name, **options)
     assert all(word in str(caught.value) for word in words)
     assert "\n" not in str(caught.value)
+
+
+def test_levels_of_dequantised_integers():
+    assert load("digits", view="dequantised").levels == 17
+    assert load("digits", view="counts").levels is None

@@ -15,15 +15,15 @@ from ppl_vae.cli.errors import HelpShown, explain
 from ppl_vae.errors import InputError, UsageError
 
 COMMANDS = {
-    "demo": "train, estimate and plot on scikit-learn's digits: no network, no arguments, under a minute",
-    "train": "train a VAE from parts that you choose, your own included, into a run folder",
+    "demo": "train, estimate and plot on scikit-learn's digits: no download, no arguments, under a minute",
+    "train": "train a VAE made of parts that you choose, or of your own, and write a run folder",
     "evidence": "log p(x) of held-out data, with its errors, its gap to the ELBO and a verdict",
-    "sandwich": "bounds of log p(x) from both sides, certified on data that the model itself made",
-    "gaps": "where the gap to the ELBO comes from, what the latents carry, which of them are active",
-    "validate": "estimators, yours among them, on models whose log evidence is known",
-    "sample": "draw from a trained model",
-    "reconstruct": "data beside what the model makes of them",
-    "interpolate": "straight lines between data in the latent space",
+    "sandwich": "lower and upper bounds of log p(x) for data that are simulated from the model",
+    "gaps": "where the gap to the ELBO comes from, what the latents carry, and which are active",
+    "validate": "test estimators, also your own, on models whose log evidence is known",
+    "sample": "draw data from a trained model",
+    "reconstruct": "data and their reconstructions by the model",
+    "interpolate": "decode straight lines between data in the latent space",
 }
 """The commands, and what each is for in one line."""
 

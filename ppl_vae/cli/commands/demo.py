@@ -19,8 +19,9 @@ from ppl_vae.runs.folder import CONFIG, EVIDENCE, EVIDENCE_PICTURES, FIGURES, PI
 _MARKER = "demo.yaml"
 _DESCRIPTION = """\
 Train a VAE on scikit-learn's 8 x 8 handwritten digits (binary pixels, drawn anew from the grey levels in every batch),
-estimate log p(x) of the 250 test digits by importance sampling, draw every picture, and say in words what came out.
-Needs no network and no arguments; takes under a minute. Its folder is a run folder: ppl-vae sample runs/demo."""
+estimate log p(x) of the 250 test digits by importance sampling, draw all pictures, and explain the result in words. The
+demo downloads nothing, needs no arguments and takes under a minute. It writes a run folder, which the other commands
+can read: ppl-vae sample runs/demo."""
 _EXAMPLES = """\
 examples:
   ppl-vae demo
@@ -35,10 +36,14 @@ _TRAIN = (
 def run(argv: Sequence[str]) -> int:
     """The command."""
     parser = make_parser("demo", _DESCRIPTION, _EXAMPLES)
-    text = "the folder; an earlier demo there is replaced"
+    text = "the folder to write; an earlier demo in it is replaced"
     parser.add_argument("--out", type=str, default="runs/demo", help=text)
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that everything works")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few seconds of training and few samples: enough to see that all works",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the seed of everything random")
     device.add_threads(parser)
     compiling.add_option(parser)
     settings = parse(parser, argv)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,16 @@ from ppl_vae import files, runs
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options import estimators, results, values
 from ppl_vae.cli.options.estimators import Estimator
-from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
+from ppl_vae.cli.options.parser import make_parser, parse
 from ppl_vae.distributed import is_main
-from ppl_vae.errors import InputError, UsageError, check_one_of, describe
-from ppl_vae.runs.folder import CHECKPOINT, EVIDENCE, RESULT, evidence_folder
+from ppl_vae.errors import InputError, UsageError, describe
+from ppl_vae.runs.folder import CHECKPOINT, EVIDENCE, RESULT
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from ppl_vae.data import Dataset
-    from ppl_vae.evidence import Evidence, Mean
+    from ppl_vae.evidence import Evidence
     from ppl_vae.runs.trained import Job
-    from ppl_vae.vae import VAE
 
 METHODS = {
     "importance": Estimator("importance_sampling.importance.importance"),
@@ -37,15 +34,15 @@ METHODS = {
 _RECORDED = ("seed", "split", "subset", "subset_seed", "compile", "threads", "device")
 
 _DESCRIPTION = """\
-Estimate log p(x) for each datum of a run's test split, print a table, and write a folder: evidence.safetensors (every
-figure, per datum: ppl_vae.Evidence.load reads it), evidence.txt (the table), summary.json, and those of these pictures
-that the method has numbers for: evidence_curve.png (from the ELBO to the evidence) or evidence_ladder.png (where there
-are no bounds between the two), gap_and_khat.png (can it be believed?).
+Estimate log p(x) of held-out data. The command prints a table and writes a folder: evidence.safetensors (all numbers
+for each datum; ppl_vae.Evidence.load reads it), evidence.txt (the table), summary.json, and pictures, as far as the
+method has the numbers for them: evidence_curve.png (the bounds between the ELBO and the evidence) or
+evidence_ladder.png (the two alone), and gap_and_khat.png (the gap and k-hat of each datum).
 
 {methods}
 
-Killed or stopped, the same command with --resume goes on and ends with the same bits. Started by torchrun, processes
-share the data, each with one thread unless OMP_NUM_THREADS or --threads says otherwise; the numbers are the same."""
+Several processes, started by torchrun, share the data. Each has one thread, unless OMP_NUM_THREADS or --threads says
+otherwise. The results are those of a single process."""
 _EXAMPLES = """\
 examples:
   ppl-vae evidence runs/digits
@@ -74,10 +71,10 @@ def run(argv: Sequence[str]) -> int:
 def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("evidence", _DESCRIPTION.format(methods=estimators.summaries(METHODS)), _EXAMPLES)
-    made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
-    estimators.add_options(made, METHODS, f"one of {', '.join(METHODS)}; see above")
+    made.add_argument("run", type=str, metavar="RUN", help="a run folder, written by ppl-vae train")
+    estimators.add_options(made, METHODS, f"the estimator: {', '.join(METHODS)} (see above)")
     results.add_subset_options(made)
-    made.add_argument("--seed", type=int, default=0, help="of the samples")
+    made.add_argument("--seed", type=int, default=0, help="the seed of the samples")
     compiling.add_option(made)
     results.add_options(made, EVIDENCE)
     return made
@@ -85,32 +82,28 @@ def parser() -> ArgumentParser:
 
 def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
     """Estimate, save and draw; returns the result and its folder."""
-    check_numbers(settings, counts=("subset",), seeds=("subset_seed",))
     estimators.check(settings, METHODS)
-    check_one_of("--split", settings["split"], runs.data.SPLITS)
     compiling.check(settings)
     method = METHODS[settings["method"]]
     if settings["compile"] == "yes" and not method.compiled:
         raise UsageError("--compile", f"auto or no with --method {settings['method']}", "'yes'")
     from ppl_vae.evidence import Evidence
 
-    which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"]}
-    with results.claimed(settings, evidence_folder, EVIDENCE) as (run, folder):
+    with results.opened(settings, EVIDENCE, **results.subset(settings)) as opened:
         arguments = _arguments(settings, method)
-        with runs.trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
-            kept = ("method", *arguments, *_RECORDED)
-            what = "An estimate by ppl-vae evidence"
-            with opened.writing(kept, what, lambda: _rehearse(opened, method, arguments)) as job:
-                path = job.folder.path
-                how: dict[str, Any] = {"checkpoint": path / CHECKPOINT, "resume": settings["resume"]}
-                how |= {"compile": compiling.choice(settings)} if method.compiled else {}
-                how |= {"seed": settings["seed"], **arguments}
-                evidence = runs.trained.finished(
-                    path / RESULT, Evidence, job, lambda: method.load()(job.vae.program, job.x, **how)
-                )
-                if is_main():
-                    _report(evidence, job)
-    return evidence, folder.path
+        kept = ("method", *arguments, *_RECORDED)
+        what = "An estimate by ppl-vae evidence"
+        with opened.writing(kept, what, lambda: _rehearse(opened, method, arguments)) as job:
+            path = job.folder.path
+            how: dict[str, Any] = {"checkpoint": path / CHECKPOINT, "resume": settings["resume"]}
+            how |= {"compile": compiling.choice(settings)} if method.compiled else {}
+            how |= {"seed": settings["seed"], **arguments}
+            evidence = runs.trained.finished(
+                path / RESULT, Evidence, job, lambda: method.load()(job.vae.program, job.x, **how)
+            )
+            if is_main():
+                _report(evidence, job)
+    return evidence, opened.folder.path
 
 
 def _arguments(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:
@@ -143,32 +136,16 @@ def _rehearse(job: Job, method: Estimator, arguments: dict[str, Any]) -> None:
 
 
 def _report(evidence: Evidence, job: Job) -> None:
-    path, vae = job.folder.path, job.vae
-    bits = bits_per_dim(evidence, vae, job.dataset)
-    means = {name: evidence.mean(name) for name in ("log_evidence", "elbo", "gap")}
-    nats = runs.trained.numbers(means["log_evidence"])
-    measure = vae.likelihood.base_measure
-    summary = {
-        "method": evidence.method,
-        "bound": evidence.bound,
-        "certified": evidence.certified,
-        "basis": evidence.basis,
-        "details": evidence.details,
-        "num_data": len(evidence),
-        "num_samples": evidence.num_samples,
-        "seed": evidence.seed,
-        "unit": "nats a datum, mean over data",
-        **{name: runs.trained.numbers(mean) for name, mean in means.items()},
-        "negative_log_likelihood": nats | {"value": None if nats["value"] is None else -nats["value"]},
-        "bits_per_dim": None if bits is None else runs.trained.numbers(bits),
+    path, measure = job.folder.path, job.vae.likelihood.base_measure
+    # Of real numbers in units of their own, bits would say nothing.
+    levels = 1 if measure == "counting" else job.dataset.levels
+    bits = None if levels is None else evidence.bits_per_dim(job.vae.shape.numel(), levels)
+    summary = evidence.summary() | {
+        "bits_per_dim": None if bits is None else bits.summary(),
         "base_measure": measure,
-        "status": evidence.status_fractions(),
-        "cost": runs.trained.cost(evidence),
         "test_set": job.about,
     }
-    line = f"base measure: {measure}"
-    if bits is not None:
-        line += f"; bits a dimension: {bits}"
+    line = f"base measure: {measure}" + ("" if bits is None else f"; bits a dimension: {bits}")
     files.write_text(path / "evidence.txt", f"{evidence}\n{line}\n")
     files.write_json(path / "summary.json", summary)
     _draw(evidence, path)
@@ -184,20 +161,3 @@ def _draw(evidence: Evidence, path: Path) -> None:
         runs.figures.save(plots.evidence_ladder(evidence), path / "evidence_ladder.png")
     if evidence.diagnostics.has_iwae:
         runs.figures.save(plots.gap_and_khat(evidence), path / "gap_and_khat.png")
-
-
-def bits_per_dim(evidence: Evidence, vae: VAE, dataset: Dataset) -> Mean | None:
-    """Bits a dimension where they mean something; None where they do not.
-
-    They do for integers. Of dequantised integers they are an upper bound for the integers' own: the density's,
-    and log2 of the number of levels. Of real numbers in units of their own they would say nothing.
-    """
-    from ppl_vae.evidence import Mean
-
-    bits = evidence.bits_per_dim(vae.shape.numel())
-    if vae.likelihood.base_measure == "counting":
-        return bits
-    levels = dataset.details.get("levels")
-    if dataset.view == "dequantised" and isinstance(levels, int):
-        return Mean(bits.value + math.log2(levels), bits.mc_stderr, bits.data_stderr, bits.limit)
-    return None

@@ -9,14 +9,15 @@ from ppl_vae import files, runs
 from ppl_vae.cli.options import estimators, results
 from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
-from ppl_vae.errors import InputError, check_one_of, option
-from ppl_vae.runs.folder import CHECKPOINT, GAPS, GAPS_RESULT, RESULT, gaps_folder
+from ppl_vae.errors import InputError, option
+from ppl_vae.runs.folder import CHECKPOINT, GAPS, GAPS_RESULT, RESULT
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from ppl_vae.analysis import ActiveUnits, Gaps, Surgery
     from ppl_vae.evidence import Evidence
+    from ppl_vae.program import Data, Program
     from ppl_vae.runs.trained import Job
 
 METHODS = {
@@ -30,15 +31,14 @@ METHODS = {
 _RECORDED = ("num_samples", "split", "subset", "subset_seed", "seed", "threads", "device")
 _DATA = 100
 _DESCRIPTION = """\
-Split the gap log p(x) - ELBO of held-out data into what the family of q(z|x) lacks (approximation: the family is
-refitted to each datum) and what the encoder costs (amortisation); split the rate KL(q(z|x) || p(z)) into the
-information that z has of x and the KL of the aggregate posterior from the prior; and count the active latent units.
-Writes a folder: gaps.safetensors (ppl_vae.analysis.Gaps.load reads it), gaps.txt (the tables),
-summary.json and gaps.png.
+Three analyses of held-out data. (1) Refit q(z|x) to each datum, and split the gap log p(x) - ELBO into the
+approximation gap, which remains after the refit, and the amortisation gap, which the refit has closed. (2) Split the
+rate KL(q(z|x) || p(z)) into the mutual information of z and the datum, and the KL divergence of the aggregate posterior
+from the prior. (3) Count the active latent units. The command writes a folder: gaps.safetensors
+(ppl_vae.analysis.Gaps.load reads it), gaps.txt (the tables), summary.json and gaps.png.
 
-log p(x) is by importance sampling from the refitted guide, or by annealing, which takes longer and finds more.
-
-Killed or stopped, the same command with --resume goes on and ends with the same bits."""
+log p(x) is estimated by importance sampling from the refitted q(z|x), or by annealing, which takes longer and depends
+less on a good q(z|x)."""
 _EXAMPLES = """\
 examples:
   ppl-vae gaps runs/digits
@@ -49,39 +49,37 @@ examples:
 def run(argv: Sequence[str]) -> int:
     """The command."""
     settings = parse(parser(), argv)
-    check_numbers(settings, counts=("subset", "num_samples"), seeds=("subset_seed",))
+    check_numbers(settings, counts=("num_samples",))
+    which = results.subset(settings, _DATA)
     for name in ("subset", "num_samples"):
         if settings[name] == 1:
             raise InputError(option(name), "at least 2, for errors", 1)
     estimators.check(settings, METHODS)
-    check_one_of("--split", settings["split"], runs.data.SPLITS)
 
-    which: dict[str, Any] = {"split": settings["split"], "number": settings["subset"], "usual": _DATA}
-    with results.claimed(settings, gaps_folder, GAPS) as (run, folder):
+    with results.opened(settings, GAPS, **which) as opened:
         arguments = estimators.resolve(settings, METHODS[settings["method"]])
-        with runs.trained.opened(settings, run, folder, **which, seed=settings["subset_seed"]) as opened:
-            settings["subset"] = len(opened.x)
-            kept = ("method", *arguments, *_RECORDED)
-            what = "An analysis by ppl-vae gaps"
-            with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
-                found, rate, units = _analyse(job, arguments)
-                text = "\n\n".join(map(str, (found, rate, units)))
-                _report(found, rate, units, job, text)
+        settings["subset"] = len(opened.x)
+        kept = ("method", *arguments, *_RECORDED)
+        what = "An analysis by ppl-vae gaps"
+        with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
+            found, rate, units = _analyse(job, arguments)
+            text = "\n\n".join(map(str, (found, rate, units)))
+            _report(found, rate, units, job, text)
     print(text)
-    print(f"figures and numbers in {folder.path}")
+    print(f"figures and numbers in {opened.folder.path}")
     return 0
 
 
 def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("gaps", _DESCRIPTION, _EXAMPLES)
-    made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
+    made.add_argument("run", type=str, metavar="RUN", help="a run folder, written by ppl-vae train")
     made.add_argument(
-        "--num-samples", type=int, default=2000, help="samples a datum for each of the two ELBOs"
+        "--num-samples", type=int, default=2000, help="samples per datum for each of the two ELBOs"
     )
-    estimators.add_options(made, METHODS, "how log p(x) is had: importance or annealed")
+    estimators.add_options(made, METHODS, "the estimator of log p(x): importance or annealed")
     results.add_subset_options(made, _DATA)
-    made.add_argument("--seed", type=int, default=0, help="of the samples and the refit")
+    made.add_argument("--seed", type=int, default=0, help="the seed of the samples and of the refit")
     results.add_options(made, GAPS)
     return made
 
@@ -97,86 +95,43 @@ def _rehearse(job: Job, arguments: dict[str, Any]) -> None:
     program, few = job.vae.program, job.x[:2]
     surgery(program, few, 2, progress=False)
     refitted = refit(program, few, 2, max_steps=1, progress=False)
-    if job.settings["method"] == "annealed":
-        with estimators.few(arguments) as fewer:
-            annealed(program, few, **fewer, progress=False)
-    else:
-        gaps(program, few, 2, refitted=refitted, progress=False)
+    with estimators.few(arguments) as fewer:
+        annealing = job.settings["method"] == "annealed"
+        evidence = annealed(program, few, **fewer, progress=False) if annealing else None
+        gaps(program, few, 2, evidence=evidence, refitted=refitted, progress=False)
 
 
 def _analyse(job: Job, arguments: dict[str, Any]) -> tuple[Gaps, Surgery, ActiveUnits]:
-    from ppl_vae.analysis import Gaps, active_units, gaps, refit, surgery
-
-    settings, path, program = job.settings, job.folder.path, job.vae.program
-    common: dict[str, Any] = {"seed": settings["seed"]}
-
-    def split() -> Gaps:
-        how = {**common, "resume": settings["resume"]}
-        evidence = _evidence(job, arguments, **how)
-        refitted = refit(program, job.x, checkpoint=path / CHECKPOINT, **how)
-        return gaps(program, job.x, settings["num_samples"], evidence=evidence, refitted=refitted, **common)
-
-    found: Gaps = runs.trained.finished(path / GAPS_RESULT, Gaps, job, split)
-    (path / RESULT).unlink(missing_ok=True)
-    return found, surgery(program, job.x, **common), active_units(program, job.x, **common)
-
-
-def _evidence(job: Job, arguments: dict[str, Any], **how: Any) -> Evidence | None:
-    """log p(x) by annealing, kept in a file until all is done; None where the refit's own weights will do."""
+    from ppl_vae.analysis import Gaps, active_units, gaps, surgery
     from ppl_vae.evidence import Evidence, annealed
 
-    path, program = job.folder.path, job.vae.program
-    if job.settings["method"] != "annealed":
-        return None
-    how |= {"checkpoint": path / f"{CHECKPOINT}.evidence", **arguments}
-    found: Evidence = runs.trained.finished(
-        path / RESULT, Evidence, job, lambda: annealed(program, job.x, **how)
+    settings, path, program, seed = job.settings, job.folder.path, job.vae.program, job.settings["seed"]
+
+    def run(name: str = "") -> dict[str, Any]:
+        return {"seed": seed, "checkpoint": path / f"{CHECKPOINT}{name}", "resume": settings["resume"]}
+
+    def annealing(program: Program, x: Data) -> Evidence:
+        """It takes longest: its result stays in a file until all is done."""
+        how = {**arguments, **run(".annealed")}
+        found: Evidence = runs.trained.finished(
+            path / RESULT, Evidence, job, lambda: annealed(program, x, **how)
+        )
+        return found
+
+    how = {"evidence": annealing if settings["method"] == "annealed" else None, **run()}
+    found: Gaps = runs.trained.finished(
+        path / GAPS_RESULT, Gaps, job, lambda: gaps(program, job.x, settings["num_samples"], **how)
     )
-    return found
+    (path / RESULT).unlink(missing_ok=True)
+    rate = surgery(program, job.x, **run(".surgery"))
+    return found, rate, active_units(program, job.x, seed=seed)
 
 
 def _report(found: Gaps, rate: Surgery, units: ActiveUnits, job: Job, text: str) -> None:
     from ppl_vae import plots
 
-    path, evidence = job.folder.path, found.evidence
-    summary = {
-        "num_data": len(found),
-        "num_samples": found.num_samples,
-        "seed": found.seed,
-        "unit": "nats a datum, mean over data",
-        "log_evidence": runs.trained.numbers(evidence.mean()),
-        "method": evidence.method,
-        "bound": evidence.bound,
-        "status": evidence.status_fractions(),
-        **{
-            name: runs.trained.numbers(found.mean(name))
-            for name in ("elbo", "refitted_elbo", "gap", "approximation", "amortisation")
-        },
-        "refit": {
-            "converged": int(found.converged.sum()),
-            "worsened": int(found.worsened.sum()),
-            "rounded": int(found.rounded.sum()),
-            "mean_steps": float(found.steps.double().mean()),
-        },
-        "surgery": {
-            "num_samples": rate.num_samples,
-            **{
-                name: runs.trained.numbers(rate.mean(name))
-                for name in ("distortion", "rate", "information", "marginal")
-            },
-            "max_information": rate.max_information,
-        },
-        "active_units": {
-            "num_samples": units.num_samples,
-            "threshold": units.threshold,
-            "count": units.count,
-            "of": len(units),
-            "close": int(units.close.sum()),
-            "variances": units.variances.tolist(),
-            "stderr": units.stderr.tolist(),
-        },
-        "test_set": job.about,
-    }
+    path = job.folder.path
+    summary = found.summary() | {"surgery": rate.summary(), "active_units": units.summary()}
     files.write_text(path / "gaps.txt", f"{text}\n")
-    files.write_json(path / "summary.json", summary)
+    files.write_json(path / "summary.json", summary | {"test_set": job.about})
     runs.figures.save(plots.gap_decomposition(found), path / "gaps.png")

@@ -11,7 +11,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.runs.figures import paths
 
 _DESCRIPTION = """\
-Decode the straight lines between the posterior means of pairs of data, drawn at random from the run's data set.
+Draw pairs of data at random from the run's data set, and decode the straight line between their posterior means.
 Numbers (.npy) are (pairs, steps, *shape); a .csv has the steps of the first pair, then those of the second, ..."""
 _EXAMPLES = """\
 examples:

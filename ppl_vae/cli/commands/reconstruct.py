@@ -11,8 +11,9 @@ from ppl_vae.cli.options.parser import check_numbers, parse
 from ppl_vae.cli.options.picture import Output, picture_parser
 
 _DESCRIPTION = """\
-Reconstruct data of the run's data set, drawn at random: E[x|z] at the mean of q(z|x).
-Numbers (.npy) are (2, N, *shape): the data and their reconstructions; a .csv has the one below the other."""
+Reconstruct data that are drawn at random from the run's data set: E[x|z] at the mean of q(z|x).
+Numbers (.npy) are (2, N, *shape): the data and their reconstructions. A .csv has the data first, then the
+reconstructions."""
 _EXAMPLES = """\
 examples:
   ppl-vae reconstruct runs/digits --num 20 --out reconstructions.png
@@ -22,7 +23,7 @@ examples:
 def run(argv: Sequence[str]) -> int:
     """The command."""
     parser = picture_parser("reconstruct", _DESCRIPTION, _EXAMPLES)
-    parser.add_argument("--num", type=int, default=20, help="how many")
+    parser.add_argument("--num", type=int, default=20, help="how many data")
     settings = parse(parser, argv)
     check_numbers(settings, counts=("num",), seeds=("seed",))
     output = Output(settings, "reconstructions")

@@ -18,8 +18,8 @@ examples:
 def run(argv: Sequence[str]) -> int:
     """The command."""
     parser = picture_parser("sample", _DESCRIPTION, _EXAMPLES, of_data=False)
-    parser.add_argument("--num", type=int, default=64, help="how many")
-    text = "the decoder's means E[x|z] alone, in the place of draws of x"
+    parser.add_argument("--num", type=int, default=64, help="how many to draw")
+    text = "write the decoder's means E[x|z] instead of draws of x"
     parser.add_argument("--mean", action="store_true", help=text)
     settings = parse(parser, argv)
     check_numbers(settings, counts=("num",), seeds=("seed",))

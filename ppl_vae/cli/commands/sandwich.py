@@ -12,7 +12,7 @@ from ppl_vae.cli.options import estimators, results
 from ppl_vae.cli.options.estimators import Estimator
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
 from ppl_vae.errors import InputError
-from ppl_vae.runs.folder import CHECKPOINT, SANDWICH, SANDWICH_RESULT, sandwich_folder
+from ppl_vae.runs.folder import CHECKPOINT, SANDWICH, SANDWICH_RESULT
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -37,15 +37,14 @@ _ROUNDED = (
     "model, and certify nothing"
 )
 _DESCRIPTION = """\
-Simulate data from a trained model and bound their log p(x) from below and from above. The latents that made a datum
-are an exact sample of its posterior, from which chains run backwards give an upper bound; the gap between the two
-certifies how well the sampler does on this model. Writes a folder: sandwich.safetensors (ppl_vae.evidence.Sandwich.load
-reads it), sandwich.txt (the table), summary.json and sandwich.png.
+Simulate data from a trained model, and compute a lower and an upper bound of log p(x) for each of them. The latents
+that a datum was simulated from are an exact sample of its posterior. Annealing that starts there and runs backwards
+gives the upper bound. The gap between the two bounds certifies how well the sampler works on this model. The command
+writes a folder: sandwich.safetensors (ppl_vae.evidence.Sandwich.load reads it), sandwich.txt (the table), summary.json
+and sandwich.png.
 
-With --real, data of the test split are bounded in the place of simulated ones. For them there is no exact sample of the
-posterior: the upper bound is a heuristic, and is called one in every file and picture.
-
-Killed or stopped, the same command with --resume goes on and ends with the same bits."""
+With --real, the data are those of the test split. There is no exact sample of their posterior, so the upper bound is a
+heuristic. Every file and picture says so."""
 _EXAMPLES = """\
 examples:
   ppl-vae sandwich runs/digits
@@ -62,34 +61,35 @@ def run(argv: Sequence[str]) -> int:
     compiling.check(settings)
     if settings["num_samples"] == 1:
         raise InputError("--num-samples", "at least 2", 1)
+    import torch
+
+    from ppl_vae import memory
 
     method, real = METHODS[settings["method"]], settings["real"]
     which: dict[str, Any] = {"number": settings["num_data"], "usual": _DATA} if real else {"number": None}
-    with results.claimed(settings, sandwich_folder, SANDWICH) as (run, folder):
+    with results.opened(settings, SANDWICH, split="test", **which, asked="--num-data") as opened:
         arguments = {"method": settings["method"], **estimators.resolve(settings, method)}
-        with runs.trained.opened(settings, run, folder, split="test", **which, asked="--num-data") as opened:
-            if not real:
-                number = settings["num_data"] or _DATA
-                from ppl_vae import memory
-
-                memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
-                opened = replace(opened, x=_like(opened, number))
-            settings["num_data"] = len(opened.x)
-            kept = (*arguments, "num_data", "real", "seed", "compile", "threads", "device")
-            what = "Bounds by ppl-vae sandwich"
-            with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
-                bounds = _bound(job, arguments)
-                text = _report(bounds, job)
+        if not real:
+            number = settings["num_data"] or _DATA
+            memory.check_simulated("--num-data", number, 2 * opened.x[0].numel())
+            # Test data, repeated as often as needed: simulated data have their shapes, and nothing else of them.
+            again = -(-number // len(opened.x))
+            opened = replace(opened, x=torch.cat([opened.x] * again)[:number])
+        settings["num_data"] = len(opened.x)
+        kept = (*arguments, "num_data", "real", "seed", "compile", "threads", "device")
+        what = "Bounds by ppl-vae sandwich"
+        with opened.writing(kept, what, lambda: _rehearse(opened, arguments)) as job:
+            text = _report(_bound(job, arguments), job)
     print(text)
-    print(f"figures and numbers in {folder.path}")
+    print(f"figures and numbers in {opened.folder.path}")
     return 0
 
 
 def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("sandwich", _DESCRIPTION, _EXAMPLES)
-    made.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
-    estimators.add_options(made, METHODS, "annealed, or importance (multi-sample bounds)")
+    made.add_argument("run", type=str, metavar="RUN", help="a run folder, written by ppl-vae train")
+    estimators.add_options(made, METHODS, "the bounds: annealed, or importance (multi-sample bounds)")
     made.add_argument(
         "--num-data",
         type=int | None,
@@ -98,19 +98,12 @@ def parser() -> ArgumentParser:
     made.add_argument(
         "--real",
         action="store_true",
-        help="bound data of the test split, drawn at random: the upper bound is then a heuristic, not certified",
+        help="take data of the test split, drawn at random: the upper bound is then a heuristic, not certified",
     )
-    made.add_argument("--seed", type=int, default=0, help="of the data and of the samples")
+    made.add_argument("--seed", type=int, default=0, help="the seed of the data and of the samples")
     compiling.add_option(made)
     results.add_options(made, SANDWICH)
     return made
-
-
-def _like(job: Job, number: int) -> Any:
-    """Test data, in turn as often as needed: simulated data have their shapes, and nothing else of them."""
-    import torch
-
-    return job.x[torch.arange(number, device=job.x.device) % len(job.x)]
 
 
 def _posterior(job: Job, arguments: dict[str, Any]) -> Latents | None:
@@ -167,24 +160,14 @@ def _report(bounds: Sandwich, job: Job) -> str:
     from ppl_vae import plots
 
     settings, path = job.settings, job.folder.path
-    lower, upper = bounds.lower, bounds.upper
+    lower = bounds.lower
     rounded = lower.precision != "full"
     doubts = [words for words, there in ((_HEURISTIC, settings["real"]), (_ROUNDED, rounded)) if there]
     text = "\n".join([*doubts, str(bounds)])
-    summary = {
+    summary = bounds.summary() | {
         "method": settings["method"],
-        "certified": bounds.certified,
         "note": " ".join(doubts) or None,
         "data": "test split" if settings["real"] else "simulated from the model",
-        "num_data": len(bounds),
-        "seed": settings["seed"],
-        "unit": "nats a datum, mean over data",
-        "lower": runs.trained.numbers(lower.mean()),
-        "upper": runs.trained.numbers(upper.mean()),
-        "gap": runs.trained.numbers(bounds.mean_gap()),
-        "status": {"lower": lower.status_fractions(), "upper": upper.status_fractions()},
-        "cost": {"lower": runs.trained.cost(lower), "upper": runs.trained.cost(upper)},
-        "details": {"lower": lower.details, "upper": upper.details},
         "base_measure": job.vae.likelihood.base_measure,
         "test_set": job.about if settings["real"] else None,
     }

@@ -19,6 +19,7 @@ from ppl_vae.cli.options import device, model, results
 from ppl_vae.cli.options.parser import add_from, check_numbers, make_parser, parse
 from ppl_vae.config import dump_yaml
 from ppl_vae.data import Dataset, description
+from ppl_vae.data.dataset import SPLITS
 from ppl_vae.distributed import is_main, on_main, world
 from ppl_vae.errors import InputError, check_one_of, relabel, under_options
 from ppl_vae.history import History
@@ -41,12 +42,11 @@ _FIT = (
     "seed",
 )  # options of fit, in a rehearsal too
 _DESCRIPTION = """\
-Train a VAE into a run folder: config.yaml (every option resolved: with --config it repeats the run to the last bit),
-vae.safetensors, history.jsonl, data.json, a checkpoint, and pictures in figures/.
+Train a VAE and write a run folder: vae.safetensors (the model), config.yaml (all options with their final values:
+--config config.yaml repeats the run to the last bit), history.jsonl, data.json, a checkpoint, and pictures in figures/.
 
-Killed or stopped, the same command with --resume goes on from the checkpoint and ends with the same bits. Started by
-torchrun, processes share each batch, each with one thread unless OMP_NUM_THREADS or --threads says otherwise; their
-draws are not those of one process, so the numbers differ within what other seeds would give."""
+Several processes, started by torchrun, share each batch. Each has one thread, unless OMP_NUM_THREADS or --threads says
+otherwise. Their random draws are not those of a single process, so the results differ as those of two seeds do."""
 
 _EXAMPLES = """\
 examples:
@@ -112,22 +112,25 @@ def run(argv: Sequence[str]) -> int:
 def parser() -> ArgumentParser:
     """The command's options."""
     made = make_parser("train", _DESCRIPTION, _EXAMPLES)
-    text = "a YAML file of options, a config.yaml say; options after it override it"
+    text = "a YAML file of options, such as the config.yaml of a run; options that follow it take precedence"
     made.add_argument("--config", action="config", help=text)
-    text = "print the resolved config.yaml; write nothing"
+    text = "print the complete config.yaml and stop; nothing is written"
     made.add_argument("--print-config", action="store_true", help=text)
-    results.add_folder_options(made, "the run folder (default: runs/ and a name made of data and model)")
+    results.add_folder_options(
+        made, "the run folder (default: runs/ and a name that is made from the options)"
+    )
     data_options.add_options(made)
     model.add_options(made)
     group = made.add_argument_group("training")
-    words = {"lr_schedule": (str, "constant, cosine or burda: the rate over the epochs")}
-    add_from(group, fit, ("epochs", "batch_size", *_FIT), words)
+    texts = {"lr_schedule": "the learning rate over the epochs: constant, cosine or burda"}
+    add_from(group, fit, ("epochs", "batch_size", *_FIT), texts)
     group.add_argument(
         "--objective",
         type=ELBO,
         default={"class_path": "pyro.infer.Trace_ELBO"},
         metavar="CLASS",
-        help="one of Pyro's ELBOs by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO...), or your own by import path",
+        help="one of Pyro's by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, ...; none of the Jit classes, and not "
+        "ReweightedWakeSleep or TraceTailAdaptive_ELBO), or one of your own by its import path",
     )
     compiling.add_option(group)
     device.add_options(group)
@@ -186,7 +189,7 @@ def _rehearse(job: Job) -> None:
     """Look at the data, and train on two of them for an epoch: what cannot work fails before anything is written."""
     settings, dataset = job.settings, job.dataset
     job.vae.config()  # refuses a part that could not be saved
-    for split in data.SPLITS:
+    for split in SPLITS:
         x = getattr(dataset, split)
         if x is None or (split == "train" and dataset.resample is not None):
             continue

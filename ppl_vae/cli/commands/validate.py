@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae import exits, files, memory, modes
-from ppl_vae.cli.options import device
+from ppl_vae import files, memory, modes
+from ppl_vae.cli.options import device, results
 from ppl_vae.cli.options.parser import check_numbers, make_parser, parse
-from ppl_vae.errors import InputError, NonFiniteError, UsageError, check_one_of, describe, option, relabel
-from ppl_vae.exits import Interrupted
+from ppl_vae.errors import (
+    InputError,
+    NonFiniteError,
+    UsageError,
+    check_one_of,
+    describe,
+    option,
+    under_options,
+)
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs import figures
 from ppl_vae.runs.folder import CHECKPOINT, REPORT, validation_folder
@@ -34,14 +39,14 @@ _ESTIMATOR = (
     "the import path of a function (program, x, seed) that returns an Evidence (my_file.my_estimator)"
 )
 _DESCRIPTION = """\
-Run estimators on models whose log p(x) is known, many times over, and count how often they are right about
-themselves: bias and error, mean Z-hat / Z, the coverage of 95 % intervals, verdicts, cost. Below the tables stands what
-is wrong, if anything is. Writes a folder: report.json (ppl_vae.validation.Report.load reads it), report.md, report.txt
-and error_against_cost.png.
+Run estimators many times on models whose log p(x) is known, and report their bias and error, the mean of Z-hat / Z, the
+coverage of their 95 % intervals, their verdicts and their cost. Problems are listed below the tables. The command
+writes a folder: report.json (ppl_vae.validation.Report.load reads it), report.md, report.txt and
+error_against_cost.png.
 
-An estimator or a model of your own, from a file in the current folder, is tried on all of ours, or with all of ours.
-All pairs take some minutes. Killed or stopped, the same command with --resume goes on and ends with the same numbers
-(but for the seconds that estimates took)."""
+An estimator or a model of your own may come from a file in the current folder. By default, your estimator runs on all
+models of ppl_vae, and all estimators of ppl_vae run on your model. All pairs together take some minutes. The seconds
+in the report are measured: they are the only numbers that another run does not repeat."""
 _EXAMPLES = """\
 examples:
   ppl-vae validate
@@ -59,15 +64,13 @@ def run(argv: Sequence[str]) -> int:
         settings[name] = size if settings[name] is None else settings[name]
     memory.check_repeated(settings["num_data"], settings["repetitions"])
     folder = validation_folder(settings["out"])
-    how = {"resume": settings["resume"], "overwrite": settings["overwrite"]}
+    how: dict[str, Any] = {"resume": settings["resume"], "overwrite": settings["overwrite"]}
     folder.check(**how)
     with folder.owning(**how):
-        if settings["resume"] and folder.began() and settings["threads"] is None:
-            settings["threads"] = folder.latest().settings().get("threads")
         settings["device"] = "cpu"
-        device.resolve(settings)
+        device.resolve(settings, folder if settings["resume"] else None)
         with modes.threads(settings["threads"]):
-            report = _validate(settings, folder)
+            report = _validate(settings, folder, how)
     print(report.table())
     print(f"figures and numbers in {folder.path}")
     return 0
@@ -76,40 +79,24 @@ def run(argv: Sequence[str]) -> int:
 def _parser() -> ArgumentParser:
     made = make_parser("validate", _DESCRIPTION, _EXAMPLES)
     for name, own in (("model", _MODEL), ("estimator", _ESTIMATOR)):
-        known = f"{name}s of ppl_vae.validation.{name.upper()}S (default: all, or none with --{name})"
+        known = f"names out of ppl_vae.validation.{name.upper()}S (default: all, or none with --{name})"
         made.add_argument(f"--{name}s", type=str, nargs="+", metavar="NAME", help=known)
-        made.add_argument(
-            f"--{name}", type=str, nargs="+", metavar="PATH", help=f"{own}; several may be given"
-        )
-    made.add_argument("--num-data", type=int | None, help=f"data a model (default: {_SIZES['num_data']})")
-    made.add_argument(
-        "--repetitions",
-        type=int | None,
-        help=f"independent runs of each estimator on each model (default: {_SIZES['repetitions']})",
-    )
-    made.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"{_QUICK['num_data']} data and {_QUICK['repetitions']} repetitions unless they are given: to see that "
-        "everything works, too few to judge by",
-    )
-    made.add_argument("--seed", type=int, default=0, help="of models, data and runs")
-    made.add_argument("--out", type=str, default="runs/validation", help="the folder to write")
-    made.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace an earlier report's files there when the new ones are complete",
-    )
-    made.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in that folder, if any"
-    )
-    made.add_argument(
-        "--threads", type=int | None, help="threads to compute with; null leaves torch's number"
-    )
+        text = f"{own}; several may be given"
+        made.add_argument(f"--{name}", type=str, nargs="+", metavar="PATH", help=text)
+    text = "data per model (default: {num_data})".format(**_SIZES)
+    made.add_argument("--num-data", type=int | None, help=text)
+    text = "independent runs of each estimator on each model (default: {repetitions})".format(**_SIZES)
+    made.add_argument("--repetitions", type=int | None, help=text)
+    text = "{num_data} data and {repetitions} repetitions unless they are given: enough to see that all works, too few "
+    text = f"{text}to judge by".format(**_QUICK)
+    made.add_argument("--quick", action="store_true", help=text)
+    made.add_argument("--seed", type=int, default=0, help="the seed of models, data and runs")
+    results.add_folder_options(made, "the folder to write", "runs/validation")
+    device.add_threads(made)
     return made
 
 
-def _validate(settings: dict[str, Any], folder: OutputFolder) -> Report:
+def _validate(settings: dict[str, Any], folder: OutputFolder, how: dict[str, Any]) -> Report:
     from ppl_vae.validation import ESTIMATORS, MODELS, Report, validate
 
     size, seed = settings["num_data"], settings["seed"]
@@ -125,39 +112,17 @@ def _validate(settings: dict[str, Any], folder: OutputFolder) -> Report:
         paths = settings[name] or []
         marker |= {name: paths, f"{name}_sha256": [_source(path) for path in paths]}
     marker |= {name: settings[name] for name in ("num_data", "repetitions", "seed", "threads")}
-    begun = not (settings["resume"] and folder.began())
-    if begun:
-        folder = folder.new if settings["overwrite"] and folder.began() else folder
-        folder.begin(marker, header="# A report by ppl-vae validate: what it was made from.\n")
-    else:
-        folder = folder.resumed(marker)
-        exits.work()
-        folder.sweep()
-    path = folder.path
-    try:
-        with folder.keeping(begun):
-            if (path / REPORT).is_file():  # a resumed command that had only tables and pictures left
-                report = Report.load(path / REPORT)
-            else:
-                report = validate(
-                    models,
-                    estimators,
-                    num_data=size,
-                    repetitions=settings["repetitions"],
-                    seed=seed,
-                    checkpoint=path / CHECKPOINT,
-                    resume=settings["resume"],
-                )
-                report.save(path / REPORT)
-            _draw(report, path, settings)
-            folder.commit()
-    except KeyboardInterrupt:
-        where = shlex.quote(str(folder.place))
-        raise Interrupted(
-            f"go on with the same command and --resume (what is done is kept in {where})"
-        ) from None
-    except InputError as error:
-        raise relabel(error, {name: option(name) for name in settings}) from error
+    go_on = " the same command and --resume (what is done is kept in {place})"
+    header = "# A report by ppl-vae validate: what it was made from.\n"
+    with folder.writing(marker, header=header, go_on=go_on, **how) as new, under_options(settings):
+        if (new.path / REPORT).is_file():  # a resumed command that had only tables and pictures left
+            report = Report.load(new.path / REPORT)
+        else:
+            sizes = {name: settings[name] for name in ("num_data", "repetitions", "seed")}
+            kept = {"checkpoint": new.path / CHECKPOINT, "resume": settings["resume"]}
+            report = validate(models, estimators, **sizes, **kept)
+            report.save(new.path / REPORT)
+        _draw(report, new.path, settings)
     return report
 
 
@@ -224,15 +189,12 @@ def _rehearse(path: str, estimator: Callable[..., Any], model: Any, seed: int) -
 
 
 def _draw(report: Report, path: Path, settings: Mapping[str, Any]) -> None:
-    """Write the tables, and a picture of all pairs that have a Monte Carlo error (others' are 1e-12 or so)."""
+    """Write the tables and the picture."""
     from ppl_vae import plots
 
     files.write_text(path / "report.txt", f"{report.table()}\n")
     files.write_text(path / "report.md", report.markdown())
-    points: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-    for row in report.rows:
-        if row.applies and row.drawn and row.passes > 0 and not math.isnan(row.rmse):
-            points.setdefault(row.model, {})[row.estimator] = [(row.passes, row.rmse, row.rmse_stderr)]
+    points = report.errors_and_costs()
     if points:
         facts = f"N = {settings['num_data']} data, {settings['repetitions']} repetitions, seed {report.seed}"
         facts += "; exact methods left out" * any(not row.drawn for row in report.rows)

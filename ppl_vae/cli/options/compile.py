@@ -15,8 +15,8 @@ def add_option(parser: Any) -> None:
         "--compile",
         type=str | bool,
         default="auto",
-        help="capture the program as a tensor graph and compile it: yes, no, or auto, which does it where the job is "
-        "long enough to pay for it, by sizes alone; recorded, since the last bits of a number depend on it",
+        help="compile the model's densities as a tensor graph: yes, no, or auto (where the sizes say that the job is "
+        "long enough to gain from it). Recorded, because the last bits of the results depend on it",
     )
 
 

@@ -12,7 +12,7 @@ _MOST_THREADS = 4096
 
 def add_options(parser: Any) -> None:
     """``--device`` and ``--threads``, to a parser or a group of one."""
-    text = "auto (a GPU if there is one), cpu, cuda or cuda:1"
+    text = "auto (a GPU if there is one), cpu, cuda, or one of several GPUs: cuda:1"
     parser.add_argument("--device", type=str, default="auto", help=text)
     add_threads(parser)
 
@@ -20,7 +20,7 @@ def add_options(parser: Any) -> None:
 def add_threads(parser: Any) -> None:
     """``--threads``, to a parser or a group of one."""
     text = (
-        "threads to compute with; recorded, since the last bits of a number depend on it. null leaves torch's"
+        "number of CPU threads (default: what torch has chosen). Recorded, because the last bits depend on it"
     )
     parser.add_argument("--threads", type=int | None, help=text)
 

@@ -5,21 +5,19 @@ They are read from the source of the library, which is not imported: ``--help`` 
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import lru_cache
-from importlib import import_module, resources
+from importlib import import_module
 from typing import Any
 
+from ppl_vae import signatures
 from ppl_vae.cli.options import values
-from ppl_vae.cli.options.parser import check_numbers
+from ppl_vae.cli.options.parser import check_numbers, option_type
 from ppl_vae.errors import InputError, UsageError, check_one_of, describe, option
+from ppl_vae.signatures import Argument
 
-_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str}
-_TYPES |= {name.capitalize(): kind for name, kind in values.TYPES.items()}
+_VALUES = {name.capitalize(): kind for name, kind in values.TYPES.items()}
 _PACKAGE = "ppl_vae.evidence"
 _PRECISION = "precision"
 _COMMANDS = ("method", "seed", "compile", "precision", "chunk_size", "checkpoint")
@@ -35,25 +33,10 @@ _FEW = {
 _FEW |= {"scrambles": 2, "most": 4, "pilot": 4, "max_steps": 1}  # of the values
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """An argument of an estimator.
-
-    Attributes:
-        type: what jsonargparse takes for it.
-        default: the signature's, where that is a number or a word.
-        text: the first sentence that the docstring says of it.
-    """
-
-    type: Any
-    default: Any
-    text: str
-
-
-_ROUNDED = Parameter(
-    str,
+_ROUNDED = Argument(
+    ("str",),
     None,
-    "of matrix products: full (the default), or bfloat16 or tf32 (GPUs only), whose result is not certified",
+    "the precision of matrix products: full (the default), or on GPUs bfloat16 or tf32, with results not certified",
 )
 
 
@@ -72,16 +55,17 @@ class Estimator:
     compiled: bool = True
 
     @property
-    def parameters(self) -> dict[str, Parameter]:
+    def parameters(self) -> dict[str, Argument]:
         """Its options by name."""
-        found = _parameters(f"{_PACKAGE}.{self.path}")
+        known = signatures.read(f"{_PACKAGE}.{self.path}").arguments
+        found = {name: each for name, each in known.items() if name not in _COMMANDS and _kind(each)}
         chosen = {name: each for name, each in found.items() if self.only is None or name in self.only}
         return chosen | ({_PRECISION: _ROUNDED} if self.compiled else {})
 
     @property
     def summary(self) -> str:
         """The first line of its docstring, and whether it is a bound."""
-        first, *rest = _docstring(f"{_PACKAGE}.{self.path}").splitlines()
+        first, *rest = signatures.read(f"{_PACKAGE}.{self.path}").docstring.splitlines()
         lower = any('bound="lower"' in line for line in rest)
         return f"{first.rstrip('.')}: {'a stochastic lower bound' if lower else 'no bound'}"
 
@@ -98,7 +82,7 @@ Methods = Mapping[str, Estimator]
 def add_options(parser: Any, methods: Methods, what: str) -> None:
     """``--method``, whose default is the first, and a group with an option for every argument of the estimators."""
     parser.add_argument("--method", type=str, default=next(iter(methods)), help=what)
-    group = parser.add_argument_group("method", "each option belongs to the methods named in brackets")
+    group = parser.add_argument_group("method", "each option is for the methods in brackets")
     for name, owners in _owners(methods).items():
         texts = [each.text for each in owners.values()]
         text = next((each for each in texts if not each.startswith("as ")), texts[0])
@@ -111,7 +95,7 @@ def add_options(parser: Any, methods: Methods, what: str) -> None:
         if name in values.EXPECTED:
             text += f". {values.HOW[name]}; {option(name)}.help CLASS lists the options of a class"
             more["metavar"] = "CLASS"
-        kind = next(iter(owners.values())).type
+        kind = _kind(next(iter(owners.values())))
         text = f"[{', '.join(owners)}] {text}".replace("%", "%%")
         group.add_argument(option(name), type=kind | None, help=text, **more)
 
@@ -138,7 +122,7 @@ def check(settings: dict[str, Any], methods: Methods) -> None:
             expected = f"none with --method {method} (it belongs to {' or '.join(owners)})"
             received = given["class_path"] if name in values.EXPECTED else describe(given)
             raise UsageError(option(name), expected, received)
-        if all(each.type is int and each.default != 0 for each in owners.values()):
+        if all("int" in each.types and each.default != 0 for each in owners.values()):
             counts.append(name)
     check_numbers(settings, counts=counts)
 
@@ -190,68 +174,15 @@ def _fewer(name: str, value: Any) -> Any:
     return value
 
 
-def _owners(methods: Methods) -> dict[str, dict[str, Parameter]]:
+def _kind(argument: Argument) -> Any:
+    """What jsonargparse takes for it; None if it is no option."""
+    return option_type(argument, _VALUES)
+
+
+def _owners(methods: Methods) -> dict[str, dict[str, Argument]]:
     """Every option by name, with what it is for each method that has it."""
-    found: dict[str, dict[str, Parameter]] = {}
+    found: dict[str, dict[str, Argument]] = {}
     for method, each in methods.items():
         for name, parameter in each.parameters.items():
             found.setdefault(name, {})[method] = parameter
     return found
-
-
-def _function(path: str) -> ast.FunctionDef:
-    module, _, name = path.rpartition(".")
-    functions = (node for node in _tree(module).body if isinstance(node, ast.FunctionDef))
-    return next(node for node in functions if node.name == name)
-
-
-def _docstring(path: str) -> str:
-    return ast.get_docstring(_function(path)) or ""
-
-
-@lru_cache
-def _parameters(path: str) -> dict[str, Parameter]:
-    """The arguments of a function that can be options, from the source of its module."""
-    given, texts = _function(path).args, _texts(_docstring(path))
-    required = [None] * (len(given.args) - len(given.defaults))
-    defaults = [*required, *given.defaults, *given.kw_defaults]
-    found: dict[str, Parameter] = {}
-    for argument, default in zip([*given.args, *given.kwonlyargs], defaults, strict=True):
-        words = [] if argument.annotation is None else ast.unparse(argument.annotation).split(" | ")
-        types = [_TYPES[word] for word in words if word in _TYPES]
-        if types and argument.arg not in _COMMANDS:
-            value = _value(default, path.rpartition(".")[0])
-            found[argument.arg] = Parameter(types[0], value, texts.get(argument.arg, ""))
-    return found
-
-
-def _texts(docstring: str) -> dict[str, str]:
-    """The first sentence of each entry of a docstring's Args, without what only Python's programmers would read."""
-    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
-    entries = re.findall(
-        r"^    (\w+): (.*?)(?=^    \w|\Z)", section[1] if section else "", re.MULTILINE | re.DOTALL
-    )
-    plain = {name: re.sub(r" \(see [^)]*\)|`", "", " ".join(text.split())) for name, text in entries}
-    return {name: re.split(r"\.(?: |$)", text)[0] for name, text in plain.items()}
-
-
-def _value(node: ast.expr | None, module: str) -> Any:
-    """A default: a literal, or a module's constant by its name; None for any other."""
-    if isinstance(node, ast.Name):
-        for each in _tree(module).body:
-            if isinstance(each, ast.Assign) and any(ast.unparse(to) == node.id for to in each.targets):
-                return _value(each.value, module)
-            if isinstance(each, ast.ImportFrom) and any(alias.name == node.id for alias in each.names):
-                return _value(node, each.module or "")
-    try:
-        return None if node is None else ast.literal_eval(node)
-    except ValueError:
-        return None
-
-
-@lru_cache
-def _tree(module: str) -> ast.Module:
-    """The source of one of the package's modules."""
-    package, *names = module.split(".")
-    source = resources.files(package).joinpath(f"{'/'.join(names)}.py")
-    return ast.parse(source.read_text(encoding="utf-8"))

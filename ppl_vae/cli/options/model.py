@@ -51,40 +51,37 @@ def add_options(parser: ArgumentParser) -> None:
     """``--latent-dim``, and an option for each part."""
     model = parser.add_argument_group(
         "model",
-        "a part is a class of ppl_vae by its name, or one of your own by its import path (my_file.MyPrior for a file\n"
-        "my_file.py in the current folder); its options follow, as in --prior.components 500. The sizes are supplied.\n"
-        "--prior.help VampPrior lists the options of a class.",
+        "Each part is a class of ppl_vae, given by its name, or a class of your own, given by its import path\n"
+        "(my_file.MyPrior for a file my_file.py in the current folder). The options of the class are written as in\n"
+        "--prior.components 500; the sizes of x and z are filled in. --prior.help VampPrior lists them.",
     )
-    model.add_argument("--latent-dim", type=int, default=8, help="numbers in the latent vector z")
+    model.add_argument("--latent-dim", type=int, default=8, help="the dimension of the latent vector z")
     suits = f"p(x|z). Default: the first of these that suits the values of the data: {suited()}"
     networks = Callable[[Any, Any], Network]
     for name, kind, default, text in (
         ("prior", Callable[[int], Prior], "ppl_vae.priors.StandardNormal", "p(z)"),
         ("likelihood", Callable[[Any], Likelihood] | None, None, suits),
         ("posterior", Callable[[int], Posterior], "ppl_vae.posteriors.MeanFieldNormal", "q(z|x)"),
-        ("network", networks | None, None, "the encoder and the decoder. Default: MLP"),
-        ("encoder", networks | None, None, "another class for the encoder alone"),
-        ("decoder", networks | None, None, "another class for the decoder alone"),
+        ("network", networks, "ppl_vae.networks.MLP", "the network of the encoder and of the decoder"),
+        ("encoder", networks | None, None, "a class for the encoder alone (default: that of --network)"),
+        ("decoder", networks | None, None, "a class for the decoder alone (default: that of --network)"),
     ):
         usual = None if default is None else {"class_path": default}
         model.add_argument(option(name), type=kind, default=usual, help=text, metavar="CLASS")
     model.add_argument(
         "--hidden",
         type=int | list[int] | None,
-        help='widths of the hidden layers, encoder first to last: "[200, 200]", short for --network.hidden',
+        help='widths of the hidden layers, in the order of the encoder: "[200, 200]". Short for --network.hidden',
     )
     model.add_argument(
         "--activation",
         type=str | None,
-        help="tanh, relu, softplus, elu, gelu, silu, leaky_relu or sigmoid, short for --network.activation",
+        help="tanh, relu, softplus, elu, gelu, silu, leaky_relu or sigmoid. Short for --network.activation",
     )
 
 
 def resolve(settings: dict[str, Any]) -> None:
     """Put the networks' classes and options in the place of the short options; the likelihood waits for data."""
-    # Not the option's default: jsonargparse gives what a default class has in common with the chosen one to that.
-    usual = {"class_path": "ppl_vae.networks.MLP", "init_args": config.defaults(MLP, 2)}
-    settings["network"] = settings["network"] or usual
     for role in _ROLES:
         if settings[role] is not None:
             given = settings[role].get("init_args") or {}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
-import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from ppl_vae import reading
+from ppl_vae import reading, signatures
 from ppl_vae.cli.errors import HelpShown, from_jsonargparse
+from ppl_vae.config import dump_yaml
 from ppl_vae.errors import (
     InputError,
     UsageError,
@@ -25,6 +24,7 @@ from ppl_vae.errors import (
     option,
 )
 
+_TYPES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Sequence[int]": list[int]}
 _WIDTH = 110
 _LONGEST = 2**16  # characters of an option's value
 _TIDY = (
@@ -37,6 +37,8 @@ _TIDY = (
     (r"\(default: False\)", ""),
     (r"\(type: (\w+), known subclasses: \1\)", ""),  # any class that can do it: the text says so
     (r"type: list\[int\]", "type: list of int"),
+    (r"known subclasses: TraceEnum_ELBO.*?(?=\)$)", ""),  # some of Pyro's objectives cannot be used
+    (r", \)$", ")"),
 )
 
 
@@ -77,38 +79,20 @@ def make_parser(command: str, description: str, examples: str) -> ArgumentParser
 
 
 def add_from(
-    group: Any, function: Callable[..., Any], names: Sequence[str], words: Mapping[str, tuple[Any, str]]
+    group: Any, function: Callable[..., Any], names: Sequence[str], texts: Mapping[str, str]
 ) -> None:
-    """Options that are arguments of a function, with its types, defaults and texts, spelled with hyphens.
-
-    Args:
-        group: a parser, or a group of one.
-        function: whose arguments they are.
-        names: those that become options.
-        words: another type and text for some of them.
-    """
-    known = documented(function)
+    """Options that are arguments of a function, with its types, defaults and texts; ``texts`` has others for some."""
+    known = signatures.read(function).arguments
     for name in names:
-        kind, text = words.get(name, (known[name].kind, known[name].text))
+        kind, text = option_type(known[name]), texts.get(name, known[name].text)
         group.add_argument(option(name), type=kind, default=known[name].default, help=text)
 
 
-class Argument(NamedTuple):
-    """An argument of a function: its type, its default, and what the docstring says."""
-
-    kind: Any
-    default: Any
-    text: str
-
-
-def documented(function: Callable[..., Any]) -> dict[str, Argument]:
-    """The arguments of a function that its docstring explains."""
-    parameters, types = inspect.signature(function).parameters, get_type_hints(function)
-    found = {}
-    for each in docstring_parser.parse(function.__doc__ or "").params:
-        text = " ".join((each.description or "").replace("`", "").split()).rstrip(".")
-        found[each.arg_name] = Argument(types[each.arg_name], parameters[each.arg_name].default, text)
-    return found
+def option_type(argument: signatures.Argument, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """What jsonargparse takes for an argument, ``more`` types by name included; None if it is no option."""
+    kinds = {**_TYPES, **more}
+    kind = next((kinds[each] for each in argument.types if each in kinds), None)
+    return kind | None if kind is not None and "None" in argument.types else kind
 
 
 def parse(
@@ -126,7 +110,7 @@ def parse(
     """
     _check_texts(argv)
     try:
-        parsed = parser.parse_args(list(argv))
+        parsed = parser.parse_args(_own_defaults(parser, argv, classes))
     except (ArgumentError, argparse.ArgumentError) as error:
         raise from_jsonargparse(error, classes) from error
     except UnicodeDecodeError as error:
@@ -139,20 +123,52 @@ def parse(
     return settings
 
 
+def _own_defaults(parser: ArgumentParser, argv: Sequence[str], classes: Iterable[str]) -> list[str]:
+    """The arguments, such that a chosen class has its own defaults.
+
+    jsonargparse would give it those arguments of the option's default class, and of another class in a file of options,
+    that both classes have.
+    """
+    given, arguments = dict(_values(argv)), list(argv)
+    content: dict[str, Any] = {}
+    files = {path: reading.read_yaml(path) for key, path in _values(argv) if key == "--config"}
+    for each in files.values():
+        content |= each
+    parser.set_defaults({name: None for name in classes if option(name) in given or content.get(name)})
+    others = [
+        name for name in classes if content.get(name) and _differ(content[name], given.get(option(name)))
+    ]
+    for path in files if others else ():
+        text = dump_yaml({name: value for name, value in files[path].items() if name not in others})
+        arguments = [text if each == path else each for each in arguments]
+        arguments = [f"--config={text}" if each == f"--config={path}" else each for each in arguments]
+    return arguments
+
+
+def _differ(spec: Any, name: str | None) -> bool:
+    """Whether a class is given by name, and is not that of a specification."""
+    path = str(spec.get("class_path") if isinstance(spec, dict) else spec)
+    return name is not None and path.rpartition(".")[2] != name.rpartition(".")[2]
+
+
+def _values(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options with their values; an empty name for what stands alone."""
+    before = ""
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        if argument.startswith("--") and not equals:
+            before = key
+            continue
+        yield (key, value) if argument.startswith("--") else (before, argument)
+        before = ""
+
+
 def _check_texts(argv: Sequence[str]) -> None:
     """Refuse texts and files that jsonargparse's recursive reader of YAML could not bear, or would wait for.
 
     Every value is YAML to it, and those of ``--config`` are files of YAML.
     """
-    option_before = ""
-    for argument in argv:
-        key, equals, value = argument.partition("=")
-        if not argument.startswith("--"):
-            key, value = option_before, argument
-        elif not equals:
-            option_before = key
-            continue
-        option_before = ""
+    for key, value in _values(argv):
         if key == "--config":
             try:
                 content = reading.read_yaml(value)
@@ -167,7 +183,7 @@ def _check_texts(argv: Sequence[str]) -> None:
 
 
 def check_numbers(
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     *,
     counts: Sequence[str] = (),
     rates: Sequence[str] = (),

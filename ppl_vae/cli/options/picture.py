@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ppl_vae import exits, files, locks, modes
@@ -16,7 +14,7 @@ from ppl_vae.cli.options import device, results
 from ppl_vae.cli.options.parser import make_parser
 from ppl_vae.data import description
 from ppl_vae.errors import InputError, describe, under_options
-from ppl_vae.outputs import check_writable
+from ppl_vae.outputs import check_new_file
 from ppl_vae.runs import data, figures, trained
 from ppl_vae.runs.folder import DATA, finished_run
 
@@ -33,16 +31,16 @@ _KINDS = (*_PICTURES, ".npy", ".csv")
 def picture_parser(command: str, description: str, examples: str, *, of_data: bool = True) -> ArgumentParser:
     """The options that such commands share; ``of_data``: also those of commands that need the run's data."""
     parser = make_parser(command, description, examples)
-    parser.add_argument("run", type=str, metavar="RUN", help="a run folder, which ppl-vae train writes")
+    parser.add_argument("run", type=str, metavar="RUN", help="a run folder, written by ppl-vae train")
     text = (
-        "a picture (.png, .pdf, .svg), or numbers (.npy; .csv with a datum a row). "
-        "Default: a .png in the run folder, a .npy for data that are no images"
+        "the file to write: a picture (.png, .pdf, .svg), or numbers (.npy; .csv with one datum per row). "
+        "Default: a .png in the run folder, or a .npy if the data are no images"
     )
     parser.add_argument("--out", type=str | None, help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of everything random")
     if of_data:
-        text = "test, valid or train: where the data come from"
+        text = "the split that the data come from: test, valid or train"
         parser.add_argument("--split", type=str, default="test", help=text)
     results.add_loading_options(parser, moved=of_data)
     return parser
@@ -71,21 +69,14 @@ class Output:
         if self.pictures and self.image_shape is None:
             expected = "a .npy or .csv file, since the data are no images (no image_shape)"
             raise InputError("--out", expected, str(self.path))
-        self._check()
+        check_new_file(self.path, overwrite=settings["overwrite"])
         device.resolve(settings)
-
-    def _check(self) -> None:
-        if self.path.is_dir():
-            raise InputError("--out", "a file", f"{self.path} (a folder)")
-        if os.path.lexists(self.path) and not self.settings["overwrite"]:
-            raise InputError("--out", "a new file, or --overwrite to replace it", f"{self.path} (exists)")
-        check_writable(self.path, "--out")
 
     @contextmanager
     def opened(self) -> Iterator[VAE]:
         """The trained VAE; inside, no other command writes the file, or the run that it is made from."""
         with locks.read(self.folder.path, f"RUN {self.folder.path}"), locks.owned_file(self.path):
-            self._check()
+            check_new_file(self.path, overwrite=self.settings["overwrite"])
             with modes.threads(self.settings["threads"]):
                 yield trained.open_model(self.folder, self.settings)
 
@@ -104,14 +95,9 @@ class Output:
     def write(self, numbers: torch.Tensor, draw: Callable[[tuple[int, ...]], Figure]) -> int:
         """Write ``numbers`` ``(N, ...)``, or the picture that ``draw`` makes for an image shape."""
         exits.work()  # a half-written file is to be cleared away
-        values = numbers.detach().cpu().numpy()
         if self.pictures and self.image_shape is not None:  # as the constructor made sure
             figures.save(draw(self.image_shape), self.path)
         else:
-            with files.atomic(self.path) as temporary, temporary.open("wb") as handle:
-                if self.kind == ".npy":
-                    np.save(handle, values)
-                else:
-                    np.savetxt(handle, values.reshape(len(values), -1), delimiter=",", fmt="%.9g")
+            files.write_array(self.path, numbers.detach().cpu().numpy())
         print(self.path)
         return 0

@@ -243,21 +243,43 @@ class Evidence(EstimateParts):
             raise InputError("level", "a number between 0 and 1", describe(level))
         return self.diagnostics.interval(self.estimate, level)
 
-    def bits_per_dim(self, dims: int) -> Mean:
-        """The mean of -log p(x) / (dims log 2), in bits a dimension.
+    def bits_per_dim(self, dims: int, levels: int = 1) -> Mean:
+        """The mean of -log p(x) / (dims log 2) + log2(levels), in bits a dimension.
 
-        The sign turns the direction round: a lower bound of log p(x) is an upper bound here.
+        The sign turns the direction round: a lower bound of log p(x) is an upper bound here. Of integers that were
+        dequantised and scaled to [0, 1], the density's bits with ``levels`` are an upper bound of the integers' own.
 
         Args:
             dims: the number of dimensions of a datum, 784 for a 28 x 28 image.
+            levels: how many values the integers had before they were dequantised, 256 for most images.
 
         Raises:
-            InputError: if ``dims`` is not a positive integer.
+            InputError: if ``dims`` or ``levels`` is not a positive integer.
         """
         unit = check_positive_int("dims", dims) * math.log(2)
         nats = self.mean()
         limit = {"at least": "at most", "at most": "at least"}.get(nats.limit, nats.limit)
-        return Mean(-nats.value / unit, nats.mc_stderr / unit, nats.data_stderr / unit, limit)
+        value = math.log2(check_positive_int("levels", levels)) - nats.value / unit
+        return Mean(value, nats.mc_stderr / unit, nats.data_stderr / unit, limit)
+
+    def summary(self) -> dict[str, Any]:
+        """What the average over data comes to, in JSON's types: None where a number is not known."""
+        nats = self.mean().summary()
+        return {
+            "method": self.method,
+            "bound": self.bound,
+            "certified": self.certified,
+            "basis": self.basis,
+            "details": self.details,
+            "num_data": len(self),
+            "num_samples": self.num_samples,
+            "seed": self.seed,
+            "unit": "nats a datum, mean over data",
+            **{name: self.mean(name).summary() for name in ("log_evidence", "elbo", "gap")},
+            "negative_log_likelihood": nats | {"value": None if nats["value"] is None else -nats["value"]},
+            "status": self.status_fractions(),
+            "cost": self.cost.summary(),
+        }
 
     def curve(self) -> Curve:
         """The IWAE-K bound for each K, averaged over data."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -34,6 +35,12 @@ class Mean:
         error = math.sqrt(float((stderr**2).sum())) / N if N else math.nan
         spread = float(values.std()) / math.sqrt(N) if N > 1 else math.nan
         return cls(float(values.mean()), error, spread)
+
+    def summary(self) -> dict[str, Any]:
+        """The same in JSON's types, which have no NaN and no infinity: None stands for them."""
+        values = asdict(self)
+        unknown = [k for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
+        return values | dict.fromkeys(unknown)
 
     def __str__(self) -> str:
         data = f"± {self.data_stderr:.2g} (data)"

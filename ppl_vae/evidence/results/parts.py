@@ -108,6 +108,10 @@ class Cost:
         """Evaluations with a gradient a datum, on average."""
         return float(self.gradient_evals.mean())
 
+    def summary(self) -> dict[str, float]:
+        """The averages, in JSON's types."""
+        return {"densities": self.density, "gradients": self.gradient}
+
     @property
     def passes(self) -> float:
         """Passes through the decoder a datum: 1 for a density, 2 for a gradient (forward, and backward to z)."""

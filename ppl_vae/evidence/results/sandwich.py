@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,6 +94,21 @@ class Sandwich:
     def mean_gap(self) -> Mean:
         """The gap averaged over data, with its two errors kept apart."""
         return Mean.of(self.gap, self.gap_stderr)
+
+    def summary(self) -> dict[str, Any]:
+        """What the averages over data come to, in JSON's types: None where a number is not known."""
+        sides = {"lower": self.lower, "upper": self.upper}
+        return {
+            "certified": self.certified,
+            "num_data": len(self),
+            "seed": self.lower.seed,
+            "unit": "nats a datum, mean over data",
+            **{name: side.mean().summary() for name, side in sides.items()},
+            "gap": self.mean_gap().summary(),
+            "status": {name: side.status_fractions() for name, side in sides.items()},
+            "cost": {name: side.cost.summary() for name, side in sides.items()},
+            "details": {name: side.details for name, side in sides.items()},
+        }
 
     def interval(self, level: float = 0.99) -> tuple[Tensor, Tensor]:
         """``(N,)`` and ``(N,)``: from the lower bound less its error to the upper bound plus its error.

@@ -36,7 +36,7 @@ def test_options_are_the_arguments(path):
     assert set(read) <= set(values) - {"program", "x"}
     for name, parameter in read.items():
         if name in plain:
-            assert parameter.type is type(plain[name])
+            assert type(plain[name]).__name__ in parameter.types
         assert parameter.text, name
 
 
@@ -69,25 +69,6 @@ def test_an_estimator_is_one_line():
     assert "[new] 1 or 2 (default: 1)" in parser.format_help()
     with pytest.raises(InputError, match="--order: expected a positive integer, received 0"):
         estimators.check(parse(parser, ["--order", "0"]), methods)
-
-
-def test_texts_are_first_sentences():
-    docstring = """One line.
-
-    Args:
-        program: a `Program`.
-        draws: how ``z`` is drawn (see `a.b`): "iid" or
-            "sobol". The rest is left out.
-        share: 0.5, say
-
-    Returns:
-        other: no argument.
-    """
-    assert estimators._texts(inspect.cleandoc(docstring)) == {
-        "program": "a Program",
-        "draws": 'how z is drawn: "iid" or "sobol"',
-        "share": "0.5, say",
-    }
 
 
 def test_a_rehearsal_is_small():
