@@ -6,10 +6,17 @@ from collections import Counter
 import pytest
 
 
-def covering(*axes, strength=2):
-    """Rows of the product in which all values of any ``strength`` axes meet: greedily chosen, always the same ones."""
+def covering(*axes, strength=2, allowed=lambda *row: True):
+    """Rows of the product in which all values of any ``strength`` axes meet: greedily chosen, always the same ones.
+
+    Only rows that are ``allowed`` count: values that meet in none of these need not meet.
+    """
     axes = [list(axis) for axis in axes]
-    rows = list(itertools.product(*(range(len(axis)) for axis in axes)))
+    rows = [
+        row
+        for row in itertools.product(*(range(len(axis)) for axis in axes))
+        if allowed(*(axis[i] for axis, i in zip(axes, row, strict=True)))
+    ]
 
     def meetings(row):
         return set(itertools.combinations(enumerate(row), strength))

@@ -4,5 +4,6 @@ from ppl_vae.posteriors.base import Posterior
 from ppl_vae.posteriors.low_rank_normal import LowRankNormal
 from ppl_vae.posteriors.mean_field_normal import MeanFieldNormal
 from ppl_vae.posteriors.multivariate_normal import MultivariateNormal
+from ppl_vae.posteriors.power_spherical import PowerSpherical
 
-__all__ = ["LowRankNormal", "MeanFieldNormal", "MultivariateNormal", "Posterior"]
+__all__ = ["LowRankNormal", "MeanFieldNormal", "MultivariateNormal", "Posterior", "PowerSpherical"]

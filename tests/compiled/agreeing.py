@@ -12,7 +12,9 @@ from ppl_vae.evidence.annealing.path import Bridge
 S = 4
 
 DTYPES = [torch.float64, torch.float32]
-PAIRED = [(tuple(parts), dtype) for *parts, dtype in covering(*library.VARIANTS, DTYPES)]
+PAIRED = [
+    (tuple(parts), dtype) for *parts, dtype in covering(*library.VARIANTS, DTYPES, allowed=library.sensible)
+]
 EVERY_PART = slow_but(PAIRED, itertools.product(library.COMBINATIONS, DTYPES))
 
 
@@ -45,7 +47,9 @@ def check(program, x, weights=None, tolerance=1e-10):
 
 def built(combination, dtype):
     vae = library.build(combination)
-    x = library.draw(vae)
+    drawn = (library.draw(vae, seed=seed) for seed in itertools.count(7))
+    # A draw may be so close to an edge of the support that a narrower dtype rounds it onto the edge.
+    x = next(x for x in drawn if bool(vae.likelihood.support.check(x.to(dtype)).all()))
     vae.start_from(x)
     return vae.to(dtype), x.to(dtype)
 

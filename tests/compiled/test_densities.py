@@ -36,11 +36,11 @@ def test_every_part_of_the_library(combination, dtype):
     vae, x = built(combination, dtype)
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
     check(vae.program, x, tolerance=tolerance)
-    if dtype == torch.float64:
+    if dtype == torch.float64 and library.unconstrained(combination):
         check_joint(vae.program, x, x.flip(0), tolerance, starts=("guide",))
 
 
-@pytest.mark.parametrize("combination", library.COMBINATIONS[::7], ids=library.words)
+@pytest.mark.parametrize("combination", library.UNCONSTRAINED[::7], ids=library.words)
 def test_the_joint_in_single_precision(combination):
     torch.manual_seed(0)
     vae, x = built(combination, torch.float32)
