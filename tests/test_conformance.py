@@ -56,6 +56,7 @@ POSTERIORS = {
     "MeanFieldNormal": [{}],
     "MultivariateNormal": [{}],
     "LowRankNormal": [{}],
+    "MixtureOfNormals": [{"components": 3}],
     "PowerSpherical": [{}],
 }
 TABLE = [(priors, Prior, PRIORS), (likelihoods, Likelihood, LIKELIHOODS), (posteriors, Posterior, POSTERIORS)]
