@@ -5,6 +5,7 @@ is missing from the table fails `test_every_family_is_in_the_table`.
 """
 
 import copy
+import importlib.util
 import itertools
 
 import pyro
@@ -23,6 +24,8 @@ from ppl_vae.posteriors import Posterior
 from ppl_vae.priors import Prior
 
 DIM, PIXELS, N, S = 2, 6, 5, 3
+HAS_ZUKO = importlib.util.find_spec("zuko") is not None  # an optional extra, which the flows need
+SMALL_FLOW = {"transforms": 2, "bins": 4, "hidden": (8,)}
 
 # Arguments after the first (dim, or shape); one entry for each variant that is worth its own test.
 PRIORS = {
@@ -33,6 +36,7 @@ PRIORS = {
     "Laplace": [{}],
     "StudentT": [{"df": 4.0}],
     "PowerSpherical": [{}],
+    "Flow": [SMALL_FLOW] if HAS_ZUKO else [],
 }
 LIKELIHOODS = {
     "Bernoulli": [{}],
@@ -57,6 +61,7 @@ POSTERIORS = {
     "MultivariateNormal": [{}],
     "LowRankNormal": [{}],
     "MixtureOfNormals": [{"components": 3}],
+    "Flow": [{"context": 3, **SMALL_FLOW}] if HAS_ZUKO else [],
     "PowerSpherical": [{}],
 }
 TABLE = [(priors, Prior, PRIORS), (likelihoods, Likelihood, LIKELIHOODS), (posteriors, Posterior, POSTERIORS)]

@@ -1,6 +1,7 @@
 """Priors p(z): modules that, called with nothing, return a Pyro distribution over the latent vector."""
 
 from ppl_vae.priors.base import Prior
+from ppl_vae.priors.flow import Flow
 from ppl_vae.priors.laplace import Laplace
 from ppl_vae.priors.mixture_of_gaussians import MixtureOfGaussians
 from ppl_vae.priors.normal import Normal
@@ -10,6 +11,7 @@ from ppl_vae.priors.student_t import StudentT
 from ppl_vae.priors.vamp import VampPrior
 
 __all__ = [
+    "Flow",
     "Laplace",
     "MixtureOfGaussians",
     "Normal",
