@@ -6,10 +6,17 @@ from collections import Counter
 import pytest
 
 
-def covering(*axes, strength=2):
-    """Rows of the product in which all values of any ``strength`` axes meet: greedily chosen, always the same ones."""
+def covering(*axes, strength=2, allowed=lambda *row: True):
+    """Rows of the product in which all values of any ``strength`` axes meet: greedily chosen, always the same ones.
+
+    Only rows that are ``allowed`` count: values that meet in none of these need not meet.
+    """
     axes = [list(axis) for axis in axes]
-    rows = list(itertools.product(*(range(len(axis)) for axis in axes)))
+    rows = [
+        row
+        for row in itertools.product(*(range(len(axis)) for axis in axes))
+        if allowed(*(axis[i] for axis, i in zip(axes, row, strict=True)))
+    ]
 
     def meetings(row):
         return set(itertools.combinations(enumerate(row), strength))
@@ -37,12 +44,14 @@ def crossed(*axes, strength=2):
     return slow_but(covering(*axes, strength=strength), itertools.product(*axes))
 
 
-def tiered(*axes):
-    """The whole product of the axes: every value of an axis is fast, every two that meet slow, the rest exhaustive."""
+def tiered(*axes, allowed=lambda *row: True):
+    """The product of the axes: every value of an axis is fast, every two that meet slow, the rest exhaustive."""
     axes = [list(axis) for axis in axes]
-    fast, slow = covering(*axes, strength=1), covering(*axes)
+    fast, slow = (covering(*axes, strength=strength, allowed=allowed) for strength in (1, 2))
     rows = []
     for row in itertools.product(*axes):
+        if not allowed(*row):
+            continue
         marks = (
             []
             if row in fast

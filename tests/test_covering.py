@@ -18,6 +18,11 @@ def test_all_values_of_so_many_axes_meet(strength):
     assert len(rows) <= {1: 6, 2: 20, 3: 48}[strength]
 
 
+def test_rows_that_are_not_allowed_are_left_out():
+    rows = covering("ab", "xy", allowed=lambda first, second: (first, second) != ("a", "y"))
+    assert rows == [("a", "x"), ("b", "x"), ("b", "y")]
+
+
 def test_the_rest_of_the_product_is_slow():
     rows = crossed(*AXES)
     assert [getattr(row, "values", row) for row in rows] == list(itertools.product(*AXES))

@@ -12,8 +12,8 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from ppl_vae.errors import check_positive_int
+from ppl_vae.gamma_ratio import log_rising
 from ppl_vae.likelihoods.base import Likelihood
-from ppl_vae.likelihoods.gamma_ratio import log_rising
 
 
 class BetaBinomial(Likelihood):

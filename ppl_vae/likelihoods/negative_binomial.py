@@ -14,8 +14,8 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from ppl_vae.errors import InputError, check_positive_float, describe
+from ppl_vae.gamma_ratio import log_rising
 from ppl_vae.likelihoods.base import Likelihood
-from ppl_vae.likelihoods.gamma_ratio import log_rising
 
 TotalCount = float | Literal["learned", "decoder"]
 

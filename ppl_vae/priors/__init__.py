@@ -1,11 +1,23 @@
 """Priors p(z): modules that, called with nothing, return a Pyro distribution over the latent vector."""
 
 from ppl_vae.priors.base import Prior
+from ppl_vae.priors.flow import Flow
 from ppl_vae.priors.laplace import Laplace
 from ppl_vae.priors.mixture_of_gaussians import MixtureOfGaussians
 from ppl_vae.priors.normal import Normal
+from ppl_vae.priors.power_spherical import PowerSpherical
 from ppl_vae.priors.standard_normal import StandardNormal
 from ppl_vae.priors.student_t import StudentT
 from ppl_vae.priors.vamp import VampPrior
 
-__all__ = ["Laplace", "MixtureOfGaussians", "Normal", "Prior", "StandardNormal", "StudentT", "VampPrior"]
+__all__ = [
+    "Flow",
+    "Laplace",
+    "MixtureOfGaussians",
+    "Normal",
+    "PowerSpherical",
+    "Prior",
+    "StandardNormal",
+    "StudentT",
+    "VampPrior",
+]

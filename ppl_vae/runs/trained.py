@@ -15,7 +15,6 @@ from torch import Tensor
 from ppl_vae import locks, memory, modes, persistence
 from ppl_vae.distributed import is_main
 from ppl_vae.errors import InputError, under_options
-from ppl_vae.evidence import Evidence
 from ppl_vae.outputs import OutputFolder
 from ppl_vae.runs import data
 from ppl_vae.runs.folder import MODEL

@@ -38,7 +38,7 @@ def test_every_part_of_the_library(combination, dtype):
     vae, x = built(combination, dtype)
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
     check(vae.program, x, tolerance=tolerance)
-    if dtype == torch.float64:
+    if dtype == torch.float64 and library.unconstrained(combination):
         check_joint(vae.program, x, x.flip(0), tolerance, starts=("guide",))
 
 
@@ -57,7 +57,7 @@ def test_a_graph_that_writes_into_what_it_keeps_is_not_used(monkeypatch):
         assert torch.equal(ours(u)[0], bridge.at(u, gradient=True).log_start)
 
 
-@pytest.mark.parametrize("combination", library.EVERY_ONE, ids=library.words)
+@pytest.mark.parametrize("combination", library.UNCONSTRAINED, ids=library.words)
 def test_the_joint_in_single_precision(combination):
     torch.manual_seed(0)
     vae, x = built(combination, torch.float32)

@@ -36,7 +36,8 @@ def test_inductor_agrees(combination, dtype):
     vae, x = built(combination, dtype)
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
     check(vae.program, x, LogWeights(vae.program, S, level="compiled"), tolerance)
-    check_joint(vae.program, x, x.flip(0), tolerance, level="compiled")
+    if library.unconstrained(combination):
+        check_joint(vae.program, x, x.flip(0), tolerance, level="compiled")
     assert not backend._warned
 
 

@@ -12,9 +12,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.config import rebuild
 from ppl_vae.errors import InputError
-from ppl_vae.posteriors import LowRankNormal, MeanFieldNormal, MultivariateNormal
+from ppl_vae.posteriors import LowRankNormal, MeanFieldNormal, MixtureOfNormals, MultivariateNormal
 
-POSTERIORS = {"mean-field": MeanFieldNormal, "full": MultivariateNormal, "low-rank": LowRankNormal}
+POSTERIORS = {
+    "mean-field": MeanFieldNormal,
+    "full": MultivariateNormal,
+    "low-rank": LowRankNormal,
+    "mixture": MixtureOfNormals,
+}
 
 
 def points(*shape, seed=3):
