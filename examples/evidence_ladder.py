@@ -1,4 +1,4 @@
-"""One model, every estimator of its log evidence: from the ELBO up to the bound from above, on one axis.
+"""All estimators of the log evidence of one model, from the ELBO to the upper bound, in one figure.
 
 python examples/evidence_ladder.py        # writes evidence_ladder.png
 """
@@ -18,15 +18,14 @@ def main(epochs: int = 60, num_samples: int = 5000, num_steps: int = 300, pictur
     pv.fit(vae, digits.train, x_valid=digits.valid, epochs=epochs, batch_size=64, patience=15, seed=0)
     program = vae.program
 
-    # Draw the data from the model itself: then both sides of log p(x) can be bounded, with a certificate.
+    # The data are simulated from the model. For such data there is a certified upper bound of log p(x), too.
     both = ev.sandwich(program, digits.test[:100], num_chains=8, num_steps=num_steps, seed=0)
     x = both.x
 
     direct = ev.importance(program, x, num_samples, seed=0)
     results = {
-        **pv.plots.ladder_rows(
-            direct
-        ),  # the ELBO, IWAE bounds, importance sampling: all from the same samples
+        # The ELBO, the IWAE bounds and importance sampling, all from the same samples.
+        **pv.plots.ladder_rows(direct),
         "PSIS": ev.psis(program, x, num_samples, seed=0),
         "jackknife": ev.jackknife(program, x, num_samples, seed=0),
         "defensive proposal": ev.importance(program, x, num_samples, proposal=ev.Defensive(0.1), seed=0),
@@ -38,7 +37,7 @@ def main(epochs: int = 60, num_samples: int = 5000, num_steps: int = 300, pictur
     for name, result in results.items():
         mean = result.mean() if isinstance(result, pv.Evidence) else result.mean
         print(f"{name:<26} {mean.value:9.4f} ± {mean.mc_stderr:.4f} nats")
-    print(f"the two sides are {both.mean_gap()} nats apart")
+    print(f"gap between the upper and the lower bound: {both.mean_gap()} nats")
     if picture:
         pv.plots.save(pv.plots.evidence_ladder(results, title="Binary digits, 8 latent dimensions"), picture)
     return {name: result for name, result in results.items() if isinstance(result, pv.Evidence)}

@@ -37,7 +37,7 @@ class Guide(nn.Module):
         scale = self.log_scale.exp()
         with pyro.plate("data", len(x), dim=-1):
             mu = pyro.sample("mu", dist.Normal(self.mu(x).squeeze(-1), scale[0]))
-            # mu may carry samples on the left, (S, N): x, (N, CLASSES), is spread over them.
+            # mu may have a sample axis on the left, (S, N); x, (N, CLASSES), is expanded to it.
             both = torch.cat([x.expand(*mu.shape, CLASSES), mu[..., None]], dim=-1)
             pyro.sample("theta", dist.Normal(self.theta(both), scale[1]).to_event(1))
 
@@ -58,8 +58,8 @@ def main(epochs: int = 40, num_samples: int = 2000) -> pv.Evidence:
     print(evidence)
     error = evidence.log_evidence - exact(x[:200])
     print(f"exact log evidence: {float(exact(x[:200]).mean()):.4f} nats a school")
-    print(f"largest error: {float(error.abs().max()):.4f} nats; in standard errors: "
-          f"{float((error / evidence.stderr).abs().max()):.1f}")  # fmt: skip
+    print(f"largest error: {float(error.abs().max()):.4f} nats")
+    print(f"largest error in standard errors: {float((error / evidence.stderr).abs().max()):.1f}")
     return evidence
 
 

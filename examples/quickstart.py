@@ -1,10 +1,10 @@
-"""Train a VAE on 1,297 real digits; ask what log p(x) is, how far below it the ELBO lies, and whether to trust it."""
+"""Train a VAE on 1,297 digits, and estimate log p(x) of test digits, the gap to the ELBO, and verdicts."""
 
 import ppl_vae as pv
 
 
 def main(epochs: int = 60, num_samples: int = 2000) -> pv.Evidence:
-    digits = pv.data.load("digits", view="binary")  # 8 x 8 handwritten digits, embedded in scikit-learn
+    digits = pv.data.load("digits", view="binary")  # 8 x 8 handwritten digits of scikit-learn
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(8),
         likelihood=pv.likelihoods.Bernoulli(64),

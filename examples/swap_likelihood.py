@@ -1,4 +1,4 @@
-"""A likelihood of one's own: grey levels of digits as counts, with more spread than a binomial allows."""
+"""A likelihood of your own: a beta-binomial distribution for grey levels, with more spread than a binomial one."""
 
 import math
 
@@ -9,7 +9,7 @@ import ppl_vae as pv
 
 
 class BetaBinomial(pv.likelihoods.Likelihood):
-    """p(x|z) = BetaBinomial(total_count, a, b) for each pixel: a binomial whose probability is itself uncertain."""
+    """p(x|z) = BetaBinomial(total_count, a, b) for each pixel: a binomial whose probability has a beta distribution."""
 
     base_measure = "counting"
 
@@ -42,14 +42,14 @@ def main(epochs: int = 60, num_samples: int = 2000) -> dict[str, pv.Evidence]:
         results[name] = pv.evidence.importance(vae.program, digits.test, num_samples=num_samples, seed=0)
         print(f"{name}:\n{results[name]}\n")
 
-    # Both are probabilities of the same integers, so their evidence can be compared. A Gaussian's could not be:
-    # it is a density, normalised against another measure.
+    # Both are probabilities of the same integers, so their evidence can be compared. The evidence of a Gaussian
+    # likelihood is a density, and cannot be compared with them.
     difference = results["BetaBinomial"].log_evidence - results["Binomial"].log_evidence
     stderr = float(difference.std()) / math.sqrt(len(difference))
     print(f"BetaBinomial - Binomial: {float(difference.mean()):+.2f} ± {stderr:.2f} nats a digit")
-    # What the table said holds for the difference too: where weights are rejected, both figures are lower bounds.
+    # If an estimate is rejected, it is only a lower bound, and the difference is uncertain, too.
     rejected = {name: float((evidence.status == "reject").mean()) for name, evidence in results.items()}
-    print("share of digits whose estimate is no more than a lower bound:", rejected)
+    print("share of digits whose estimate is only a lower bound:", rejected)
     return results
 
 

@@ -1,4 +1,4 @@
-"""Does another prior explain the data better? Swap it, and compare log p(x) datum by datum."""
+"""Compare three priors by log p(x) of the same test data, datum by datum."""
 
 import math
 
@@ -19,11 +19,9 @@ def main(epochs: int = 60, num_samples: int = 2000) -> dict[str, pv.Evidence]:
         results[name] = pv.evidence.importance(vae.program, digits.test, num_samples=num_samples, seed=0)
 
     baseline = results["StandardNormal"]
-    print(
-        "prior                 log p(x)   ELBO       difference from StandardNormal, paired over the test digits"
-    )
+    print("prior                 log p(x)   ELBO       paired difference from StandardNormal")
     for name, evidence in results.items():
-        # The same digits under both models: most of the spread over digits cancels in the difference.
+        # Both models see the same digits, so most of the spread over digits cancels in the difference.
         difference = evidence.log_evidence - baseline.log_evidence
         stderr = float(difference.std()) / math.sqrt(len(difference))
         mean, elbo = evidence.mean().value, evidence.mean("elbo").value

@@ -1,4 +1,4 @@
-"""Is the ELBO loose because of the family of q, or because of the encoder? And would a better guide help?"""
+"""Why the ELBO is loose: split its gap to log p(x) into the parts of the family of q and of the encoder."""
 
 import ppl_vae as pv
 
@@ -15,8 +15,8 @@ def main(epochs: int = 60, num_samples: int = 2000, picture: str | None = None) 
         pv.fit(vae, digits.train, x_valid=digits.valid, epochs=epochs, batch_size=64, patience=15, seed=0)
         x = digits.test[:100]
         evidence[name] = pv.evidence.annealed(vae.program, x, 8, max(1, num_samples // 10), seed=0)
-        # log p(x) - ELBO = approximation (the best q of this family is not the posterior)
-        #                 + amortisation (the encoder does not give the best q)
+        # log p(x) - ELBO = approximation gap (the best q of this family differs from the posterior)
+        #                 + amortisation gap (the encoder does not give the best q)
         gaps[name] = pv.analysis.gaps(
             vae.program, x, evidence=evidence[name], num_samples=num_samples, seed=0
         )

@@ -148,7 +148,7 @@ def test_a_checkpoint_of_another_number_of_processes(tmp_path):
     assert own_file(path, True, one) == path
     assert own_file(path, True, two) == tmp_path / "c.rank1"
     path.touch()
-    with pytest.raises(InputError, match="resume: expected as many processes as the checkpoint is of"):
+    with pytest.raises(InputError, match="resume: expected as many processes as in the checkpoint"):
         own_file(path, True, two)
     path.unlink()
     (tmp_path / "c.rank0").touch()
@@ -336,7 +336,7 @@ def test_resuming_in_another_number_of_processes_is_refused(trained, tmp_path):
     )
     assert status == 1  # torchrun's own
     (told,) = own_lines(err)
-    expected = "--resume: expected as many processes as the checkpoint is of, received 2 (and "
+    expected = "--resume: expected as many processes as in the checkpoint, received 2 (and "
     assert told == f"ppl-vae evidence: error: {expected}{out / 'checkpoint.safetensors'} exists)"
 
 

@@ -1,12 +1,12 @@
 """Estimators of log p(x): each takes a Program and data and returns an `Evidence` (or a `Sandwich` of two).
 
-Five rooms, each of which imports only those below it:
+There are five packages; each imports only packages below it in this list:
 
-* `annealing`: Markov chains from the guide or the prior to the posterior: AIS, SMC, bounds from both sides;
-* `importance_sampling`: independent draws, their proposals, refitted guides, what lower precision costs;
-* `exact`: no draws: closed form, enumeration, quadrature;
-* `running`: what all estimators share: blocks of data, checkpoints, checks of what an estimate may have missed;
-* `results`: what an estimator returns: numbers with errors, k-hat, verdicts, the table.
+* `annealing`: Markov chains from the guide or the prior to the posterior: AIS, SMC, lower and upper bounds;
+* `importance_sampling`: independent draws, proposals, refitted guides, the error of lower precision;
+* `exact`: closed form, enumeration and quadrature, without random draws;
+* `running`: the loop over blocks of data, run options, checkpoints, and checks for missed mass;
+* `results`: the results of estimators: numbers with errors, k-hat, verdicts, the table.
 """
 
 from ppl_vae.evidence.annealing.ais import annealed

@@ -1,11 +1,11 @@
-"""A Pyro (model, guide) pair as per-datum log densities: the one idea that everything else is built on.
+"""A Pyro (model, guide) pair as per-datum log densities; all other packages use a pair through `Program`.
 
-This is the only room that touches `pyro.poutine`. What it promises to the rest:
+This is the only package that uses `pyro.poutine`. It guarantees:
 
 * the axis convention ``(S, N, *event)``: samples, data, event;
-* log weights summed over the sites *inside* a datum and never over data;
-* nothing scaled, subsampled or shared between data ever becomes a weight: it is refused, by name;
-* no program reads or writes another one's parameters, whatever the parameters are called.
+* log weights are summed over the sites of a datum, and never over data;
+* a site that is scaled, subsampled or shared between data is refused, by name;
+* a program does not read or write another program's parameters, even if they have the same names.
 """
 
 from ppl_vae.program.data import Data, Latents, device_of, num_data, take, to_device

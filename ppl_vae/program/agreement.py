@@ -1,4 +1,4 @@
-"""Whether two ways of computing the same numbers agree, to round-off."""
+"""Agreement: whether two computations of the same numbers agree to round-off."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
-"""By the lowest precision that anything was computed in."""
+"""Relative tolerances, by the lowest precision of the computation."""
 
 ROUNDED = 50.0
-"""The slack of lowered products: where round-off tips a factor over, it is off by a unit in its own last place."""
+"""Factor of the tolerance for products of lower precision: a rounded factor may differ by a unit in the last place."""
 
 
 def disagreement(
@@ -21,25 +21,25 @@ def disagreement(
     slack: float = 1.0,
     least: float = 0.0,
 ) -> str | None:
-    """How ``ours`` differs from ``plain`` beyond round-off, in words; None where it does not.
+    """The difference between ``ours`` and ``plain`` if it is larger than round-off, in words; else None.
 
-    The rule: infinities and NaNs lie in the same places, and elsewhere no element differs by more than t times the
-    largest one of its tensor (or a thousandth of the largest of all tensors, for one that cancels to nearly zero),
-    where t is 1e-10 if everything is computed in float64, and 2e-5 in float32.
+    The rule: infinities and NaNs are at the same places, and no other element differs by more than t times the largest
+    element of its tensor (or a thousandth of the largest of all tensors, for a tensor that cancels to nearly zero).
+    Here t is 1e-10 if everything is computed in float64, and 2e-5 in float32.
 
     Args:
         ours: tensors.
-        plain: as many, of the same shapes.
-        precision: the lowest precision that went into them.
-        slack: what t is multiplied by.
-        least: a size that numbers have been on the way, if they may have cancelled to smaller ones.
+        plain: the same number of tensors, of the same shapes.
+        precision: the lowest precision of the computation.
+        slack: factor of t.
+        least: the size of intermediate numbers, if they may have cancelled to smaller ones.
     """
     tolerance = TOLERANCE.get(precision, 2e-2) * slack
     sizes = [_largest(value) for value in plain]
     floor = 1e-3 * max(sizes, default=0.0)
     for i, (a, b, size) in enumerate(zip(ours, plain, sizes, strict=True)):
         if a.shape != b.shape:
-            return f"output {i} has shape {tuple(a.shape)} in place of {tuple(b.shape)}"
+            return f"output {i} has shape {tuple(a.shape)} instead of {tuple(b.shape)}"
         a, b = a.detach().double(), b.detach().double()
         finite = b.isfinite()
         same = torch.where(finite, a.isfinite(), (a == b) | (a.isnan() & b.isnan()))
@@ -48,7 +48,7 @@ def disagreement(
         worst = _largest(torch.where(finite, a - b, 0.0))
         limit = tolerance * max(size, floor, least)
         if worst > limit:
-            return f"output {i} differs by {worst:.3g} where {limit:.3g} is round-off"
+            return f"output {i} differs by {worst:.3g}, and round-off is at most {limit:.3g}"
     return None
 
 

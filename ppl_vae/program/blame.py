@@ -1,4 +1,4 @@
-"""Blame: the line of a user's code at which a run first differs from another one, as far as that can be told."""
+"""Blame: the first line of a user's code at which two runs differ, if it can be found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-L = TypeVar("L")  # how a run lies
+L = TypeVar("L")  # a layout
 
 _OWN = str(Path(__file__).parent.parent)
 _LIBRARIES = (*(str(Path(str(package.__file__)).parent) for package in (torch, pyro)), _OWN)
@@ -32,24 +32,24 @@ class _Call(NamedTuple):
 
 
 def where_raised(error: BaseException) -> str:
-    """Where in a user's code an error was raised, ready to be put into a sentence; empty if it was not there."""
+    """The place in a user's code at which an error was raised, to append to a sentence; empty if it was elsewhere."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_users(frame.filename)]
     return f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for one of ours."""
+    """The first line of an error's message."""
     return str(error).strip().partition("\n")[0]
 
 
 def blame(runs: Callable[[L], object], given: L, right: L, num_samples: int) -> str:
-    """The first torch function whose result is another in a run with a sample axis, ready to be put into a sentence.
+    """The first torch function with a different result in a run with a sample axis, to append to a sentence.
 
     Args:
         runs: runs the program in a layout.
         given: a layout with a sample axis.
-        right: the folded one.
+        right: the folded layout.
         num_samples: S.
     """
     calls = []
@@ -68,7 +68,7 @@ def blame(runs: Callable[[L], object], given: L, right: L, num_samples: int) -> 
 
 
 def _same(stacked: Tensor, folded: Tensor, num_samples: int) -> bool:
-    """Whether ``(S, N, ...)``, or something that does not know of samples, is what ``(S * N, ...)`` holds."""
+    """Whether ``(S, N, ...)``, or a tensor without a sample axis, has the values of ``(S * N, ...)``."""
     if stacked.shape == folded.shape:
         expected = folded
     elif folded.ndim and folded.shape[0] % num_samples == 0:
@@ -87,14 +87,14 @@ def _same(stacked: Tensor, folded: Tensor, num_samples: int) -> bool:
 
 
 def _is_users(filename: str) -> bool:
-    """Whether a file is of the user's own code: no library's, but perhaps one that is installed beside them."""
+    """Whether a file is user code: not of Python, torch, Pyro or ppl_vae, but perhaps an installed package."""
     if filename.startswith((*_LIBRARIES, "<frozen")):
         return False
     return not filename.startswith(_PYTHON) or "site-packages" in filename
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes what a user's code calls, line by line; of torch's own modules, the line that called them."""
+    """Records the torch functions that user code calls, with their lines; for torch's modules, the caller's line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _line(frame: FrameType | None) -> str:
-    """The innermost line that is a user's, unless a distribution of a library lies between it and the call."""
+    """The innermost line of user code, unless a library's distribution is between it and the call."""
     while frame is not None:
         name = frame.f_code.co_filename
         if "/distributions/" in name or name.startswith(_OWN):

@@ -1,4 +1,4 @@
-"""What a program is called with: data on the first axis, as a tensor or as a dict of tensors."""
+"""Data of a program: a tensor, or a dict of tensors, with the data on the first axis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ppl_vae.errors import InputError, describe
 
 Data = torch.Tensor | Mapping[str, torch.Tensor]
-"""What a program is called with: a tensor ``(N, ...)``, or a dict of tensors that share their first axis."""
+"""The argument of model and guide: a tensor ``(N, ...)``, or a dict of tensors with the same first axis."""
 
 Latents = Mapping[str, torch.Tensor]
 """Values of the latent sites, by name: ``(S, N, *event)`` each."""
@@ -19,7 +19,7 @@ def num_data(x: Data, argument: str = "x") -> int:
     """N, the length of the first axis of ``x``.
 
     Raises:
-        InputError: if ``x`` is neither a tensor nor a dict of tensors, is empty, or its tensors disagree on N.
+        InputError: if ``x`` is neither a tensor nor a dict of tensors, is empty, or its tensors have different N.
     """
     for name, value in {"": x}.items() if isinstance(x, torch.Tensor) else _entries(x):
         if isinstance(value, torch.Tensor) and (value.layout is not torch.strided or value.is_nested):
@@ -55,13 +55,13 @@ def take(x: Data, index: slice | torch.Tensor) -> Data:
 
 
 def kind_of(x: Data) -> tuple[object, ...]:
-    """What data have in common for which a program does the same: names, shapes, dtypes and devices."""
+    """The names, shapes, dtypes and devices of data; a program runs in the same way for all data of one kind."""
     entries = [("", x)] if isinstance(x, torch.Tensor) else x.items()
     return tuple((name, value.shape, value.dtype, value.device) for name, value in entries)
 
 
 def device_of(x: Data) -> torch.device:
-    """The device that ``x`` lives on."""
+    """The device of ``x``."""
     return (x if isinstance(x, torch.Tensor) else next(iter(x.values()))).device
 
 
@@ -78,7 +78,7 @@ def write_back(
     x: Mapping[str, torch.Tensor],
     drawn: Mapping[str, torch.Tensor],
 ) -> bool:
-    """Put ``draw`` into the tensor of ``drawn`` at the place where ``observed`` lies in the matching one of ``x``."""
+    """Write ``draw`` into ``drawn``, at the place in memory that ``observed`` has in the same tensor of ``x``."""
     for name, value in x.items():
         if observed.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
             offset = observed.storage_offset() - value.storage_offset()

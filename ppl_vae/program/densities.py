@@ -1,4 +1,4 @@
-"""The two factors of a program's density: the prior of the latents, and the likelihood of the data."""
+"""Densities: the two factors of a program's density, the prior of the latents and the likelihood of the data."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Terms(NamedTuple):
 
 
 def model_run(program: Program, x: Data) -> Run:
-    """A run of the model at some values of its latents, inside `Program.evaluating`: for what its sites look like.
+    """A run of the model at some values of its latents, to see its sites; inside `Program.evaluating` only.
 
-    They are drawn from the prior, or from the guide where a prior can only be scored; from torch's global generator.
+    The values are drawn from the prior, or from the guide if the prior has no sampler, by torch's global generator.
     """
     try:
         return program.run("model", x, 1)
@@ -37,7 +37,7 @@ def model_run(program: Program, x: Data) -> Run:
 
 
 def prior_log_likelihood(program: Program, x: Data, num_samples: int) -> Tensor:
-    """log p(x|z) for z ~ p(z), ``(S, N)`` float64 nats, drawn from torch's global generator as it stands.
+    """log p(x|z) for z ~ p(z), ``(S, N)`` float64 nats, drawn from torch's global generator.
 
     The mean of its exponential is unbiased for p(x).
     """
@@ -51,11 +51,11 @@ def prior_log_likelihood(program: Program, x: Data, num_samples: int) -> Tensor:
 
 
 def log_terms(program: Program, z: Latents, x: Data) -> Terms:
-    """log p(z) and log p(x|z) for each datum apart, in one run of the model; differentiable in ``z``.
+    """log p(z) and log p(x|z) for each datum separately, in one run of the model; differentiable in ``z``.
 
     Args:
         program: the program.
-        z: a value ``(S, N, *event)`` for every latent site of the model.
+        z: a value ``(S, N, *event)`` for each latent site of the model.
         x: the data.
     """
     num_samples = next(iter(z.values())).shape[0]

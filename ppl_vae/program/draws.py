@@ -1,4 +1,4 @@
-"""Draws inside a run: a distribution that has no sampler is refused by the name of its site."""
+"""Draws inside of a run: a distribution without a sampler is refused by the name of its site."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _NO_SAMPLER = (NotImplementedError, AttributeError)
 
 
 class NoSamplerError(ProgramError):
-    """A site is to be drawn, and its distribution can only be scored."""
+    """A site has to be drawn, and its distribution has no sampler."""
 
 
 class Drawing(Messenger):
-    """Turns the error of a distribution that has no sampler into `NoSamplerError`, with the name of its site.
+    """Turns the error of a distribution without a sampler into a `NoSamplerError` that names its site.
 
-    It has to be the outermost handler: it then sees a site last before it is drawn, and first afterwards.
+    It must be the outermost handler, so that it sees a site directly before and directly after it is drawn.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Drawing(Messenger):
 
 
 def draw(msg: Any) -> Tensor:
-    """A draw of the site that a handler deals with; raises `NoSamplerError` where its distribution has no sampler."""
+    """A draw of the current site of a handler; raises `NoSamplerError` if its distribution has no sampler."""
     try:
         drawn: Tensor = msg["fn"]()
     except _NO_SAMPLER as error:
@@ -55,8 +55,8 @@ def draw(msg: Any) -> Tensor:
 
 
 def no_sampler(msg: Any, error: BaseException) -> NoSamplerError:
-    """The error of a site whose distribution raised ``error`` when it was to be drawn."""
+    """The error of a site whose distribution raised ``error`` instead of a draw."""
     first = first_line(error)
     received = f"a {family(msg['fn'])}, whose sampler raises {type(error).__name__}{where_raised(error)}"
-    expected = "a distribution that can be drawn from (importance sampling from the guide draws from the guide alone)"
+    expected = "a distribution with a sampler (importance sampling from the guide draws from the guide only)"
     return NoSamplerError(f"site {msg['name']!r}", expected, f"{received}: {first}" if first else received)

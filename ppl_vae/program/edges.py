@@ -1,4 +1,4 @@
-"""Counts of draws that rounding has put onto an edge of their support."""
+"""Edges: the share of draws that rounding has put onto an edge of their support."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def edge_share(
 ) -> Tensor:
     """The share of draws that rounding has put onto an edge of their support, ``(N,)`` float64.
 
-    A beta variable with a parameter of 0.05 is closer to 0 than any number that is represented, or to 1 than the
-    numbers next to it, more often than not. Its density is that of where it was put, not of where it is.
+    A beta variable with a parameter of 0.05, for example, is usually closer to 0 than the smallest represented number,
+    or closer to 1 than the largest number below it. Its computed density is then that of the rounded value.
 
     Args:
         program: the program.
         x: the data.
-        num_samples: draws a datum, from torch's global generator as it stands.
-        prior: whether draws of the prior are looked at, not those of the guide.
-        unconstrained: whether draws count, too, that are another point once they have been mapped to unconstrained
-            coordinates and back.
+        num_samples: number of draws for each datum, from torch's global generator.
+        prior: whether to check draws of the prior instead of the guide.
+        unconstrained: whether to count also draws that change when they are mapped to unconstrained coordinates and
+            back.
     """
     shape = (num_samples, num_data(x))
     found = torch.zeros(shape, dtype=torch.bool, device=device_of(x))
@@ -44,7 +44,7 @@ def edge_share(
 
 
 def _blurred(program: Program, x: Data, z: dict[str, Tensor]) -> Tensor:
-    """Whether the guide's density at draws changes on the way to unconstrained coordinates and back, ``(S, N)``."""
+    """Whether the guide's density at draws changes by the map to unconstrained coordinates and back, ``(S, N)``."""
     coordinates = Coordinates(program, x)
     u = coordinates._vector(z)
     inside = u.isfinite().all(

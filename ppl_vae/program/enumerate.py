@@ -1,4 +1,4 @@
-"""Every value that the latents of a program can take together, where they are discrete and finitely many."""
+"""Enumeration of the joint values of a program's latents, if they are discrete and finitely many."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DRAWS = 16  # of the prior: a support that moves with the latents before it sho
 
 
 def without_guide(program: Program) -> Program:
-    """A program with the prior in the place of its guide, which may then lack sites, or all of them."""
+    """The program with its prior instead of the guide, so that the guide may be incomplete or empty."""
 
     def guide(x: Data) -> None:
         with poutine.block(hide_fn=lambda msg: msg["type"] == "sample" and msg["is_observed"]):
@@ -45,7 +45,7 @@ class _Support:
 
 
 class SupportValues:
-    """All values of all latent sites of a program: the product over sites, and over the elements of each.
+    """All joint values of the latent sites of a program: the product over sites, and over the elements of each.
 
     A site may be any distribution with torch's ``enumerate_support`` (Categorical, Bernoulli, Binomial with one total
     count, OneHotCategorical) with any number of ``.to_event`` dimensions around it.
@@ -55,9 +55,9 @@ class SupportValues:
         x: its data ``(N, ...)``.
 
     Attributes:
-        count: how many joint values there are.
-        repeats: ``(N,)`` float64, the log of how often each sum over them counts the same values of what is not
-            masked: once for every value of what is.
+        count: the number of joint values.
+        repeats: ``(N,)`` float64, the log of the number of values of the masked elements: a sum over all joint values
+            contains each value of the other elements this number of times.
 
     Raises:
         ProgramError: naming the first latent site that is continuous or not finite, or whose values differ between
@@ -77,7 +77,7 @@ class SupportValues:
                 self.repeats = self.repeats + _repeats(name, found, len(self._supports[name].values))
 
     def at(self, start: int, stop: int) -> dict[str, Tensor]:
-        """The joint values of numbers ``start`` to ``stop`` - 1 as latents ``(S, N, *event)``, for `Program.log_joint`.
+        """The joint values ``start`` to ``stop`` - 1 as latents ``(S, N, *event)``, for `Program.log_joint`.
 
         The last site's last element changes fastest.
         """
@@ -124,7 +124,7 @@ def _repeats(name: str, found: Run, values: int) -> Tensor:
         raise AssertionError("a site without a mask")
     kept = found.stack(name, kept)
     if not bool((kept == kept[:1]).all()):
-        expected = "a mask that depends on the data alone, to sum over its values"
-        raise ProgramError(f"latent site {name!r}", expected, "one that depends on latents")
+        expected = "a mask that depends on the data only, to sum over the latent's values"
+        raise ProgramError(f"latent site {name!r}", expected, "a mask that depends on latents")
     hidden = (~kept[0]).double()
     return (hidden.flatten(1).sum(-1) if hidden.ndim > 1 else hidden) * math.log(values)

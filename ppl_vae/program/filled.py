@@ -1,7 +1,7 @@
-"""Data that are NaN where a mask hides them.
+"""Missing data: NaN under a mask is replaced by a value of the support.
 
-NaN under a mask is the usual way to say that a number is missing. It must not even be looked at: its log density is
-thrown away, but the gradient of what is thrown away is NaN times zero, which is NaN.
+NaN under a mask is the usual notation for a missing number. Its log density is masked, but the gradient of a masked
+NaN is NaN times zero, which is NaN. The NaN is therefore replaced before the density is computed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ppl_vae.program.supports import hull, support_of
 
 
 class Filled(Messenger):
-    """Puts a number of the support where a value that is observed has NaN under a mask."""
+    """Replaces NaN under a mask in observed values by a number of the support."""
 
     def _pyro_sample(self, msg: Any) -> None:
         value, fn = msg["value"], msg["fn"]

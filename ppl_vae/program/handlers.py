@@ -1,4 +1,4 @@
-"""Effect handlers that a program runs under, where Pyro's own do something else than is needed."""
+"""Effect handlers for runs of a program; Pyro's own handlers differ from what is needed here."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OBSERVED = "_ppl_vae_observed"  # keeps what a site observed that is drawn inste
 
 
 def is_latent(msg: Any) -> bool:
-    """Whether a sample statement that is being handled is that of a latent: no plate, nothing observed or computed."""
+    """Whether a sample statement is that of a latent: no plate, not observed and not computed."""
     return not (
         msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample" or msg["infer"].get("_deterministic")
     )
 
 
 class ScaledLatents(Messenger):
-    """Multiplies the log density of every latent site by ``beta``, for KL warm-up. Training only."""
+    """Multiplies the log density of each latent site by ``beta``, for KL warm-up. Training only."""
 
     def __init__(self, beta: float | torch.Tensor) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class ScaledLatents(Messenger):
 
 
 class Given(Handler):
-    """Gives latent sites their values ``(S, N, *event)``; unlike `pyro.poutine.condition`, none that is observed."""
+    """Sets the values ``(S, N, *event)`` of latent sites; unlike `pyro.poutine.condition`, never of observed sites."""
 
     def __init__(self, z: Latents) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Given(Handler):
 
 
 class Replayed(Handler):
-    """Gives latent sites the values ``(S, N, *event)`` that another run drew; they stay latent."""
+    """Sets latent sites to the values ``(S, N, *event)`` of another run; they stay latent."""
 
     def __init__(self, z: Latents) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Replayed(Handler):
 
 
 class Unobserved(Messenger):
-    """Draws what is observed; unlike `pyro.poutine.uncondition`, leaves `pyro.deterministic` as it is."""
+    """Draws observed sites; unlike `pyro.poutine.uncondition`, does not change `pyro.deterministic` sites."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] and not msg["infer"].get("_deterministic") and not is_computed(msg):

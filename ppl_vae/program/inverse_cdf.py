@@ -1,4 +1,4 @@
-"""Inverse CDF: a guide's draws as a function of uniform numbers."""
+"""Inverse CDF: draws of a guide as a function of uniform numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _WRAPPERS = (Independent, MaskedDistribution)
 
 
 def num_uniforms(program: Program, x: Data) -> int:
-    """How many uniform numbers a draw of one datum's latents takes.
+    """The number of uniform numbers for a draw of one datum's latents.
 
     Raises:
         ProgramError: naming a guide site whose distribution cannot be inverted.
@@ -44,16 +44,16 @@ def num_uniforms(program: Program, x: Data) -> int:
 
 
 def log_weights_at(program: Program, x: Data, uniforms: Tensor) -> Tensor:
-    """log p(x, z) - log q(z|x), ``(S, N)`` float64 in nats, at the z that uniform numbers stand for.
+    """log p(x, z) - log q(z|x), ``(S, N)`` float64 in nats, at the z that uniform numbers determine.
 
-    Each latent is the guide's inverse distribution function at its share of the numbers, site by site in the guide's
-    order, given the latents before it (Rosenblatt, 1952); of a multivariate Gaussian, loc + L times the normal
-    quantiles, and of a transformed distribution, the transform of its base.
+    Each latent is the guide's inverse distribution function at its part of the numbers, site by site in the guide's
+    order, given the latents before it (Rosenblatt, 1952). For a multivariate Gaussian it is loc + L times the normal
+    quantiles, and for a transformed distribution the transform of its base.
 
     Args:
         program: the program.
         x: the data.
-        uniforms: ``(S, N, D)`` float64, D as `num_uniforms` says, strictly between 0 and 1.
+        uniforms: ``(S, N, D)`` float64, strictly between 0 and 1, with D from `num_uniforms`.
     """
     with program.evaluating():
         guide = program.run("guide", x, uniforms.shape[0], _Inverting(uniforms))
@@ -62,7 +62,7 @@ def log_weights_at(program: Program, x: Data, uniforms: Tensor) -> Tensor:
 
 
 class _Inverting(Handler):
-    """Gives latent sites the values that uniform numbers stand for; without any, counts how many it takes."""
+    """Sets latent sites to the values that uniform numbers determine; without numbers, counts how many are needed."""
 
     def __init__(self, uniforms: Tensor | None, device: torch.device | None = None) -> None:
         super().__init__()
@@ -97,14 +97,14 @@ class _Inverting(Handler):
 
 
 def _base(fn: Any) -> Any:
-    """The distribution that the uniform numbers are for: inside every wrapper and transform."""
+    """The distribution inside all wrappers and transforms, whose quantiles are needed."""
     while isinstance(fn, (*_WRAPPERS, TransformedDistribution)):
         fn = fn.base_dist
     return fn
 
 
 def _quantile(fn: Any, u: Tensor) -> Tensor | None:
-    """The value of ``fn`` at uniform numbers ``u``, of its own dtype; None if it cannot be had."""
+    """The quantile of ``fn`` at uniform numbers ``u``, in its own dtype; None if it cannot be computed."""
     if isinstance(fn, _WRAPPERS):
         return _quantile(fn.base_dist, u)
     if isinstance(fn, TransformedDistribution):
@@ -133,20 +133,20 @@ def _quantile(fn: Any, u: Tensor) -> Tensor | None:
 
 
 def _normal(u: Tensor, like: Tensor) -> Tensor:
-    # In float64 whatever the networks compute in: in float32 a u near 1 is 1, and its quantile infinite.
+    # In float64 for all networks: in float32 a u near 1 is rounded to 1, and its quantile is infinite.
     return torch.special.ndtri(u).to(like)
 
 
 def _scipy(inverse: str, *arguments: Tensor) -> Tensor:
     """A function of `scipy.special`, by name."""
-    from scipy import special  # here, since it takes as long as all of ppl_vae to import
+    from scipy import special  # here, because its import takes as long as that of ppl_vae
 
     value = getattr(special, inverse)(*(argument.detach().double().cpu().numpy() for argument in arguments))
     return torch.from_numpy(np.asarray(value)).to(arguments[0].device)
 
 
 def _inside(fn: Any, value: Tensor) -> Tensor:
-    """``value`` in the dtype of ``fn``, and not rounded onto an end of its support, where a density may be infinite."""
+    """``value`` in the dtype of ``fn``, but not rounded onto an end of the support, where densities may be infinite."""
     like = getattr(fn, next(iter(fn.arg_constraints)))
     value = value.to(like)
     tiny, infinity = torch.finfo(value.dtype).tiny, value.new_tensor(torch.inf)

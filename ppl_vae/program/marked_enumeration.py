@@ -1,7 +1,7 @@
-"""Discrete latents that a model marks for enumeration and its guide leaves out, as Pyro's TraceEnum_ELBO takes them.
+"""Discrete latents that the model marks for enumeration and that are not in the guide, as for Pyro's TraceEnum_ELBO.
 
-TraceEnum_ELBO sums such a latent k out of the model. Evidence needs no sum: a guide that draws the rest and then k from
-the model's own p(k | ...) gives weights p(x, z, k) / (q(z|x) p(k | ...)), whose mean is p(x) as well.
+TraceEnum_ELBO sums over such a latent k. Estimators need no sum: a guide that draws the other latents, and then k from
+the model's own p(k | ...), gives weights p(x, z, k) / (q(z|x) p(k | ...)), whose mean is p(x), too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ppl_vae.program.sites import sample_sites, support_is_discrete
 
 
 def with_enumerated(program: Program, x: Data) -> Program | None:
-    """A program whose guide draws what the model marks for enumeration, too; None where there is nothing of the kind.
+    """A program whose guide also draws the latents that the model marks for enumeration; None if there are none.
 
     Args:
         program: the program.
@@ -35,7 +35,7 @@ def with_enumerated(program: Program, x: Data) -> Program | None:
     except Exception as error:
         if not is_common(error):
             raise
-        return None  # it cannot be run at all, which `Program.check` has said better
+        return None  # it cannot be run; the error of `Program.check` is clearer
     drawn = sample_sites(guide)
     names = {
         name
@@ -64,7 +64,7 @@ def with_enumerated(program: Program, x: Data) -> Program | None:
 
 
 class _Kept(Messenger):
-    """Keeps the values of latents, as they lie in the run."""
+    """Keeps the values of latents, in the layout of the run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Kept(Messenger):
 
 
 class _Again(Messenger):
-    """Gives latents these values; unlike Pyro's replay, also where they were given to the run that they come from."""
+    """Sets latents to these values; unlike Pyro's replay, also if they were given in the run that they come from."""
 
     def __init__(self, values: dict[str, Tensor]) -> None:
         super().__init__()

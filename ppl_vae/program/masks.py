@@ -1,8 +1,8 @@
-"""Masks of latent sites: which of a site's numbers carry density, for each datum.
+"""Masks of latent sites: the numbers of a site that have a density, for each datum.
 
 A mask is set by `pyro.poutine.mask`, by a distribution's ``.mask(...)`` inside or outside of ``.to_event``, or by
-``obs_mask=``. What is masked contributes nothing: the latent is not there for that datum. That is an evidence only if
-the guide masks the same numbers, and if nothing that is not masked depends on them.
+``obs_mask=``. A masked number adds nothing to the log density: the datum does not have this latent. log p(x) is then
+defined only if the guide masks the same numbers, and if nothing without a mask depends on them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Mask = Tensor | bool
 
 
 def counted(fn: Any, mask: Any = None) -> Tensor | None:
-    """Which of a site's numbers carry density: bool ``(..., *batch of the innermost distribution)``.
+    """Whether each of a site's numbers has a density: bool ``(..., *batch of the innermost distribution)``.
 
     Args:
         fn: the site's distribution.
-        mask: what `pyro.poutine.mask` set on the site: a bool, a tensor that broadcasts to the site's batch, or None.
+        mask: the site's mask from `pyro.poutine.mask`: a bool, a tensor that broadcasts to the site's batch, or None.
 
     Returns:
-        None where all of them do, and no mask was set.
+        None if there is no mask.
     """
     shape = tuple(core(fn).batch_shape)
     found: Tensor | None = None
@@ -45,28 +45,28 @@ def counted(fn: Any, mask: Any = None) -> Tensor | None:
 
 
 def _widened(mask: Mask, layer: Any, shape: tuple[int, ...]) -> Tensor:
-    """A mask of a layer's batch as one of the innermost distribution's batch, of which the layer's is the left part."""
+    """A mask of a layer's batch, expanded to the innermost distribution's batch, whose left part is the layer's."""
     value = torch.as_tensor(mask).bool()
     batch = torch.broadcast_shapes(value.shape, tuple(layer.batch_shape))
-    # What a layer counts to its event may be on the batch of a distribution inside it: those axes are to the right.
+    # Event axes of a layer may be batch axes of a distribution inside of it; these are on the right.
     right = len(layer.event_shape) - len(core(layer).event_shape)
     value = value.expand(batch).reshape((*batch, *(1,) * right))
     return value.expand(torch.broadcast_shapes(value.shape, shape))
 
 
 def is_masked(site: Any) -> bool:
-    """Whether some number of a site carries no density."""
+    """Whether some number of a site is masked."""
     found = counted(site["fn"], site["mask"])
     return found is not None and not bool(found.all())
 
 
 def expanded(found: Tensor, ndim: int) -> Tensor:
-    """A `counted` with axes of size 1 on the right, to ``ndim`` axes."""
+    """The result of `counted` with axes of size 1 appended on the right, up to ``ndim`` axes."""
     return found.reshape((*found.shape, *(1,) * (ndim - found.ndim)))
 
 
 def check_masks(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
-    """Refuse, by name, latent sites of which model and guide mask different numbers."""
+    """Refuse, by name, latent sites with different masks in model and guide."""
     for name in [name for name in guide_sites if name in model_sites]:
         ours, theirs = (
             counted(sites[name]["fn"], sites[name]["mask"]) for sites in (guide_sites, model_sites)

@@ -1,8 +1,8 @@
-"""Matching of supports: whether the guide has density wherever the model has it.
+"""Matching of supports: whether the guide has a positive density wherever the model has one.
 
-A guide that misses a part of the posterior gives an estimate that is too low, and no weight shows it. Supports that
-distributions declare are compared number by number and datum by datum. Draws of the prior to which the guide gives no
-density, while the model gives them some, prove that a part is missed whatever is declared.
+A guide that misses a part of the posterior gives an estimate that is too low, and the weights do not show it. Declared
+supports are compared number by number and datum by datum. In addition, a draw of the prior with zero density under the
+guide and positive density under the model proves that a part is missed, for any declared support.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from ppl_vae.program.sites import family, is_delta
 from ppl_vae.program.supports import is_real, support_of
 from ppl_vae.program.tracing import Run
 
-_PAIRS, _FEW_PAIRS = 1024, 128  # draws times data of one check; where everything may be any real number
-_FEWEST, _MOST = 2, 256  # draws a datum
+_PAIRS, _FEW_PAIRS = (
+    1024,
+    128,
+)  # draws times data of one check; the second if all supports are the real numbers
+_FEWEST, _MOST = 2, 256  # draws for each datum
 _SEEN = (
     8  # draws in a part that a guide leaves out, all without likelihood, from which on it may leave it out
 )
@@ -43,11 +46,12 @@ def check_covers(
     *,
     seen: bool = False,
 ) -> None:
-    """Refuse, by name, a guide that has no density in a part of the model's support.
+    """Refuse, by name, a guide that has zero density in a part of the model's support.
 
-    A site is refused where the supports that are declared say that a part is missing, unless draws of the prior land
-    in it and the likelihood is zero for all of them; and where a draw of the prior has density under the model but
-    none under the guide. Draws on an edge of the support say nothing: rounding may have put them there.
+    A site is refused if a part is missing by the declared supports, unless there are draws of the prior in this part
+    and the likelihood is zero for all of them. It is also refused if a draw of the prior has positive density under the
+    model and zero density under the guide. Draws on an edge of the support are not used, since rounding may have put
+    them there.
 
     Args:
         program: the `Program`; runs within its `evaluating`.
@@ -55,10 +59,10 @@ def check_covers(
         guide: the guide's sites, at draws of the guide.
         model: the model's sites, at the same draws.
         offset: the index of the first datum in the user's data, for messages.
-        seen: whether draws have been looked at for other data of the kind: declared supports are then enough.
+        seen: whether draws were checked for other data of the same kind; only declared supports are then compared.
     """
     if any(is_delta(site) for site in guide.values()):
-        return  # values are computed from auxiliary sites: the guide can score no others
+        return  # values are computed from auxiliary sites: the guide has no density at other values
     latent = [name for name in guide if name in model]
     lacking = {name: _lacking(model[name], guide[name]) for name in latent}
     suspects = [name for name, lacks in lacking.items() if lacks is not None and bool(lacks.any())]
@@ -69,23 +73,25 @@ def check_covers(
     draws = _MOST if suspects else max(_FEWEST, min(_MOST, pairs // num_data(x)))
     found = _missed(program, x, draws, latent)
     for name in latent:
-        # The joint supports may agree although the conditional ones, of moving bounds, differ: draws must tell then.
+        # If bounds depend on other latents, joint supports may be equal although conditional ones differ: use draws.
         declared = name in suspects and not _moves(program, x, name)
         bad = None if found is None else found.missed[name] & found.likely
         if declared and (found is None or bool(found.missed[name].sum(0).min() < _SEEN) or _any(bad)):
-            expected = f"a support that holds the model's ({describe_support(model[name]['fn'])})"
+            expected = f"a support that contains the model's ({describe_support(model[name]['fn'])})"
             raise ProgramError(f"guide site {name!r}", expected, describe_support(guide[name]["fn"]))
         if bad is not None and bool(bad.any()):
             datum = int(bad.any(0).nonzero()[0])
-            expected = f"density wherever the model has it ({describe_support(model[name]['fn'])})"
+            expected = (
+                f"a positive density wherever the model has one ({describe_support(model[name]['fn'])})"
+            )
             shown = (
-                f"none at {int(bad[:, datum].sum())} of {draws} draws of the prior for datum {offset + datum}"
+                f"zero at {int(bad[:, datum].sum())} of {draws} draws of the prior for datum {offset + datum}"
             )
             raise ProgramError(f"guide site {name!r}", expected, f"{family(guide[name]['fn'])}: {shown}")
 
 
 def check_masked(program: RunnablePair, x: Data, model: Mapping[str, Any], offset: int) -> None:
-    """Refuse a program whose densities depend on numbers that are masked: its evidence would depend on the guide.
+    """Refuse a program whose densities depend on masked numbers: its log p(x) would depend on the guide.
 
     Args:
         program: the `Program`; runs within its `evaluating`.
@@ -107,20 +113,20 @@ def check_masked(program: RunnablePair, x: Data, model: Mapping[str, Any], offse
         other = {**z, name: torch.where(expanded(kept, z[name].ndim), z[name], second.value(name))}
         for role in ("model", "guide"):
             before, after = (_densities(program, role, x, values) for values in (z, other))
-            # Not the site itself: what is masked there is left out already.
+            # For the site itself, masked numbers do not count.
             for site, value in before.items():
                 gap = (value - after[site]).abs()
                 if bool((gap > _CHANGED * (1 + value.abs())).any()):
                     datum = int((gap > _CHANGED * (1 + value.abs())).any(0).nonzero()[0])
                     raise ProgramError(
                         f"latent site {name!r}",
-                        "a masked latent that nothing unmasked depends on (its mask takes it out of the model)",
-                        f"one that changes the density of site {site!r} of datum {offset + datum}",
+                        "a masked latent on which nothing without a mask depends",
+                        f"a latent that changes the density of site {site!r} of datum {offset + datum}",
                     )
 
 
 def _counted(found: Run, name: str) -> Tensor | None:
-    """Which numbers of a site of a run carry density, ``(S, N, ...)``."""
+    """Whether the numbers of a run's site are not masked, ``(S, N, ...)``."""
     site = found.sites[name]
     kept = counted(site["fn"], site["mask"])
     return None if kept is None else found.stack(name, kept)
@@ -131,14 +137,14 @@ def _any(bad: Tensor | None) -> bool:
 
 
 def _densities(program: RunnablePair, role: str, x: Data, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Log densities ``(S, N)`` of all sites at given latents."""
+    """The log densities ``(S, N)`` of all sites at given latents."""
     num_samples = next(iter(z.values())).shape[0]
     found = program.run(role, x, num_samples, Given(z))
     return {name: found.log_prob(name, {}) for name in found.sites}
 
 
 def _lacking(model: Any, guide: Any) -> Tensor | None:
-    """`uncovered`, leaving out numbers that are masked."""
+    """`uncovered`, without masked numbers."""
     lacks = uncovered(model["fn"], guide["fn"])
     kept = counted(model["fn"], model["mask"])
     if lacks is None or kept is None:
@@ -149,10 +155,10 @@ def _lacking(model: Any, guide: Any) -> Tensor | None:
 
 
 def check_within(program: RunnablePair, x: Data) -> None:
-    """Refuse, by name, a guide some of whose draws are outside of the model's support, as a start of reverse chains.
+    """Refuse, by name, a guide with draws outside of the model's support, as the start density of reversed chains.
 
-    In the model's coordinates such a guide is no density that integrates to 1, but to the share c of the draws that are
-    inside. Forward chains lose the others, which is right; reverse chains would estimate p(x) / c.
+    In the model's coordinates the density of such a guide integrates to the share c of draws inside the support, not to
+    1. Forward chains give the other draws zero weight, which is correct. Reversed chains would estimate p(x) / c.
 
     Args:
         program: the `Program`.
@@ -164,26 +170,26 @@ def check_within(program: RunnablePair, x: Data) -> None:
     for name, site in guide.sites.items():
         if name not in model.sites:
             continue
-        # A Delta's values, computed from an auxiliary site, say where it is; what it declares as its support does not.
+        # For a Delta, use its values, which are computed from an auxiliary site, and not its declared support.
         lacks = None if is_delta(site) else _lacking(site, model.sites[name])
         outside = model.log_prob(name, {name: {}}) == -torch.inf
         if (lacks is not None and bool(lacks.any())) or bool(outside.any()):
             within = describe_support(model.sites[name]["fn"])
-            expected = f"a support within the model's ({within}) for reverse chains from the guide"
+            expected = f"a support within the model's ({within}) for reversed chains from the guide"
             raise ProgramError(
-                f"guide site {name!r}", f'{expected}; start="prior" needs none', describe_support(site["fn"])
+                f"guide site {name!r}", f'{expected} (or start="prior")', describe_support(site["fn"])
             )
 
 
 class _Missed(NamedTuple):
-    """What draws of the prior show, ``(S, N)`` bool: whether a guide's site misses them; whether they are likely."""
+    """For draws of the prior, ``(S, N)`` bool: whether a guide's site has zero density; whether they are likely."""
 
     missed: dict[str, Tensor]
     likely: Tensor
 
 
 def _missed(program: RunnablePair, x: Data, num_samples: int, latent: list[str]) -> _Missed | None:
-    """What draws of the prior show; None where the prior cannot be drawn from."""
+    """The result of draws of the prior; None if the prior has no sampler."""
     model = _prior(program, x, num_samples, 0)
     if model is None:
         return None
@@ -199,11 +205,11 @@ def _missed(program: RunnablePair, x: Data, num_samples: int, latent: list[str])
         guide = program.run("guide", x, num_samples, Given(z))
         return _Missed({name: _misses(name, guide) for name in latent}, likely)
     except (ValueError, RuntimeError, IndexError):
-        return None  # the guide cannot score other values than its own: nothing can be seen here
+        return None  # the guide has a density at its own draws only
 
 
 def _misses(name: str, guide: Run) -> Tensor:
-    """Whether a guide's site gives no density to its values, ``(S, N)``."""
+    """Whether a guide's site has zero density at its values, ``(S, N)``."""
     site = guide.sites[name]
     missed = guide.log_prob(name, {name: {}}) == -torch.inf
     never = None if is_masked(site) else impossible(site["fn"], site["value"])
@@ -211,7 +217,7 @@ def _misses(name: str, guide: Run) -> Tensor:
 
 
 def _prior(program: RunnablePair, x: Data, num_samples: int, seed: int) -> Run | None:
-    """A run of the model that draws from the prior; None where a latent cannot be drawn."""
+    """A run of the model with draws of the prior; None if a latent has no sampler."""
     with rng.seeded(device_of(x), seed, "draws of the prior for a check"):
         try:
             return program.run("model", x, num_samples)
@@ -220,7 +226,7 @@ def _prior(program: RunnablePair, x: Data, num_samples: int, seed: int) -> Run |
 
 
 def _moves(program: RunnablePair, x: Data, name: str) -> bool:
-    """Whether the support of a latent, in model or guide, depends on latents before it: two draws have two supports."""
+    """Whether the support of a latent, in model or guide, depends on other latents: it differs between two draws."""
     for role in ("model", "guide"):
         found = []
         for seed in (0, 1):

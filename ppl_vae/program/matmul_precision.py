@@ -1,12 +1,12 @@
-"""Matrix products of a program in a lower precision: those of its own code, and no others.
+"""Precision of matrix products: products of a program's own code in a lower precision.
 
-What is lowered are the products of float32 numbers that a model and a guide compute themselves, in their networks above
-all: linear layers, ``@`` and its like, ``einsum``, convolutions. Their factors are rounded, and the result goes on in
-float32: biases, activations, log densities and sums are what they were.
+The lower precision applies to products of float32 numbers in the code of model and guide, mainly in their networks:
+linear layers, ``@``, ``matmul`` and similar functions, ``einsum``, convolutions. Their factors are rounded, and the
+results are float32 again. Biases, activations, log densities and sums do not change.
 
-Products inside a distribution are left alone: a draw loc + L eps of which L and eps were rounded would not have the
-density that is computed for it. As it is, the draws are exact draws of a guide whose networks are a little different,
-which biases nothing, and the densities are those of a model whose networks are a little different, which does.
+Products inside of a distribution are not rounded: a draw loc + L eps with rounded L and eps would not have the density
+that is computed for it. The draws are therefore exact draws of a guide with slightly different networks, which causes
+no bias. The densities are those of a model with slightly different networks, which causes a bias.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ FULL = "full"
 """Products in the precision of the program's own numbers."""
 
 BY_HAND = "tf32 by hand"
-"""Factors with the 10 bits of fraction that TF32 has, rounded by hand: on any device, and no faster."""
+"""Factors rounded in software to the 10 fraction bits of TF32: on any device, but not faster."""
 
 _current: ContextVar[str] = ContextVar("precision of products", default=FULL)
 
 
 def current() -> str:
-    """The precision of a program's products in the run that this is a part of."""
+    """The precision of matrix products in the current run."""
     return _current.get()
 
 
 @contextmanager
 def lowering(precision: str) -> Iterator[None]:
-    """Compute the products of programs in a precision inside.
+    """Compute matrix products of programs in this precision inside of the context.
 
     Args:
-        precision: `FULL`, "bfloat16", `BY_HAND`, or another word, of which only `current` takes note.
+        precision: `FULL`, "bfloat16" or `BY_HAND`. Other values only change `current`.
     """
     token = _current.set(precision)
     try:
@@ -56,7 +56,7 @@ def lowering(precision: str) -> Iterator[None]:
 
 @contextmanager
 def products() -> Iterator[None]:
-    """What a program's own code runs in: its products are computed as `lowering` says."""
+    """The context of a program's own code, in which its products have the precision of `lowering`."""
     rule = _RULES.get(current())
     if rule is None:
         yield
@@ -66,7 +66,7 @@ def products() -> Iterator[None]:
 
 
 class _Products(TorchFunctionMode):
-    """Rounds the factors of products, above autograd: the products of a gradient are then rounded as well."""
+    """Rounds the factors of products, outside of autograd, so that the products of a gradient are rounded, too."""
 
     def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -148,10 +148,10 @@ _DISTRIBUTIONS = ("torch.distributions.", "pyro.distributions.")
 
 
 def _in_a_distribution(frame: FrameType | None) -> bool:
-    """Whether a call comes out of a distribution, or out of what Pyro does with a sample statement.
+    """Whether a call comes from a distribution, or from Pyro's handling of a sample statement.
 
-    By who called whom: distributions are made, drawn from and transformed by user code, handlers and one another, and
-    there is no single place where all of it could be told to stop.
+    This is found from the call stack: distributions are made, drawn from and transformed by user code, by handlers and
+    by one another, so there is no single place to switch the rounding off.
     """
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
@@ -162,7 +162,7 @@ def _in_a_distribution(frame: FrameType | None) -> bool:
 
 
 def _rounded(value: Tensor) -> Tensor:
-    """The nearest numbers with the 10 bits of fraction of TF32, halves away from zero; without a gradient."""
+    """The nearest numbers with the 10 fraction bits of TF32, halves away from zero; without a gradient."""
     value = value.detach().contiguous()
     near = ((value.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
     return torch.where(value.isfinite(), near, value)
@@ -175,9 +175,9 @@ _RULES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class InFloat64(TorchDispatchMode):
-    """Everything inside is computed in float64, whatever precision parameters, data and constants are kept in.
+    """Computes everything in float64, for any precision of parameters, data and constants. Slow: for measurements.
 
-    Not what is changed in place. It is for measurements, and slow.
+    In-place operations do not change.
     """
 
     def __torch_dispatch__(

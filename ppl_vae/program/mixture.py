@@ -1,4 +1,4 @@
-"""Draws of which some come from the prior, with the two factors of the model's density: one run of the model."""
+"""Mixture of given draws and draws of the prior, with the two factors of the model's density, in one run."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def mix_prior(program: Program, x: Data, z: Latents, from_prior: Tensor) -> Mixe
         program: the program.
         x: the data.
         z: draws ``(S, N, *event)`` for each latent site.
-        from_prior: ``(S, N)`` bool: the draws of which all latents are to come from p(z), drawn from torch's global
-            generator as it stands. They are mixed inside the run of the model, so a prior of one latent that depends
-            on another is that of the value which the draw has.
+        from_prior: ``(S, N)`` bool: the draws whose latents all come from p(z), drawn by torch's global generator. They
+            are mixed inside of the run, so that the prior of a latent that depends on another one uses the value of the
+            same draw.
     """
     with program.evaluating():
         num_samples = from_prior.shape[0]
@@ -48,7 +48,7 @@ def mix_prior(program: Program, x: Data, z: Latents, from_prior: Tensor) -> Mixe
 
 
 class _Mixing(Handler):
-    """Gives latent sites their values, or draws them where a draw is to come from the prior."""
+    """Sets the values of latent sites, or draws them from the prior."""
 
     def __init__(self, z: Latents, from_prior: Tensor) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The networks of a program: those that own its model and guide, and those that its runs are seen to use.
+"""The networks of a program: the modules that own its model and guide, and the modules that its runs use.
 
-A model is often a function, and its networks are in a closure, a global name, a plain object. No single place tells of
-them all, so there are four: the owner of a method; what a function can reach by its names (`reachable`); the
-``pyro.module`` statements of a run; the modules that a run calls.
+A model is often a function, and its networks are in a closure, a global variable, or a plain object. They are found in
+four ways: the owner of a method; the objects that a function can reach by its names (`reachable`); the ``pyro.module``
+statements of a run; and the modules that a run calls.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ppl_vae.exclusive import shielded
 from ppl_vae.modes import change, put_back
 
-_MOST = 5000  # objects that are looked at: those of a program are a few dozen
+_MOST = 5000  # the largest number of objects to inspect; a program has a few dozen
 _DEPTH = 10
 _LIBRARIES = frozenset({"torch", "pyro", "numpy", "ppl_vae", *sys.stdlib_module_names})
 _HOLDERS = frozenset({"pyro", "argparse", "collections", "contextlib", "functools", "types", "weakref"})
-"""Those of the libraries whose objects may hold a user's: handlers, namespaces, containers, wrappers."""
+"""Libraries whose objects may contain a user's objects: handlers, namespaces, containers, wrappers."""
 _PLAIN = (Tensor, str, bytes, int, float, complex, types.ModuleType, types.BuiltinFunctionType)
 _INTERNAL = frozenset(vars(nn.Module()))
 
 
 class Networks:
-    """The networks of a program, in the order in which they were found; without those that nobody else keeps.
+    """The networks of a program, in the order in which they were found, by weak references.
 
     Args:
         programs: model and guide.
 
     Attributes:
-        owners: the modules that model and guide are, or are methods of.
-        told: whether the user was told that Pyro's parameter store holds other values than a module.
-        alike: by a parameter's name, which two tensors, of store and module, were found to hold the same numbers.
+        owners: the modules that model and guide are, or whose methods they are.
+        told: whether the user was warned that Pyro's parameter store and a module have different values.
+        alike: for each parameter's name, the tensors of store and module that were found to be equal.
     """
 
     def __init__(self, *programs: Callable[..., Any]) -> None:
@@ -66,7 +66,7 @@ class Networks:
         return sum(1 for _ in self)
 
     def __reduce__(self) -> tuple[type[Networks], tuple[Callable[..., Any], ...]]:
-        # A copy of a program has copies of the networks: it finds them by itself.
+        # A copy of a program has copies of the networks, and finds them again.
         return Networks, self._programs
 
     @property
@@ -75,7 +75,7 @@ class Networks:
         return self._run is None
 
     def note(self, module: nn.Module) -> None:
-        """Take a module for one of the program's, and put it into evaluation mode; of effect inside `evaluating`."""
+        """Add a module to the program's networks, and put it into evaluation mode; only inside of `evaluating`."""
         run = self._run
         if run is None or id(module) in run.used:
             return
@@ -84,13 +84,13 @@ class Networks:
         self._found = {key: ref for key, ref in self._found.items() if ref() is not None}
         self._found[id(module)] = weakref.ref(module)
         if not named:
-            self._near = None  # names stand for other modules than before
+            self._near = None  # the names may now refer to other modules
             run.evaluate(self._nearby())
 
     @contextmanager
     @shielded
     def evaluating(self) -> Iterator[None]:
-        """Put all of them into evaluation mode, those that are found inside as well; modes are put back afterwards."""
+        """Put all networks into evaluation mode, including those found inside; their modes are restored afterwards."""
         outer, run = self._run, _Run()
         hook = None
         try:
@@ -124,9 +124,9 @@ class _Run:
 
     Attributes:
         changed: the modules that it put into evaluation mode.
-        used: the ids of the modules that it is known to use, or of those inside them.
-        evaluated: the ids of all that it looked at. They are kept alive, so that ids are their own.
-        compiled: whether one is a module of torch.compile's, which a hook on all modules is not made for.
+        used: the ids of the modules that it is known to use, and of their children.
+        evaluated: the ids of all modules that were put into evaluation mode. They are kept alive, so ids are unique.
+        compiled: whether one was compiled by torch.compile, which does not support a hook on all modules.
     """
 
     def __init__(self) -> None:
@@ -155,12 +155,12 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def reachable(*programs: Any) -> list[nn.Module]:
-    """The modules that functions can name: in closures, globals, defaults, partials, attributes, containers.
+    """The modules that functions can reach by names: in closures, globals, defaults, partials, attributes, containers.
 
-    Nothing is called, and objects of libraries are not looked into. The result may hold more than a run uses.
+    Nothing is called, and objects of libraries are not inspected. The result may have more modules than a run uses.
     """
     found: dict[int, nn.Module] = {}
-    seen: dict[int, Any] = {}  # the objects are kept, so that no other one gets an id of theirs
+    seen: dict[int, Any] = {}  # the objects are kept alive, so ids are unique
     level: list[Any] = [*programs]
     for _ in range(_DEPTH):
         deeper: list[Any] = []
@@ -176,7 +176,7 @@ def reachable(*programs: Any) -> list[nn.Module]:
 
 
 def _inside(value: Any) -> list[Any]:
-    """What an object holds, or a function can name."""
+    """The objects in a container or object, or those that a function can reach by names."""
     if value is None or isinstance(value, _PLAIN):
         return []
     if isinstance(value, types.MethodType):
@@ -204,13 +204,13 @@ def _inside(value: Any) -> list[Any]:
 
 
 def _shared(kind: type) -> list[Any]:
-    """The methods and attributes of a class, those that it inherits from a user's classes included."""
+    """The methods and attributes of a class, including those inherited from a user's classes."""
     classes = [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
     return [item for base in classes for name, item in vars(base).items() if not _is_data(name)]
 
 
 def _attributes(value: Any) -> list[Any]:
-    """The attributes of an object, without those in which a module keeps its own children."""
+    """The attributes of an object, without those in which a module stores its children."""
     own = getattr(value, "__dict__", None)
     held = [item for name, item in own.items() if name not in _INTERNAL] if isinstance(own, dict) else []
     for kind in type(value).__mro__:
@@ -229,7 +229,7 @@ def _slot(kind: type, name: str, value: Any) -> Any:
 
 
 def _named_by(function: types.FunctionType) -> list[Any]:
-    """What a function's code can name: closure, defaults, globals, those of functions inside it too."""
+    """The objects that a function's code can name: closure, defaults, globals, also of functions inside of it."""
     found: list[Any] = [function.__defaults__, function.__kwdefaults__, function.__dict__]
     found += [_content(cell) for cell in function.__closure__ or ()]
     if str(function.__module__).partition(".")[0] in _LIBRARIES:
@@ -253,5 +253,5 @@ def _content(cell: types.CellType) -> Any:
 
 
 def _is_data(name: str) -> bool:
-    """Whether a class keeps something about itself under a name, and not a method."""
+    """Whether a name of a class is Python's own data about the class, and not a method."""
     return name.startswith("__") and name.endswith("__") and name != "__call__"

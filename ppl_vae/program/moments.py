@@ -1,4 +1,4 @@
-"""Moments of a guide in unconstrained coordinates: its mean and covariance, where its distribution gives them."""
+"""Moments of a guide in unconstrained coordinates: its mean and covariance, if its distribution has known ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Moments(NamedTuple):
 
 
 def is_unconstrained(program: Program, x: Data) -> bool:
-    """Whether unconstrained coordinates are z itself: every latent may be any real number, and none is masked."""
+    """Whether unconstrained coordinates are z itself: all latents have real support, and none is masked."""
     with torch.no_grad(), rng.seeded(device_of(x), 0, "moments"), program.evaluating():
         sites = model_run(program, x).sites
     latent = [site for site in sites.values() if not site["is_observed"]]
@@ -38,10 +38,10 @@ def is_unconstrained(program: Program, x: Data) -> bool:
 
 
 def guide_moments(program: Program, x: Data) -> Moments | None:
-    """The moments of q(z|x), where they are known: one site, of real numbers in guide and model, that has them.
+    """The moments of q(z|x) if they are known: for a single site with real support in guide and model.
 
-    The covariance is exact where the distribution has a ``scale_tril`` or independent components; None where it has
-    something else, such as a flow.
+    The covariance is exact if the distribution has a ``scale_tril`` or independent components. For any other, such as a
+    flow, the result is None.
     """
     if not is_unconstrained(program, x):
         return None
@@ -53,7 +53,7 @@ def guide_moments(program: Program, x: Data) -> Moments | None:
         core = core_of(fn)
         try:
             if len(fn.batch_shape) > 1:
-                return None  # a plate beside that of the data
+                return None  # there is another plate than the data plate
             mean = fn.mean.double().flatten(1) if fn.event_shape else fn.mean.double().unsqueeze(-1)
             if core.event_shape:
                 if core.event_shape != fn.event_shape or len(core.event_shape) > 1:

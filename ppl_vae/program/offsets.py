@@ -1,11 +1,11 @@
-"""A guide whose distributions are moved, datum by datum: the guide's family, free of the network that feeds it.
+"""Offsets: a guide whose distributions get other parameters for each datum, independently of its networks.
 
-Every parameter of every guide site gets an offset for each datum, added where the parameter is unconstrained (torch's
-``transform_to`` of its constraint). Offsets of zero are the guide itself, so whatever is found by moving them starts
-there. For a site whose parameters depend on x alone the offsets span its family: any member can be had for each datum.
-For a site that depends on other latents they move its parameters by as much wherever those latents are, and the
-conditional itself stays the guide's. Of a flow only the base distribution is moved. A latent that is computed from an
-auxiliary site, as those of an AutoNormal are, moves with that site.
+Each parameter of each guide site gets an offset for each datum, which is added in unconstrained space (torch's
+``transform_to`` of its constraint). Offsets of zero give the guide itself. For a site whose parameters depend on x
+only, the offsets span its family: any member is possible for each datum. For a site that depends on other latents, an
+offset changes its parameters by the same amount for all values of these latents, and the dependence stays that of the
+guide. For a flow, only the base distribution changes. A latent that is computed from an auxiliary site, as in
+AutoNormal, changes with that site.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ Offsets = Mapping[str, Tensor]
 """Offsets of unconstrained parameters, by "site.parameter": ``(N, *shape)`` each."""
 
 _PREFIX = "offset of "
-_FROZEN = "_ppl_vae_frozen"  # keeps the distribution whose offsets are constants
+_FROZEN = "_ppl_vae_frozen"  # the distribution with constant offsets
 _ALTERNATIVES = {"logits": ("probs",), "scale_tril": ("covariance_matrix", "precision_matrix")}
-_OF_TRANSFORMS = ("log_prob", "rsample")  # what a transformed distribution is
-_SETTINGS = ("temperature",)  # of a relaxation, not something a network emits
+_OF_TRANSFORMS = ("log_prob", "rsample")  # methods that define a transformed distribution
+_SETTINGS = ("temperature",)  # settings of a relaxation, which are not outputs of a network
 
 
 def make_offsets(program: Program, x: Data) -> dict[str, Tensor]:
     """Offsets of zero for the guide of ``program`` at data ``x`` ``(N, ...)``.
 
     Returns:
-        ``"site.parameter"`` -> ``(N, *shape)``, of the parameter's dtype, ``shape`` its unconstrained shape. The
-        parameter called loc is moved in units of the distribution's own standard deviation, where it has a scale.
+        ``"site.parameter"`` -> ``(N, *shape)``, of the parameter's dtype and unconstrained shape. Offsets of a
+        parameter named loc are in units of the distribution's standard deviation, if it has a scale.
 
     Raises:
-        ProgramError: naming a site that is discrete or has no reparameterised sampler, whose support moves with its
-            parameters, or that cannot be built again from them.
+        ProgramError: naming a site that is discrete or has no reparameterised sampler, whose support depends on its
+            parameters, or that cannot be constructed from them.
     """
     found = _Finding(num_data(x))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), program.evaluating():
@@ -58,16 +58,16 @@ def make_offsets(program: Program, x: Data) -> dict[str, Tensor]:
 
 
 def carry(x: Data, offsets: Offsets) -> dict[str, Tensor]:
-    """Data that bring their offsets along, for `carrying_program`: any block of them is complete."""
+    """Data together with their offsets, for `carrying_program`; any subset of them is complete."""
     entries = {"": x} if isinstance(x, Tensor) else dict(x)
     return {**entries, **{_PREFIX + name: value for name, value in offsets.items()}}
 
 
 def carrying_program(program: Program) -> Program:
-    """``program`` with its guide moved by the offsets that its data (of `carry`) bring along.
+    """``program`` with its guide changed by the offsets in its data (from `carry`).
 
-    It is a Program as any other, so every estimator takes it, in blocks, with checkpoints. The parameters stay
-    those of ``program``.
+    The result is a Program, so all estimators take it, with blocks and checkpoints. Its parameters are those of
+    ``program``.
     """
 
     def model(x: Data) -> Any:
@@ -83,11 +83,11 @@ def carrying_program(program: Program) -> Program:
 
 
 def path_log_weights(program: Program, x: Data, offsets: Offsets, num_samples: int) -> Tensor:
-    """log w under the moved guide, ``(S, N)`` float64 nats, whose gradient in the offsets is the path's alone.
+    """log w under the guide with offsets, ``(S, N)`` float64 nats, whose gradient in the offsets is pathwise.
 
-    The value is that of `Program.log_weights`. The gradient leaves out the score of q, whose mean is zero, so the
-    mean over S is an unbiased gradient of the ELBO, and free of noise where the guide is the exact posterior
-    (Roeder, Wu & Duvenaud, "Sticking the landing", 2017). Draws from torch's global generator as it stands.
+    The value is that of `Program.log_weights`. The gradient does not include the score of q, whose mean is zero. The
+    mean over S is therefore an unbiased gradient of the ELBO, without noise if the guide is the exact posterior
+    (Roeder, Wu & Duvenaud, "Sticking the landing", 2017). Draws come from torch's global generator.
     """
 
     def guide(carried: Data) -> Any:
@@ -122,7 +122,7 @@ def _split(x: Data) -> tuple[Data, Offsets]:
 
 
 class _Moving(Messenger):
-    """Moves the distributions of a guide's sites by ``offsets``; ``freeze`` keeps a copy moved by constants, too."""
+    """Adds ``offsets`` to the parameters of a guide's sites; ``freeze`` keeps a copy with constant offsets, too."""
 
     def __init__(self, offsets: Offsets, freeze: bool = False) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class _Moving(Messenger):
 
 
 class _Finding(Messenger):
-    """Makes an offset of zero for every parameter that it finds."""
+    """Makes an offset of zero for each parameter of the guide's sites."""
 
     def __init__(self, num_data: int) -> None:
         super().__init__()
@@ -163,8 +163,10 @@ class _Finding(Messenger):
         support = support_of(fn)
         bounds = () if support is None else vars(base(support)).values()
         if any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
-            # Mass that crosses a moving edge is in no gradient along the path.
-            raise ProgramError(f"guide site {name!r}", "a support that does not move, to refit", family(fn))
+            # Pathwise gradients do not include the mass that crosses a moving edge.
+            raise ProgramError(
+                f"guide site {name!r}", "a support that does not depend on parameters, to refit", family(fn)
+            )
 
         def make(key: str, like: Tensor) -> Tensor:
             self.offsets[key] = torch.zeros_like(like)
@@ -186,10 +188,10 @@ def _move(
     inner: int = 0,
     batch: torch.Size | None = None,
 ) -> Any:
-    """``fn`` with its parameters moved; ``inner`` batch axes of it lie to the right of the data's.
+    """``fn`` with offsets on its parameters; it has ``inner`` batch axes to the right of the data axis.
 
-    ``offset(key, like)`` gives an offset of the shape of ``like``, ``(N, *shape)``; ``batch`` is the batch shape that
-    ``fn`` is to have, if not its own.
+    ``offset(key, like)`` returns an offset of the shape of ``like``, ``(N, *shape)``; ``batch`` is the batch shape of
+    the result, if it differs from that of ``fn``.
     """
     if isinstance(fn, Independent):
         axes = fn.reinterpreted_batch_ndims
@@ -226,9 +228,10 @@ def _move(
 
 
 def _transformed(fn: TransformedDistribution, base_dist: Any) -> TransformedDistribution:
-    """The transforms of a distribution over another base.
+    """The distribution with the same transforms and another base.
 
-    Not of its own class, whose constructor may take anything; so it must be one that draws and scores as torch's does.
+    The result is torch's own class, since a subclass may have any constructor. The subclass must therefore use torch's
+    methods to draw and to compute densities.
     """
     if isinstance(fn, dist.FoldedDistribution):
         return dist.FoldedDistribution(base_dist)
@@ -251,7 +254,7 @@ def _whole(value: Tensor, own: torch.Size, batch: torch.Size, event_dim: int) ->
 
 
 def _unit(key: str, values: Mapping[str, Tensor]) -> Tensor | float:
-    """What an offset of 1 is: a standard deviation, for what has the latent's unit, so that one step size fits all."""
+    """The unit of an offset: a standard deviation for parameters in units of the latent, so that step sizes fit all."""
     if "scale_tril" in values:
         deviation = values["scale_tril"].norm(dim=-1)
         if key == "loc":

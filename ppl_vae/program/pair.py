@@ -1,4 +1,4 @@
-"""What the checks of a program need of it: a (model, guide) pair that can be run."""
+"""Pair: the interface of a (model, guide) pair for the checks of a program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppl_vae.program.tracing import Layouts, Run
 
 
 class RunnablePair(Protocol):
-    """A model and a guide that can be run; `ppl_vae.Program` is the one that there is.
+    """A model and a guide that can be run; `ppl_vae.Program` is the only implementation.
 
     Attributes:
         modules: the networks that its runs use.
@@ -23,13 +23,13 @@ class RunnablePair(Protocol):
     modules: Networks
 
     def callable(self, role: str) -> Callable[..., Any]:
-        """The user's "model" or "guide", as it is."""
+        """The user's "model" or "guide", without changes."""
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Parameters of its own and evaluation mode, for the time of a block."""
+        """A context with the program's own parameters and evaluation mode."""
 
     def layouts(self, x: Data) -> Layouts:
-        """How runs of the two halves lie for data like ``x``."""
+        """The layouts of guide and model for data like ``x``."""
 
     def run(self, role: str, x: Data, num_samples: int, handler: Messenger | None = None) -> Run:
         """Run the "model" or the "guide", for S draws of each datum; inside `evaluating` only."""

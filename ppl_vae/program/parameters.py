@@ -1,4 +1,4 @@
-"""Parameters of programs: each program has its own, whatever they are called in Pyro's global store."""
+"""Parameters of programs: each program has its own, even if Pyro's global store has the same names."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from ppl_vae.errors import ParameterStoreWarning
 from ppl_vae.program.modules import Networks
 
 STORED = "_ppl_vae_stored"
-"""In the ``infer`` of a parameter site of a module that obeys the global store: what the store held for it, or None."""
+"""Key in ``infer`` of a module's parameter site with ``update_module_params=True``: the store's value or None."""
 
 if not hasattr(_Context, "param_state"):
-    # A PyroModule made while `module_local_params` was off lacks what the setting needs of it, and Pyro raises
-    # AttributeError when it is switched on, as here, around a program; None makes Pyro start an empty state.
+    # A PyroModule that was made while `module_local_params` was off lacks an attribute for this setting, and Pyro
+    # raises AttributeError when the setting is switched on around a program. None makes Pyro start an empty state.
     _Context.param_state = None  # type: ignore[assignment]
 
 
 def expose_parameters(name: str, module: nn.Module) -> None:
-    """Tell whatever Pyro handler is listening about a module's parameters, without Pyro's global store.
+    """Report a module's parameters to Pyro's handlers, without Pyro's global store.
 
-    `pyro.module` writes parameters into one store for the whole process, by name: a second model with the
-    same names then trains (or freezes) the first one's. Here the parameter itself is the value of its
-    ``param`` site, so `pyro.infer.SVI` finds and trains it and nothing else can.
+    `pyro.module` writes parameters into one store for the whole process, by name: a second model with the same names
+    then trains (or freezes) the parameters of the first one. Here the parameter itself is the value of its ``param``
+    site, so `pyro.infer.SVI` finds and trains exactly this parameter.
     """
     if not _PYRO_STACK:
         return
@@ -49,7 +49,7 @@ def expose_parameters(name: str, module: nn.Module) -> None:
 
 
 def param_site(name: str, parameter: torch.Tensor) -> None:
-    """Tell whatever Pyro handler is listening about one leaf tensor, under a name."""
+    """Report one leaf tensor to Pyro's handlers, under a name."""
     _refer(parameter)
     apply_stack(
         Message(
@@ -69,20 +69,20 @@ def _never_called(*_: Any, **__: Any) -> None:
 
 
 class OwnParameters(Messenger):
-    """Answers ``pyro.param`` from a program's own store instead of the global one.
+    """Takes the values of ``pyro.param`` from a program's own store instead of the global one.
 
     Args:
         own: the store that the program trains.
-        scratch: where first values go that nobody has trained. While evaluating, a name is looked up in
-            ``own``, then in Pyro's global store (somebody may have trained it there), then in ``scratch``;
-            ``None`` means that the program is being trained and ``own`` takes everything.
-        owned: where the parameters of modules are noted, while training.
-        role: "model" or "guide" in training. Parameters that modules bring have it put before their names: two
-            modules may use one name for two parameters, and SVI, which goes by names, would train only one.
-        listed: whether `expose_parameters` is to name all parameters of a module, or only the first. Listing them
-            takes a quarter of the time that Pyro adds to a step, so `fit`, which asked for them once, does without;
-            but Pyro's ELBOs go backward only if they saw a parameter.
-        networks: told of the modules that ``pyro.module`` announces, while evaluating.
+        scratch: the store of initial values that were never trained. During evaluation, a name is looked up in ``own``,
+            then in Pyro's global store (where it may have been trained), then in ``scratch``. ``None`` means that the
+            program is being trained, and all values are in ``own``.
+        owned: during training, a dict to which the parameters of modules are added.
+        role: "model" or "guide" during training. It is prepended to the names of modules' parameters: two modules may
+            use one name for two parameters, and SVI, which identifies parameters by name, would train only one.
+        listed: whether `expose_parameters` reports all parameters of a module, or only the first. Reporting all takes a
+            quarter of the time that Pyro adds to a step, and `fit` knows them already. But one is needed: Pyro's ELBOs
+            compute gradients only if they have seen a parameter.
+        networks: the networks to which modules of ``pyro.module`` statements are added, during evaluation.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class OwnParameters(Messenger):
         self._constraints: Mapping[str, Any] = {}
 
     def __enter__(self) -> OwnParameters:
-        # Pyro hides its global store while a PyroModule with local parameters runs: know it from before.
+        # Pyro hides its global store while a PyroModule with local parameters runs, so it is read before.
         store = pyro.get_param_store()
         self._stored, self._constraints = store._params, store._constraints
         if self.scratch is not None and store:
@@ -114,8 +114,8 @@ class OwnParameters(Messenger):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         if self.role:
-            # A PyroModule that ran saved the global store, and Pyro strips what is in it of this reference, by
-            # which SVI finds a parameter: those of the guide, too, when it is the model that ran.
+            # A PyroModule saves the global store when it runs, and Pyro then removes from all parameters in it this
+            # reference, by which SVI finds a parameter. A run of the model does this to the guide's parameters, too.
             for parameter in self.owned.values():
                 _refer(parameter)
 
@@ -145,7 +145,7 @@ class OwnParameters(Messenger):
             msg["fn"] = self.scratch.get_param
 
     def _of_module(self, msg: Any, name: str, parameter: Any, announced: Mapping[str, Any] | None) -> Any:
-        """A module's parameter: its own or, as plain Pyro has it, the store's where ``update_module_params`` is set."""
+        """A module's parameter: its own, or the store's if ``update_module_params`` is set, as in plain Pyro."""
         if announced is not None and self.networks is not None and self.scratch is not None:
             self.networks.note(announced["nn_module"])
         stored = self._stored.get(name)
@@ -158,11 +158,11 @@ class OwnParameters(Messenger):
         return parameter
 
     def _compare(self, name: str, parameter: torch.Tensor, remedy: str) -> None:
-        """Warn, once a program, where the store holds other values than a module."""
+        """Warn, once for each program, if the store and a module have different values."""
         stored = self._stored[name]
         if self.networks is None or self.networks.told or stored is parameter:
             return
-        # Once for these numbers: in a run that is captured as a graph nothing may be read out of a tensor.
+        # Once for each pair of tensors: a run that is captured as a graph must not read values of a tensor.
         key = (id(stored), stored._version, id(parameter), parameter._version)
         if self.networks.alike.get(name) == key:
             return
@@ -171,8 +171,8 @@ class OwnParameters(Messenger):
             return
         self.networks.told = True
         warnings.warn(
-            f"{normalize_param_name(name)}: Pyro's parameter store holds other values than the module, whose own are "
-            f"used; to use the store's, {remedy}; if they are another program's, call pyro.clear_param_store()",
+            f"{normalize_param_name(name)}: Pyro's parameter store has other values than the module, and the module's "
+            f"are used; to use the store's, {remedy}; if they belong to another program, call pyro.clear_param_store()",
             ParameterStoreWarning,
             stacklevel=2,
         )
@@ -189,7 +189,7 @@ def leaf(site: Any) -> torch.Tensor:
 
 
 def leaves_of(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> dict[str, torch.Tensor]:
-    """Every trainable leaf tensor (unconstrained) that a run of model and guide on ``x`` meets, once, by site name."""
+    """The trainable leaf tensors (unconstrained) in a run of model and guide on ``x``, each once, by site name."""
     with torch.no_grad(), poutine.trace(param_only=True) as capture:
         guide_trace = poutine.trace(guide).get_trace(x)
         poutine.replay(model, trace=guide_trace)(x)
@@ -199,7 +199,7 @@ def leaves_of(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> d
 
 
 def _announced(frame: FrameType | None) -> Mapping[str, Any] | None:
-    """The arguments of the ``pyro.module`` statement that a parameter's statement comes from; None if it does not."""
+    """The arguments of the ``pyro.module`` statement that made a parameter's statement; None if there is none."""
     for _ in range(_FRAMES):
         if frame is None:
             return None
@@ -211,4 +211,4 @@ def _announced(frame: FrameType | None) -> Mapping[str, Any] | None:
 
 _FLAG, _COPY = "pass update_module_params=True to pyro.module", "copy them into the module first"
 _STATEMENT = pyro.primitives.module.__code__
-_FRAMES = 12  # between a handler and the statement are Pyro's own alone
+_FRAMES = 12  # between a handler and the statement there are only Pyro's frames

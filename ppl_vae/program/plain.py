@@ -1,4 +1,4 @@
-"""A pair run by plain Pyro, one draw for each datum, and what is refused because of how it runs: always by a name."""
+"""Plain runs: a pair run by plain Pyro, one draw for each datum, and the checks of such runs, with errors by name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ppl_vae.program.supports import base, circle, support_of
 from ppl_vae.program.tracing import PLAIN, Layout, Layouts, Run, run, scored
 
 ROLES = ("guide", "model")
-SLACK = 5.0  # on round-off, where a difference is to refuse a program
+SLACK = 5.0  # factor of the round-off tolerance for differences that refuse a program
 
 
 class Pair(NamedTuple):
@@ -43,7 +43,7 @@ class Pair(NamedTuple):
     Attributes:
         guide: its run.
         model: its run, at the guide's draws.
-        log_probs: role -> site -> ``(1, N)``. Taken at once: some flows know nothing but what they drew last.
+        log_probs: role -> site -> ``(1, N)``. Computed at once, since some flows know only their last draw's density.
     """
 
     guide: Run
@@ -52,7 +52,7 @@ class Pair(NamedTuple):
 
 
 def run_pair(program: RunnablePair, x: Data, stream: int, offset: int, known: Layouts | None = None) -> Pair:
-    """Run a pair by plain Pyro on a stream of draws; ``known`` are the layouts of its runs, where they are known."""
+    """Run a pair by plain Pyro with a random stream; ``known`` are the layouts of its runs, if they are known."""
     with rng.seeded(device_of(x), stream, "check"):
         guide = _plain(program, "guide", x, None, known and known.guide)
         scores = _scored("guide", guide, {})
@@ -64,14 +64,14 @@ def run_pair(program: RunnablePair, x: Data, stream: int, offset: int, known: La
 
 
 def _scored(role: str, found: Run, latent: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The log density of each site; refuses a value that does not fit its distribution."""
+    """The log densities of all sites; refuses a value that does not fit its distribution."""
     scores = {}
     for name, site in found.sites.items():
         batch = site["fn"].batch_shape
         try:
             shape = try_log_prob(role, site, latent).shape
         except (KeyError, NotImplementedError):
-            shape = scored(site, latent).shape  # says so in words
+            shape = scored(site, latent).shape  # raises a `ProgramError`
         if len(shape) > len(batch) or torch.broadcast_shapes(shape, batch) != batch:
             raise ProgramError(
                 f"{role} site {name!r}",
@@ -83,12 +83,12 @@ def _scored(role: str, found: Run, latent: Mapping[str, Any]) -> dict[str, Tenso
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Values ``(S, N, ...)`` of several runs as those of one: samples side by side."""
+    """Values ``(S, N, ...)`` of several runs, concatenated along the sample axis."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _plain(program: RunnablePair, role: str, x: Data, guide: Run | None, layout: Layout | None) -> Run:
-    """A run by plain Pyro; where it fails, the sites before the fault are checked, since they are often the cause."""
+    """A run by plain Pyro; if it fails, the sites before the error are checked, since they are often the cause."""
     n, trace = num_data(x), poutine.Trace()
     handler = None if guide is None else ReplayMessenger(trace=guide.trace)
     try:
@@ -98,7 +98,7 @@ def _plain(program: RunnablePair, role: str, x: Data, guide: Run | None, layout:
     except Exception as error:
         if not is_common(error):
             raise
-        # A site that does not fit its plate breaks the arithmetic that follows it: name the site.
+        # A site that does not fit its plate causes errors in later operations: name the site.
         check_plates(role, trace, n, {frame.name for frame in _frames(trace) if frame.size == n})
         if guide is not None:
             check_shapes(guide.sites, sample_sites(trace))
@@ -122,27 +122,27 @@ def _frames(trace: poutine.Trace) -> list[Any]:
 
 
 def _data_plates(program: RunnablePair, role: str, x: Data, found: Run) -> frozenset[str]:
-    """The names of the plates over data: those that are as long as the data are, and grow with them."""
+    """The names of the plates over data: their size is the number of data, and grows with it."""
     n = num_data(x)
     names = {frame.name for frame in _frames(found.trace) if frame.size == n}
     if len(names) > 1:
-        # Another plate may happen to be as long as the data: it does not grow.
+        # Another plate may have the same size by chance, but it does not grow with the data.
         try:
             with rng.seeded(device_of(x), 0, "check"):
                 twice = run(program.callable(role), PLAIN.data(x, 2), 1, PLAIN)
         except Exception:
-            return frozenset(names)  # what is wrong with more data is found out, and said, later
+            return frozenset(names)  # later checks find and report the error with more data
         names = {frame.name for frame in _frames(twice.trace) if frame.size == 2 * n}
     return frozenset(names)
 
 
 def is_common(error: Exception) -> bool:
-    """Whether an error is one of Python's, torch's or Pyro's, and not of a class of the user's own."""
+    """Whether an error is of a class of Python, torch, Pyro, NumPy or ppl_vae, and not of the user's own."""
     return type(error).__module__.partition(".")[0] in ("builtins", "torch", "pyro", "numpy", "ppl_vae")
 
 
 def check_data(pairs: Sequence[Pair], offset: int) -> None:
-    """Refuse, by name, data outside the support of an observed site.
+    """Refuse, by name, data outside of the support of an observed site.
 
     What is masked may hold anything, and a support that moves with a latent may miss a datum: that it moves shows where
     the pairs differ.
@@ -178,7 +178,7 @@ def check_data(pairs: Sequence[Pair], offset: int) -> None:
 
 
 def refuse_nans(pairs: Sequence[Pair], offset: int) -> None:
-    """Refuse NaN, by site and datum."""
+    """Refuse a log density that is NaN, by site and datum."""
     for role in ROLES:
         for pair in pairs:
             for name, log_prob in pair.log_probs[role].items():
@@ -188,8 +188,8 @@ def refuse_nans(pairs: Sequence[Pair], offset: int) -> None:
 def check_auxiliary(program: RunnablePair, x: Data, guide: Run) -> None:
     """Refuse auxiliary sites of a guide that are not a change of variables.
 
-    A guide may draw a and set z = f(a), as ``Delta(f(a), log_density=-log |df/da|)``: log q(z) is then the sum of both
-    log densities. With any other auxiliary site the weights p(x, z) / q(a, z) have no mean, let alone p(x).
+    A guide may draw a and set z = f(a), as ``Delta(f(a), log_density=-log |df/da|)``; log q(z) is then the sum of both
+    log densities. With any other auxiliary site, the mean of the weights p(x, z) / q(a, z) is not p(x).
     """
     auxiliary = [name for name, site in guide.sites.items() if is_auxiliary(site)]
     deltas = [name for name, site in guide.sites.items() if is_delta(site)]
@@ -201,8 +201,8 @@ def check_auxiliary(program: RunnablePair, x: Data, guide: Run) -> None:
     if numbers[0] != numbers[1]:
         raise ProgramError(
             f"guide site {auxiliary[0]!r}",
-            "auxiliary sites that Delta sites are computed from, number by number (log q(z) is not known otherwise)",
-            f"{numbers[0]} auxiliary numbers a datum, and {numbers[1]} in Delta sites",
+            "as many auxiliary numbers as numbers in Delta sites computed from them (otherwise log q(z) is unknown)",
+            f"{numbers[0]} auxiliary numbers for each datum, and {numbers[1]} in Delta sites",
         )
     with torch.enable_grad():
         given = {name: value.detach() for name, value in guide.scored().items()}

@@ -41,13 +41,13 @@ from ppl_vae.program.tracing import Layouts, Run, run
 class Program:
     """A Pyro model and guide as per-datum tensors.
 
-    Both are called with ``x`` and hold every sample site inside one ``pyro.plate("data", len(x), dim=-1)``;
-    event dimensions are declared with ``.to_event``. What they mean is what plain Pyro makes of them: one draw for each
-    datum, as `pyro.infer.SVI` runs them. For many draws at once they are run with a sample axis on the left, latents
-    as ``(S, N, *event)``, where that gives the same densities, and otherwise *folded*: S copies of the data on the
-    data axis. `check` finds out which of the two; neither has to be known of. While densities are computed, the
-    networks of the program are in evaluation mode: those that own ``model`` or ``guide``, those that ``pyro.module``
-    announces, and those that are called.
+    Both are called with ``x`` and have all sample sites inside one ``pyro.plate("data", len(x), dim=-1)``; event
+    dimensions are declared with ``.to_event``. Their meaning is that of plain Pyro: one draw for each datum, as
+    `pyro.infer.SVI` runs them. For many draws at once they run with a sample axis on the left, with latents
+    ``(S, N, *event)``, if this gives the same densities. Otherwise they run *folded*, with S copies of the data on the
+    data axis. `check` chooses between the two, and user code need not support either. While densities are computed,
+    the networks of the program are in evaluation mode: those that own ``model`` or ``guide``, those registered by
+    ``pyro.module``, and those that are called.
 
     Args:
         model: p(x, z): samples the latent sites and observes ``x``.
@@ -55,13 +55,13 @@ class Program:
         check_data: called with ``x`` before anything else; raises if the data do not fit.
 
     Attributes:
-        params: this program's own parameter store: what ``pyro.param`` statements mean when the program is
-            trained through `model` and `guide` below. Parameters of modules stay in their modules. When
-            densities are computed, a parameter that this program never trained is looked up in Pyro's global
-            store, so a pair that was trained by hand with plain SVI is evaluated as trained. A module's parameters
-            are its own, whatever the global store holds under their names, unless ``pyro.module`` is called with
-            ``update_module_params=True``; a `ParameterStoreWarning` says where the two differ.
-        modules: the networks, as far as they are known.
+        params: this program's own parameter store, which ``pyro.param`` statements use when the program is trained
+            through `model` and `guide` below. Parameters of modules stay in their modules. When densities are
+            computed, a parameter that this program never trained is read from Pyro's global store, so a pair that
+            was trained with plain SVI is evaluated with its trained parameters. A module uses its own parameters, even
+            if the global store has others with the same names, unless ``pyro.module`` is called with
+            ``update_module_params=True``. If the two differ, there is a `ParameterStoreWarning`.
+        modules: the networks that are known so far.
     """
 
     def __init__(
@@ -88,26 +88,26 @@ class Program:
         guide: Callable[..., Any],
         check_data: Callable[[Data], None] | None,
     ) -> Program:
-        """Another program that has this one's parameters and modules, such as this one under a handler."""
+        """Another program with the parameters and modules of this one, such as this program under a handler."""
         other = Program(model, guide, check_data=check_data)
         other.modules, other.params = self.modules, self.params
         other.untrained, other._owned, other._told = self.untrained, self._owned, self._told
         return other
 
     def forget_untrained(self) -> None:
-        """Forget the first values of ``pyro.param`` statements that nobody has trained."""
+        """Delete the initial values of ``pyro.param`` statements that were never trained."""
         self.untrained.clear()
 
     # ---- training -------------------------------------------------------------------------------------
 
     @property
     def model(self) -> Callable[..., Any]:
-        """The model with parameters of its own: safe to train beside any other program in the process."""
+        """The model with the program's own parameters; training it does not affect other programs in the process."""
         return self._isolated(self._model, "model")
 
     @property
     def guide(self) -> Callable[..., Any]:
-        """The guide with parameters of its own: safe to train beside any other program in the process."""
+        """The guide with the program's own parameters; training it does not affect other programs in the process."""
         return self._isolated(self._guide, "guide")
 
     def kl_weighted(
@@ -115,13 +115,13 @@ class Program:
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Model and guide whose latent log densities are multiplied by ``beta``: KL warm-up, for training only.
 
-        An ELBO of the pair is E_q[log p(x|z)] - beta KL(q(z|x) || p(z)). `log_weights` and its siblings never
-        see it: they run the plain pair.
+        An ELBO of the pair is E_q[log p(x|z)] - beta KL(q(z|x) || p(z)). `log_weights` and the other densities do not
+        use the weight.
 
         Args:
-            beta: the weight; at 1 it is the plain pair.
-            listed: whether all of a VAE's parameters are reported to handlers in every call, as `pyro.infer.SVI`
-                needs it if its optimiser is to find them, or one of them, for an optimiser that holds them already.
+            beta: the weight; 1 gives the pair without a weight.
+            listed: whether all parameters of a VAE are reported to handlers in each call, so that the optimiser of
+                `pyro.infer.SVI` finds them; or only one of them, for an optimiser that has them already.
         """
         model = self._isolated(self._model, "model", listed)
         guide = self._isolated(self._guide, "guide", listed)
@@ -130,10 +130,9 @@ class Program:
         return ScaledLatents(beta)(model), ScaledLatents(beta)(guide)
 
     def parameters(self, x: Data) -> dict[str, torch.Tensor]:
-        """Every trainable leaf tensor (unconstrained) by site name; runs model and guide once on ``x``.
+        """All trainable leaf tensors (unconstrained) by site name; runs model and guide once on ``x``.
 
-        The program's own store takes first values for ``pyro.param`` statements from torch's global
-        generator as it stands.
+        Random initial values of ``pyro.param`` statements come from torch's global generator.
         """
         with (
             exclusive(),
@@ -163,19 +162,19 @@ class Program:
     def log_weights(
         self, x: Data, num_samples: int, *, seed: int | None = 0, check: bool = True
     ) -> torch.Tensor:
-        """log w = log p(x, z) - log q(z|x) with z ~ q(z|x), for each datum apart: ``(S, N)``, float64, nats.
+        """log w = log p(x, z) - log q(z|x) with z ~ q(z|x), for each datum separately: ``(S, N)``, float64, nats.
 
-        Differentiable with respect to parameters where the guide is reparameterised. A latent value outside
-        the support of the model's site has zero density there: its log weight is -inf.
+        Differentiable with respect to parameters if the guide is reparameterised. A latent value outside of the
+        support of the model's site has zero density there: its log weight is -inf.
 
         Args:
             x: the data.
             num_samples: S.
-            seed: the draws are a function of it; ``None`` draws from torch's global generator as it stands.
-            check: whether to run `check` on ``x`` first, and to look for NaN afterwards.
+            seed: seed of the draws; ``None`` uses torch's global generator without seeding it.
+            check: whether to run `check` on ``x`` first, and to refuse NaN afterwards.
 
         Raises:
-            InputError: if the data do not fit; `ProgramError` if the pair is not a program (see `check`).
+            InputError: if the data do not fit; `ProgramError` if `check` refuses the pair.
             NonFiniteError: if a log weight is NaN; names the first datum.
         """
         check_positive_int("num_samples", num_samples)
@@ -194,10 +193,10 @@ class Program:
         return log_weights
 
     def log_joint(self, z: Latents, x: Data) -> torch.Tensor:
-        """log p(x, z) for each datum apart, ``(S, N)``, float64, nats; differentiable in ``z``.
+        """log p(x, z) for each datum separately, ``(S, N)``, float64, nats; differentiable in ``z``.
 
         Args:
-            z: a value ``(S, N, *event)`` for every latent site of the model.
+            z: a value ``(S, N, *event)`` for each latent site of the model.
             x: the data.
 
         Raises:
@@ -206,29 +205,29 @@ class Program:
         return self._log_density("model", z, x)
 
     def log_guide(self, z: Latents, x: Data) -> torch.Tensor:
-        """log q(z|x) for each datum apart, ``(S, N)``, float64, nats; arguments and errors as `log_joint`."""
+        """log q(z|x) for each datum separately, ``(S, N)``, float64, nats; arguments and errors as `log_joint`."""
         return self._log_density("guide", z, x)
 
     def sample_guide(self, x: Data, num_samples: int, *, seed: int | None = 0) -> dict[str, torch.Tensor]:
-        """Draws z ~ q(z|x): ``(S, N, *event)`` for every latent site; ``seed`` as in `log_weights`."""
+        """Draws z ~ q(z|x): ``(S, N, *event)`` for each latent site; ``seed`` as in `log_weights`."""
         return self._draw("guide", x, num_samples, seed, "sample_guide")
 
     def sample_prior(self, x: Data, num_samples: int, *, seed: int | None = 0) -> dict[str, torch.Tensor]:
-        """Draws z ~ p(z): ``(S, N, *event)`` for every latent site; ``seed`` as in `log_weights`."""
+        """Draws z ~ p(z): ``(S, N, *event)`` for each latent site; ``seed`` as in `log_weights`."""
         return self._draw("model", x, num_samples, seed, "sample_prior")
 
     def simulate(self, x: Data, *, seed: int | None = 0) -> tuple[dict[str, torch.Tensor], Data]:
-        """Draw (z, x') jointly from the model, as many data as ``x``; what is not observed in ``x`` is kept.
+        """Draw N pairs (z, x') from the joint distribution of the model; covariates in ``x`` are kept.
 
-        Given x', z is an exact draw from the posterior p(z|x'): what upper bounds of the evidence start from.
+        Given x', z is an exact draw from the posterior p(z|x'), from which upper bounds of the evidence start.
 
         Args:
-            x: data that give N, the shapes, and any covariates.
+            x: data that determine N, the shapes, and any covariates.
             seed: as in `log_weights`.
 
         Returns:
-            ``z``, each latent site ``(1, N, *event)``, ready for `log_joint`; and ``x'``, like ``x`` with every
-            observed site replaced by its draw.
+            ``z``, each latent site ``(1, N, *event)``, as for `log_joint`; and ``x'``, like ``x`` with each observed
+            site replaced by its draw.
 
         Raises:
             ProgramError: if an observed site's value cannot be found in ``x`` (it is computed from it).
@@ -241,27 +240,27 @@ class Program:
             return simulated(self._model, x)
 
     def check(self, x: Data, *, offset: int = 0, num_samples: int | None = None) -> Sites:
-        """Run the pair on ``x`` by plain Pyro: refuse it if it has no evidence per datum, and learn how to run it.
+        """Run the pair on ``x`` by plain Pyro: refuse it if log p(x) is undefined for a datum, and choose its layouts.
 
         Args:
             x: the data.
             offset: the index of their first datum in the user's data, for the messages.
-            num_samples: a number of samples that the pair is to be run with, if one is known.
+            num_samples: a number of samples with which the pair will be run, if one is known.
 
         Returns:
             The latent and observed sites.
 
         Raises:
-            InputError: if ``x`` is malformed, or a datum is outside the support of an observed site.
-            ProgramError: naming the site, if a site lies outside the data plate, a plate is subsampled, a log density
-                is scaled (`pyro.poutine.scale`, KL annealing), is random or depends on other data, a site forgets
-                ``.to_event``, the guide observes something, holds a point mass, disagrees with the model on the latent
-                sites, on their shapes or masks, or has no density in a part of the model's support; or if plain Pyro
-                cannot run the pair.
+            InputError: if ``x`` is malformed, or a datum is outside of the support of an observed site.
+            ProgramError: naming the site, if a site is outside of the data plate, a plate is subsampled, a log density
+                is scaled (`pyro.poutine.scale`, KL annealing), is random or depends on other data, ``.to_event`` is
+                missing, the guide has an observed site or a point mass, differs from the model in the latent sites,
+                their shapes or masks, or has no density in a part of the model's support; or if plain Pyro cannot run
+                the pair.
             NonFiniteError: if a log density is NaN; names the site and the first datum.
 
         Warns:
-            ProgramWarning: once, if a half of the pair has to be run folded.
+            ProgramWarning: once, if the model or the guide has to be run folded.
         """
         num_data(x)
         if self.check_data is not None:
@@ -276,10 +275,10 @@ class Program:
         return found.sites
 
     def check_more(self, x: Data, *, offset: int = 0) -> Sites:
-        """`check`, for data of which others of the same kind and number have been checked before in the same run.
+        """`check` for more data with the same shapes as data that were checked before in the same run.
 
-        What depends on the data themselves is looked at: that they lie where they may, that nothing is NaN, that the
-        guide holds the model's support. How the pair is to be run is known.
+        It checks only what depends on the values of the data: that they are on their supports, that no density is NaN,
+        and that the guide covers the model's support. The layouts are known.
 
         Arguments and errors are those of `check`.
         """
@@ -293,7 +292,7 @@ class Program:
         return sites
 
     def layouts(self, x: Data) -> Layouts:
-        """How runs of the two halves lie for data like ``x``; `check` finds it out where it is not known."""
+        """The layouts of guide and model for data like ``x``; runs `check` if they are not known."""
         kind = kind_of(x)
         if kind not in self._layouts:
             self.check(x)
@@ -301,7 +300,7 @@ class Program:
 
     @contextmanager
     def laid_like(self, x: Data, like: Data) -> Iterator[None]:
-        """Run the pair on ``x`` as on ``like``, data that differ in number alone, without looking at it anew."""
+        """Run the pair on ``x`` with the layouts for ``like``, which differs only in the number of data."""
         kind, layouts = kind_of(x), self.layouts(like)
         before = self._layouts.get(kind)
         self._layouts[kind] = layouts if before is None else before
@@ -312,17 +311,17 @@ class Program:
                 del self._layouts[kind]
 
     def callable(self, role: str) -> Callable[..., Any]:
-        """The user's "model" or "guide", as it is."""
+        """The user's "model" or "guide", without changes."""
         return self._model if role == "model" else self._guide
 
     def run(self, role: str, x: Data, num_samples: int, handler: Messenger | None = None) -> Run:
         """Run the "model" or the "guide", for S draws of each datum; inside `evaluating` only.
 
         Args:
-            role: which.
+            role: "model" or "guide".
             x: the data.
             num_samples: S.
-            handler: what it runs under; a `tracing.Handler` deals in values ``(S, N, *event)``.
+            handler: a Pyro handler for the run; a `tracing.Handler` uses values ``(S, N, *event)``.
         """
         layouts = self.layouts(x)
         return run(self.callable(role), x, num_samples, getattr(layouts, role), handler)
@@ -332,9 +331,9 @@ class Program:
             return
         self._told.add(folding.role)
         warnings.warn(
-            f"the {folding.role} runs folded, with S copies of the data on the data axis, since a sample axis does not "
-            f"suit it: {folding.why}. The numbers are those of plain Pyro; what it computes from the data alone is "
-            "computed for each sample",
+            f"the {folding.role} runs folded, with S copies of the data on the data axis, since it does not support a "
+            f"sample axis: {folding.why}. The numbers are those of plain Pyro, but values that depend on the data only "
+            "are computed again for each sample",
             ProgramWarning,
             stacklevel=3,
         )
@@ -374,8 +373,8 @@ class Program:
             if auxiliary:
                 raise ProgramError(
                     f"guide site {auxiliary[0]!r}",
-                    "no auxiliary site, where the guide's density is needed at other points than its own draws "
-                    "(importance sampling from the guide needs none, nor do chains that start from the prior)",
+                    "no auxiliary site, since the guide's density is needed at points that it did not draw "
+                    "(it is not needed for importance sampling from the guide, or for chains from the prior)",
                     "an auxiliary site",
                 )
             if missing or unknown:
@@ -387,7 +386,7 @@ class Program:
     @contextmanager
     @shielded
     def evaluating(self) -> Iterator[None]:
-        """Own parameters, evaluation mode, and Pyro's validation off: `check` does what is needed of it, once."""
+        """Own parameters, evaluation mode, and Pyro's validation off (`check` validates the pair instead)."""
         if self.modules.idle:
             give_way()
         with exclusive(), self.modules.evaluating(), unvalidated(), self._parameters(listed=False):

@@ -1,4 +1,4 @@
-"""Pyro's state of the whole process, and torch's that programs run under: `ppl_vae.exclusive` puts it back."""
+"""The global state of Pyro and torch that runs of a program change; `ppl_vae.exclusive` restores it."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _State = tuple[list[Any], list[str | None], list[Any], list[Any], bool]
 
 
 class PyroState:
-    """The stack of handlers, the plates' dimensions, settings, the parameter store; whether gradients are recorded.
+    """The stack of handlers, the dimensions of plates, settings, the parameter store, and the gradient mode of torch.
 
-    Of the store it is the three dicts, not what is in them: Pyro swaps them while a `PyroModule` with parameters of
-    its own runs. They are put back after a failure only, since a program may add parameters to them.
+    For the store, the three dicts themselves are saved, not their content: Pyro exchanges them while a `PyroModule`
+    with its own parameters runs. They are restored only after an error, since a program may add parameters to them.
     """
 
     def read(self) -> _State:
-        """The state as it is now."""
+        """The current state."""
         flags = [getattr(owner, name) for owner, name in _FLAGS]
         store = [getattr(_PYRO_PARAM_STORE, name) for name in _STORE]
         return [*_PYRO_STACK], [*_DIM_ALLOCATOR._stack], flags, store, torch.is_grad_enabled()
 
     def write(self, value: _State, failed: bool) -> None:
-        """Put back what `read` returned."""
+        """Restore a state from `read`."""
         stack, dims, flags, store, gradients = value
         _PYRO_STACK[:], _DIM_ALLOCATOR._stack[:] = stack, dims
         for (owner, name), flag in zip(_FLAGS, flags, strict=True):
@@ -60,8 +60,8 @@ class PyroState:
 @contextmanager
 @exclusive.shielded
 def unvalidated() -> Iterator[None]:
-    """Pyro's and torch's validation off, and both as they were afterwards."""
-    # Pyro puts its own flags back, and torch's to what Pyro's was: a user may have set torch's alone.
+    """Switch the validation of Pyro and torch off inside of the context, and restore both afterwards."""
+    # Pyro restores its own flags, and sets torch's flag to its own; but a user may have set only torch's.
     validating = Distribution._validate_args
     try:
         with pyro.validation_enabled(False):

@@ -1,13 +1,13 @@
-"""Reference semantics: what a program means to plain Pyro, and whether it may be run with a sample axis.
+"""Reference semantics: the densities of a program in plain Pyro, and whether it supports a sample axis.
 
-The meaning of a (model, guide) pair is that of a run by plain Pyro: one draw for each datum, no sample axis, as
-`pyro.infer.SVI` runs it. `examine` runs the pair so, refuses what has no evidence per datum, and then compares, site by
-site and at the same latents,
+The meaning of a (model, guide) pair is that of a run by plain Pyro: one draw for each datum, without a sample axis, as
+`pyro.infer.SVI` runs it. `examine` runs the pair in this way, and refuses it if log p(x) is not defined for each datum.
+It then compares, site by site and at the same latents,
 
-* the run with a sample axis: where a density differs, or the run raises, S copies of the data lie on the data axis from
-  then on (see `tracing`);
-* a batch that holds one datum alone, several times: where its density differs from the one that it has among the other
-  data, the data depend on one another, and the program is refused.
+* the run with a sample axis: if a density differs, or the run raises an error, all later runs are folded (see
+  `tracing`);
+* a batch with one datum, repeated several times: if its density differs from that among the other data, the data
+  depend on one another, and the program is refused.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from ppl_vae.program.sites import Site, Sites, bounds, family
 from ppl_vae.program.supports import support_of
 from ppl_vae.program.tracing import PLAIN, VECTORISED, Layout, Layouts, Run, run
 
-_ALONE = 3  # how many times a datum is repeated where it is looked at alone
-_WIDE = 2**21  # numbers in a run, up to which it is compared at its own number of samples
+_ALONE = 3  # number of repetitions of a datum in a batch without other data
+_WIDE = 2**21  # the largest run, in numbers, that is compared at its own number of samples
 
 
 class Folding(NamedTuple):
-    """Why one half of a program is run folded.
+    """The reason for folded runs of the guide or the model.
 
     Attributes:
         role: "guide" or "model".
-        why: in words.
+        why: the reason, in words.
     """
 
     role: str
@@ -58,13 +58,13 @@ class Folding(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """What `examine` found.
+    """The result of `examine`.
 
     Attributes:
         sites: the latent and observed sites.
-        layouts: how the pair may be run.
-        pair: a run of it by plain Pyro.
-        folded: why a half of it cannot be run with a sample axis.
+        layouts: the layouts of guide and model.
+        pair: a run of the pair by plain Pyro.
+        folded: the reasons for folded runs, if there are any.
     """
 
     sites: Sites
@@ -74,19 +74,19 @@ class Examined(NamedTuple):
 
 
 def examine(program: RunnablePair, x: Data, offset: int, num_samples: int | None) -> Examined:
-    """Run a pair by plain Pyro, and find out how it may be run for many samples at once.
+    """Run a pair by plain Pyro, and choose the layouts for many samples.
 
     Args:
-        program: the program; its modules are in evaluation mode, its parameters its own.
+        program: the program; its modules are in evaluation mode, and its parameters are its own.
         x: the data.
         offset: the index of their first datum in the user's data, for the messages.
-        num_samples: a number of samples that the pair is to be run with, if one is known: it is compared at that
-            number, too, since code may do something else where a shape happens to be equal to it.
+        num_samples: a number of samples with which the pair will be run, if one is known. The comparison is also made
+            with this number, since the result of code may depend on whether two sizes are equal.
 
     Raises:
-        As `Program.check`.
+        As for `Program.check`.
     """
-    S = 2 if num_data(x) != 2 else 3  # told apart from 1 and from N, so that mixed-up axes show
+    S = 2 if num_data(x) != 2 else 3  # different from 1 and from N, so that confused axes are detected
     first = run_pair(program, x, 0, offset)
     plain = Layouts(first.guide.layout, first.model.layout)
     pairs = [first, *(run_pair(program, x, s, offset, plain) for s in range(1, S))]
@@ -110,7 +110,7 @@ def examine(program: RunnablePair, x: Data, offset: int, num_samples: int | None
 
 
 def examine_more(program: RunnablePair, x: Data, offset: int) -> tuple[Sites, Pair]:
-    """Look at more data of a kind that `examine` has seen: at what depends on the data themselves.
+    """Check more data of a kind that `examine` has checked: only what depends on their values.
 
     Args:
         program: as in `examine`.
@@ -118,19 +118,19 @@ def examine_more(program: RunnablePair, x: Data, offset: int) -> tuple[Sites, Pa
         offset: the index of their first datum in the user's data.
 
     Raises:
-        As `Program.check`.
+        As for `Program.check`.
     """
     pairs = [run_pair(program, x, 0, offset)]
     supports = [support_of(site["fn"]) for site in pairs[0].model.sites.values() if site["is_observed"]]
     if any(support is not None and bounds(support) for support in supports):
-        pairs.append(run_pair(program, x, 1, offset))  # a support that moves with a latent shows in two
+        pairs.append(run_pair(program, x, 1, offset))  # two runs show a support that depends on a latent
     check_data(pairs, offset)
     refuse_nans(pairs, offset)
     return sites_of(pairs[0]), pairs[0]
 
 
 def sites_of(pair: Pair) -> Sites:
-    """What the sites of a pair's model are."""
+    """The sites of a pair's model."""
     model, latent = pair.model, pair.guide.sites
     described = {
         name: Site(
@@ -148,9 +148,9 @@ def sites_of(pair: Pair) -> Sites:
 
 
 def folded_log_weights(program: RunnablePair, x: Data, num_samples: int) -> Tensor:
-    """`Program.log_weights` with the model run folded, ``(S, N)``: what a run with a sample axis is compared with.
+    """`Program.log_weights` with a folded run of the model, ``(S, N)``, to compare with a run with a sample axis.
 
-    The draws are the guide's, from torch's global generator as it stands, and the same as those of `log_weights`.
+    The draws of the guide come from torch's global generator, and are the same as those of `log_weights`.
     """
     with program.evaluating():
         layout = program.layouts(x).model
@@ -161,16 +161,16 @@ def folded_log_weights(program: RunnablePair, x: Data, num_samples: int) -> Tens
 
 
 class Meant:
-    """The densities of a pair as plain Pyro has them, for some draws of the guide, to compare others with.
+    """The densities of a pair in plain Pyro at some draws of the guide, as the reference for comparisons.
 
     Attributes:
         program: the program.
         x: the data.
         plain: the layouts of runs by plain Pyro.
         z: the draws of the model's latents, ``(S, N, *event)`` each.
-        drawn: the draws that the guide has a density over: without Deltas, and with auxiliary sites.
+        drawn: the guide's draws with a density: without Delta sites, and with auxiliary sites.
         log_probs: role -> site -> ``(S, N)``.
-        scores: whether the guide can score values that it did not draw.
+        scores: whether the guide has a density at values that it did not draw.
     """
 
     def __init__(self, program: RunnablePair, x: Data, plain: Layouts, pairs: Sequence[Pair]) -> None:
@@ -187,9 +187,9 @@ class Meant:
         self.scores = self._score_guide()
 
     def _score_guide(self) -> bool:
-        """Take the guide's densities at its draws as at any other values; False where it has none there.
+        """Compute the guide's densities at its draws as at any other values; False if it has none at other values.
 
-        A flow remembers its own draws, and inverts others: the two differ by the rounding of the inverse.
+        A flow remembers its own draws, and inverts other values: the two differ by the rounding of the inverse.
         """
         found = []
         for s in range(self.num_samples):
@@ -242,7 +242,7 @@ class Meant:
         return f"{difference}{where}"
 
     def against_folded(self, role: str, num_samples: int) -> str:
-        """The same at another number of samples, with a folded run as what is right."""
+        """The same at another number of samples, compared with a folded run."""
         if role == "guide" and not self.scores:
             return self._other_draws(num_samples)
         guide = self._draw(num_samples, self.plain.guide)
@@ -258,9 +258,9 @@ class Meant:
             return f"it raises {type(error).__name__}{where_raised(error)}: {first_line(error)}"
 
     def refuse_unfoldable(self, role: str) -> None:
-        """Refuse a half of the pair that copies of the data on the data axis do not suit, either."""
-        copies = f"{self.num_samples * self.num_data} data in the place of {self.num_data}"
-        expected = f"a {role} that takes however many data it is given (or, one draw for each, a sample axis)"
+        """Refuse a guide or model that supports neither a sample axis nor copies of the data on the data axis."""
+        copies = f"{self.num_samples * self.num_data} data instead of {self.num_data}"
+        expected = f"a {role} that supports any number of data (or a sample axis)"
         try:
             if role == "guide" and self.scores:
                 self.scores = self._scores_copies()
@@ -271,7 +271,7 @@ class Meant:
             for index in (list(range(self.num_samples)), [*range(self.num_samples), 0]):
                 z = {name: value[index] for name, value in self._values(role).items()}
                 right = {name: value[index] for name, value in self.log_probs[role].items()}
-                copies = f"{len(index) * self.num_data} data in the place of {self.num_data}"
+                copies = f"{len(index) * self.num_data} data instead of {self.num_data}"
                 found = self._run(role, self.x, z, len(index), self._plain(role))
                 difference = self._difference(role, found, right, slack=SLACK)
                 if difference:
@@ -285,7 +285,7 @@ class Meant:
             self._refuse(role, difference, f"among {copies}", "the first of them")
 
     def _scores_copies(self) -> bool:
-        """Whether the guide can score values that it did not draw for copies of the data, too."""
+        """Whether the guide has a density at values that it did not draw also for copies of the data."""
         found = self._run("guide", self.x, self.drawn, self.num_samples, self.plain.guide)
         try:
             found.total()
@@ -294,7 +294,7 @@ class Meant:
         return True
 
     def refuse_dependent(self, offset: int) -> None:
-        """Refuse the pair if the density of a datum is another where the other data are copies of it."""
+        """Refuse the pair if the density of a datum changes when the other data are replaced by copies of it."""
         n = self.num_data
         if n == 1:
             return  # alone in any case
@@ -303,7 +303,7 @@ class Meant:
             x = take(self.x, index)
             for role in ROLES:
                 if role == "guide" and not self.scores:
-                    continue  # weights of draws from a guide that mixes data are unbiased all the same
+                    continue  # weights of draws from a guide that mixes data are unbiased, too
                 z = {name: value[s : s + 1, index] for name, value in self._values(role).items()}
                 right = {name: value[s : s + 1, index] for name, value in self.log_probs[role].items()}
                 try:
@@ -312,16 +312,16 @@ class Meant:
                 except Exception as error:
                     if not is_common(error):
                         raise
-                    expected = f"a {role} that takes however many data it is given"
+                    expected = f"a {role} that supports any number of data"
                     received = (
-                        f"{type(error).__name__} for {_ALONE} data in the place of {n}{where_raised(error)}: "
+                        f"{type(error).__name__} for {_ALONE} data instead of {n}{where_raised(error)}: "
                     )
                     raise ProgramError(role, expected, received + first_line(error)) from error
                 if difference:
                     self._refuse(role, difference, "without the other data", f"datum {offset + i}")
 
     def _refuse(self, role: str, difference: str, where: str, what: str) -> None:
-        """Say what is wrong with a density that changes: it is random, or it depends on other data."""
+        """Raise the error of a density that changes: it is random, or it depends on other data."""
         device = device_of(self.x)
         z = {name: value[:1] for name, value in self._values(role).items()}
         with rng.seeded(device, 3, "check"):
@@ -329,17 +329,17 @@ class Meant:
         right = {name: value[:1] for name, value in self.log_probs[role].items()}
         changed = self._difference(role, again, right, slack=SLACK)
         if changed:
-            expected = "a log density that is the same whenever it is computed (no dropout, no draw outside of a site)"
-            raise ProgramError(*_named(role, changed, expected, "one that is random"))
+            expected = "a log density that is the same in each run (no dropout, no draw outside of a site)"
+            raise ProgramError(*_named(role, changed, expected, "a random log density"))
         expected = "a log density for each datum that does not depend on the other data (no batch statistics)"
-        raise ProgramError(*_named(role, difference, expected, f"another one for {what} {where}"))
+        raise ProgramError(*_named(role, difference, expected, f"another log density for {what} {where}"))
 
     def _run(self, role: str, x: Data, z: Mapping[str, Tensor], num_samples: int, layout: Layout) -> Run:
         handler = Given(z) if role == "guide" else Replayed(z)
         return run(self.program.callable(role), x, num_samples, layout, handler)
 
     def _other_plate(self, role: str) -> tuple[str, str] | None:
-        """A site with a plate that a sample axis leaves no room for."""
+        """A site with another plate than the data plate, which conflicts with a sample axis."""
         for name, site in self.runs[role].sites.items():
             for frame in site["cond_indep_stack"]:
                 if frame.vectorized and (frame.dim != -1 or frame.name not in self._plain(role).plates):
@@ -351,18 +351,18 @@ class Meant:
             return run(self.program.callable("guide"), self.x, num_samples, layout)
 
     def _wrong_draws(self, num_samples: int) -> str:
-        """Whether the guide draws something of another shape where it has a sample axis."""
+        """The first latent that the guide draws with another shape if there is a sample axis, in words; else empty."""
         for name, value in self._draw(num_samples, VECTORISED).latents().items():
             if value.shape != self.z[name].shape:
                 return (
-                    f"site {name!r} draws shape {tuple(value.shape)} in place of {tuple(self.z[name].shape)}"
+                    f"site {name!r} draws shape {tuple(value.shape)} instead of {tuple(self.z[name].shape)}"
                 )
         return ""
 
     def _other_draws(self, num_samples: int) -> str:
-        """Why draws with a sample axis are others than folded ones at one state of the generator; empty if they agree.
+        """The difference between draws with a sample axis and folded ones for the same seed; empty if they agree.
 
-        That is what is left to compare where a guide, such as a flow without inverse, scores its own draws alone.
+        This is the only possible comparison for a guide with a density at its own draws only (a flow without inverse).
         """
         results = []
         for layout in (VECTORISED, self.plain.guide):
@@ -370,18 +370,18 @@ class Meant:
             results.append([found.total(), *found.latents().values()])
         for ours, right in zip(*results, strict=True):
             if ours.shape != right.shape or disagreement([ours], [right], self.precision, least=1.0):
-                return "its draws, or their densities, are others there"
+                return "its draws, or their densities, differ with a sample axis"
         return ""
 
     def _difference(self, role: str, found: Run, expected: Mapping[str, Tensor], slack: float = 1.0) -> str:
-        """The first site whose density is another, in words."""
+        """The first site whose density differs, in words; empty if all agree."""
         if list(found.sites) != list(expected):
             return f"site {next(iter(set(found.sites) ^ set(expected)), '')!r} is not in every run"
         for name, right in expected.items():
             log_prob = found.log_prob(name, self._outside(role))
             if log_prob.shape != right.shape:
                 return f"site {name!r} has a log density of shape {tuple(log_prob.shape)} there"
-            # A log density is a sum of as many terms of order 1 as its site has numbers.
+            # A log density is a sum of terms of order 1, one for each number of its site.
             terms = 1.0 + self.runs[role].sites[name]["value"].numel() / self.num_data
             if disagreement([log_prob], [right], self.precision, slack, terms):
                 gap = float((log_prob - right).abs().nan_to_num(0.0).max())

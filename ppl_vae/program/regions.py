@@ -1,4 +1,4 @@
-"""Comparison of supports: whether one set holds another, and whether their densities are of one kind."""
+"""Regions: whether one support contains another, and whether their densities are of the same kind."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ppl_vae.program.supports import Endpoint, base, bounds_of, core, hull, supp
 
 @dataclass(frozen=True)
 class Region:
-    """A set in the form that sets are compared in.
+    """A set, in a form for comparisons.
 
     Attributes:
-        measure: what its density is one of; densities for two of these cannot be divided by one another.
+        measure: the kind of its density; densities of different kinds cannot be divided by one another.
         form: the name of the set; empty for a product of intervals.
         low: the lower bounds.
         high: the upper bounds.
@@ -45,7 +45,7 @@ def _range(bound: Tensor) -> str:
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} ... {ends[1]}"
 
 
-# Sets that are no product of intervals: the measure, and the sets that hold them.
+# Sets that are not products of intervals: the measure, and the sets that contain them.
 _FORMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "_OrderedVector": ("numbers", ()),
     "_PositiveOrderedVector": ("numbers", ("_OrderedVector",)),
@@ -66,7 +66,7 @@ _SAME = {"_SoftplusLowerCholesky": "_LowerCholesky", "_PositiveSemidefinite": "_
 
 
 def region(support: constraints.Constraint) -> Region | None:
-    """A support in the form that sets are compared in; None where it is of no kind that is known here."""
+    """A support in the form for comparisons; None if its kind is not known here."""
     inner = hull(support)
     name = type(inner).__name__
     name = _SAME.get(name, name)
@@ -85,7 +85,7 @@ def region(support: constraints.Constraint) -> Region | None:
 
 
 def is_other_kind(model: Any, guide: Any) -> bool:
-    """Whether two densities are of different kinds: counting against volume, numbers against points of a sphere."""
+    """Whether two densities are of different kinds: probabilities and densities, or numbers and points of a sphere."""
     ours, theirs = _regions(model, guide)
     if ours is not None and theirs is not None:
         return ours.measure != theirs.measure
@@ -96,10 +96,10 @@ def is_other_kind(model: Any, guide: Any) -> bool:
 
 
 def uncovered(model: Any, guide: Any) -> Tensor | None:
-    """Where a guide's support lacks a part of the model's, by what both say: bool, of a shape that broadcasts.
+    """Whether a guide's declared support lacks a part of the model's: bool, of a shape that broadcasts.
 
     Returns:
-        None where the sets cannot be compared: what density draws have must tell then.
+        None if the sets cannot be compared; the densities of draws must then be compared.
     """
     ours, theirs = _regions(model, guide)
     if ours is None or theirs is None or ours.measure != theirs.measure:
@@ -133,7 +133,7 @@ def _eps(bound: Endpoint) -> float:
 
 
 def describe_support(fn: Any) -> str:
-    """What a distribution's support is, in words, with its family."""
+    """A distribution's family and support, in words."""
     support = support_of(fn)
     found = None if support is None else region(support)
     family = type(core(fn)).__name__

@@ -1,4 +1,4 @@
-"""Values of no or of unknown density: those that rounding has put onto an edge, and those of probability 0."""
+"""Rounding: values that rounding has put onto an edge of their support, and values of probability 0."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ppl_vae.program.supports import base, bounds_of, circle, hull, support_of
 
 
 def impossible(fn: Any, value: Tensor) -> Tensor | None:
-    """Where a distribution of given probabilities gives one of exactly 0, ``(..., *batch)``; None for another one.
+    """Whether a distribution with given probabilities has one of exactly 0, ``(..., *batch)``; None for others.
 
-    torch's log densities are finite there: they round the probability up before they take its logarithm.
+    torch's log densities are finite there, because the probability is rounded up before the logarithm.
     """
     if isinstance(fn, Independent):
         found = impossible(fn.base_dist, value)
@@ -44,7 +44,7 @@ def impossible(fn: Any, value: Tensor) -> Tensor | None:
 
 
 def has_edges(fn: Any) -> bool:
-    """Whether rounding can put a draw onto an edge of the distribution's support, where its density may be anything."""
+    """Whether rounding can put a draw onto an edge of the distribution's support, where its density is unreliable."""
     support = support_of(fn)
     if support is None or support.is_discrete:
         return False
@@ -55,8 +55,8 @@ def has_edges(fn: Any) -> bool:
 def on_edge(fn: Any, value: Tensor) -> Tensor:
     """Whether values have been rounded onto an edge of their support, or to infinity: bool ``(..., *batch)``.
 
-    An end of an interval counts, and what is nearer to it than numbers of the dtype can tell apart; of a simplex, a
-    share that is no more than the smallest number that is represented in full.
+    The ends of an interval count, and values that are closer to them than the resolution of the dtype. For a simplex, a
+    share counts if it is at most the smallest normal number.
     """
     support = support_of(fn)
     tiny, eps = torch.finfo(value.dtype).tiny, torch.finfo(value.dtype).eps

@@ -1,8 +1,8 @@
-"""Guides with parameters for each datum: the rows of a parameter go with the data, whatever block they are in.
+"""Rows: guides with parameters for each datum, used with some of the data at a time.
 
-A guide that is not amortised keeps a parameter of N rows, ``pyro.param("loc", torch.zeros(len(x)))`` or the locations
-of an AutoNormal, and row n belongs to datum n. Evidence is computed, and training done, on some of the data at a time.
-The data then bring the numbers of their rows along, as another entry, and every such parameter is cut to these rows.
+A guide that is not amortised has a parameter of N rows, ``pyro.param("loc", torch.zeros(len(x)))`` or the locations of
+an AutoNormal, and row n belongs to datum n. Estimators and training use some of the data at a time. The data then have
+their row indices as another entry, and each such parameter is restricted to these rows.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _ENTRY = "row of a parameter"
 
 
 def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
-    """A program whose parameters are cut to the rows that its data name, and data that do; None where there are none.
+    """A program with parameters restricted to the rows of its data, and data with row indices; None without such rows.
 
-    The densities of the first data, cut, are compared with those that they have among all of the data.
+    The densities of a few data, with restricted parameters, are compared with their densities among all data.
 
     Args:
         program: the program.
@@ -46,7 +46,7 @@ def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
     """
     n = num_data(x)
     found = _Shapes()
-    program.forget_untrained()  # a first look at a few data gave them a few rows
+    program.forget_untrained()  # an earlier check with a few data made parameters with a few rows
     try:
         with program.evaluating(), torch.no_grad(), found:
             pair = run_pair(program, x, 0, 0)
@@ -56,8 +56,8 @@ def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
             raise
         name, number = next(iter(rows.items()))
         expected = (
-            f"all of the {number} data that parameter {name!r} has rows for, if it has one for each datum "
-            "(for some of them, give x an entry with the numbers of their rows, and index it by that)"
+            f"all {number} data for which parameter {name!r} has rows, if it has one for each datum "
+            "(to use some of them, add their row indices to x as an entry, and index the parameter with it)"
         )
         raise ProgramError(error.argument, expected, f"{n} data; {error}") from error
     names = [name for name, shape in found.shapes.items() if shape[0] == n]
@@ -79,24 +79,26 @@ def with_rows(program: Program, x: Data) -> tuple[Program, Data] | None:
         raise ProgramError("guide", expected, received) from error
     for site, right in pair.log_probs["guide"].items():
         if disagreement([cut.log_prob(site, {})], [right[:, few]], torch.float32, SLACK, 1.0):
-            expected = f"parameters of which row n is that of datum n alone (found with {n} rows: {', '.join(names)})"
+            expected = (
+                f"parameters whose row n belongs to datum n only (found with {n} rows: {', '.join(names)})"
+            )
             raise ProgramError(f"guide site {site!r}", expected, "another density without the other data")
     return rowed, carried
 
 
 def ready(program: Program, x: Data, few: int) -> tuple[Program, Data, Sites]:
-    """A program that can be run on some of ``x`` at a time, the data for it, and its sites, once it is checked.
+    """A program that can be run on some of ``x`` at a time, its data, and its sites, after a check.
 
-    It is the program itself and ``x`` itself, but where parameters have a row for each datum (see `with_rows`), or the
-    guide leaves out what the model marks for enumeration (see `with_enumerated`).
+    These are the program and ``x`` themselves, unless parameters have a row for each datum (see `with_rows`), or the
+    guide lacks latents that the model marks for enumeration (see `with_enumerated`).
 
     Args:
         program: the program.
         x: all of the data.
-        few: how many of them the program is looked at with.
+        few: the number of data for the check.
 
     Raises:
-        As `Program.check`.
+        As for `Program.check`.
     """
     set_up(program, x)
     some = take(x, slice(0, few))
@@ -114,7 +116,7 @@ def ready(program: Program, x: Data, few: int) -> tuple[Program, Data, Sites]:
 
 
 def set_up(program: Program, x: Data) -> None:
-    """Let automatic guides that have never run see all of the data: they take their plates from the first call."""
+    """Run new automatic guides on all of the data, since they take their plates from the first call."""
     for role in ("guide", "model"):
         fn: Any = program.callable(role)
         if isinstance(fn, AutoGuide) and fn.prototype_trace is None:
@@ -123,7 +125,7 @@ def set_up(program: Program, x: Data) -> None:
 
 
 def without_rows(x: Data) -> Data:
-    """The data as they were before `with_rows`: without the numbers of their rows."""
+    """The data before `with_rows`, without their row indices."""
     if isinstance(x, Tensor) or _ENTRY not in x:
         return x
     rest = {name: value for name, value in x.items() if name != _ENTRY}
@@ -149,7 +151,7 @@ def _rowed(program: Program, total: int) -> Program:
 
 @contextmanager
 def _plates(fn: Any, rows: Tensor, total: int) -> Iterator[None]:
-    """Have an automatic guide run over some rows: it makes its plates itself, as long as all of the data are."""
+    """Make an automatic guide run over some rows; its own plates have the size of all data."""
     if not isinstance(fn, AutoGuide):
         yield
         return
@@ -165,7 +167,7 @@ def _plates(fn: Any, rows: Tensor, total: int) -> Iterator[None]:
 
 
 class _Rows(Messenger):
-    """Cuts parameters to some rows, and has plates over all data run over these."""
+    """Restricts parameters to some rows, and plates over all data to these rows."""
 
     def __init__(self, rows: Tensor, total: int) -> None:
         super().__init__()
@@ -174,7 +176,7 @@ class _Rows(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if type(msg["fn"]).__name__ != "_Subsample" or msg["fn"].size != self.total:
             return
-        # Rows in another order, or several times, are cut below: a plate indexes for less than all of them only.
+        # Rows in another order, or repeated rows, are selected below: a plate selects only if there are fewer rows.
         if msg["fn"].subsample_size is None and msg["value"] is None and len(self.rows) != self.total:
             msg["value"] = self.rows
         if msg["value"] is self.rows:
@@ -188,7 +190,7 @@ class _Rows(Messenger):
         frames = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
         if event_dim is not None and frames:
             if len(self.rows) < self.total and any(frame.full_size == self.total for frame in frames):
-                return  # the plate cuts it
+                return  # the plate selects the rows
             axes = [frame.dim - event_dim for frame in frames]
         for axis in axes:
             if value.ndim >= max(1, -axis) and value.shape[axis] == self.total:
@@ -197,7 +199,7 @@ class _Rows(Messenger):
 
 
 class _Shapes(Messenger):
-    """Notes the shapes of parameters that are no module's."""
+    """Records the shapes of parameters that do not belong to a module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,6 +211,6 @@ class _Shapes(Messenger):
 
 
 def _is_of_a_module(msg: Any) -> bool:
-    """Whether a parameter is announced by `pyro.module`, and so a weight of a network."""
+    """Whether a parameter comes from `pyro.module`, and so is a weight of a network."""
     _, *rest = msg["args"]
     return bool(rest) and isinstance(rest[0], nn.Parameter)

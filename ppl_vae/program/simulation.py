@@ -1,4 +1,4 @@
-"""Data drawn from a model, with the latents that they come from."""
+"""Simulation: data and latents drawn jointly from a model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ppl_vae.program.tracing import PLAIN, Run, run
 def simulated(model: Callable[..., Any], x: Data) -> tuple[dict[str, Tensor], Data]:
     """Draw (z, x') jointly from a model run by plain Pyro: ``(1, N, *event)`` each latent site, and x' like ``x``.
 
-    Observed values are found in ``x`` by where they lie in memory, so that a site may observe x, x["counts"] or a slice
-    such as x[:, :3] alike. Each tensor is copied for that: entries of ``x`` may share their memory.
+    Observed values are found in ``x`` by their place in memory, so a site may observe x, x["counts"] or a slice such as
+    x[:, :3]. For this, each tensor is copied first, since entries of ``x`` may share memory.
 
     Args:
-        model: the model; draws come from torch's global generator as it stands.
-        x: data that give N, the shapes, and any covariates.
+        model: the model; draws come from torch's global generator.
+        x: data that determine N, the shapes, and any covariates.
 
     Raises:
-        ProgramError: if a distribution cannot be drawn from, or an observed site's value is not found in ``x``.
+        ProgramError: if a distribution has no sampler, or an observed site's value is not found in ``x``.
     """
     entries = {"": x} if isinstance(x, Tensor) else x
     named = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in entries.items()}
@@ -36,11 +36,11 @@ def simulated(model: Callable[..., Any], x: Data) -> tuple[dict[str, Tensor], Da
 
 
 def _taken_apart(found: Run, named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The latents of a `simulated` run, ``(1, N, *event)`` each, and the data with what it drew in the observed places.
+    """The latents of a `simulated` run, ``(1, N, *event)`` each, and the data with its draws as observed values.
 
     Args:
         found: the run.
-        named: the data that it was given, by name.
+        named: the data of the run, by name.
     """
     drawn = {name: value.clone() for name, value in named.items()}
     z = {}

@@ -1,4 +1,4 @@
-"""The sample sites of a trace: their log densities, and what makes a pair no program."""
+"""Sample sites of a trace: their log densities, and checks that log p(x) is defined for each datum."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ppl_vae.program.supports import (
     support_of,
 )
 
-GIVEN = "_ppl_vae_given"  # marks a latent site whose value the caller gave
-ROWS = "_ppl_vae_rows"  # marks a plate that runs over the rows of its data that were asked for
+GIVEN = "_ppl_vae_given"  # marks a latent site with a given value
+ROWS = "_ppl_vae_rows"  # marks a plate over selected rows of the data
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Site:
     """One sample site of a program: its event shape, dtype and the name of its distribution.
 
     Attributes:
-        event_shape: of its values.
-        dtype: of its values.
+        event_shape: the event shape of its values.
+        dtype: the dtype of its values.
         distribution: the name of the family.
-        edged: whether rounding can put its draws, of the model or the guide, onto an edge of their support.
+        edged: whether rounding can put draws of the model or the guide onto an edge of their support.
     """
 
     event_shape: torch.Size
@@ -49,21 +49,21 @@ class Site:
 
 @dataclass(frozen=True)
 class Sites:
-    """The sites of a program, by name, as `Program.check` found them."""
+    """The sites of a program, by name, from `Program.check`."""
 
     latent: Mapping[str, Site]
     observed: Mapping[str, Site]
 
     @property
     def numbers_per_datum(self) -> int:
-        """How many numbers one sample of one datum holds, over all sites: what memory is counted in."""
+        """The number of numbers in one sample of one datum, over all sites: the unit of memory."""
         return sum(
             site.event_shape.numel() for group in (self.latent, self.observed) for site in group.values()
         )
 
 
 def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
-    """The sample sites that carry density: no plates, nothing that is computed from other sites."""
+    """The sample sites with a density: without plates, and without values computed from other sites."""
     nodes: dict[str, Any] = trace.nodes
     return {
         name: site
@@ -76,7 +76,7 @@ def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
 
 
 def is_computed(site: Any) -> bool:
-    """Whether a site stands for a value that is computed from others, as a reparametrised one does."""
+    """Whether a site's value is computed from other sites, as for a reparametrised site."""
     unseen = any(
         isinstance(layer, MaskedDistribution) and layer._mask is False for layer in layers(site["fn"])
     )
@@ -84,26 +84,26 @@ def is_computed(site: Any) -> bool:
 
 
 def is_auxiliary(site: Any) -> bool:
-    """Whether a guide's site is one that the model does not have, and that others are computed from."""
+    """Whether a guide's site is auxiliary: not in the model, and other sites are computed from it."""
     return bool(site["infer"].get("is_auxiliary"))
 
 
 def is_delta(site: Any) -> bool:
-    """Whether a site's distribution is all mass in one point."""
+    """Whether a site's distribution is a point mass."""
     return isinstance(core(site["fn"]), Delta)
 
 
 def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
-    """The log density of one site, masked as Pyro masks it; -inf where a value leaves the site's support.
+    """The log density of one site, masked as Pyro masks it; -inf for a value outside of the site's support.
 
-    torch's densities are not zero outside their support (an exponential one goes on to the left of 0): a value
-    that a guide draws there must meet zero, not what the formula gives; so must data whose support moves with a latent.
+    torch's formulas are not zero outside of the support (the exponential density continues below 0). A value there must
+    have zero density, both for draws of a guide and for data whose support depends on a latent.
     """
     fn, value = site["fn"], site["value"]
     guide_site = guide_sites.get(site["name"])
     support = support_of(fn)
     if support is None:
-        outside = False  # the distribution does not say where it has density: its log_prob must
+        outside = False  # without a declared support, the log_prob itself must be correct everywhere
     elif guide_site is not None:
         outside = not is_real(support)
         outside = outside and not (guide_site and _same_support(support_of(guide_site["fn"]), support))
@@ -121,7 +121,7 @@ def site_log_prob(site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _inside(fn: Any, support: constraints.Constraint, value: torch.Tensor) -> torch.Tensor:
-    """Whether values are on the support, ``(S, N)``; what the distribution itself masks may lie anywhere."""
+    """Whether values are on the support, ``(S, N)``; numbers masked by the distribution itself may be anywhere."""
     found = counted(fn)
     inner = base(support)
     if found is None or found.ndim > value.ndim - inner.event_dim or is_mixture(support):
@@ -134,7 +134,7 @@ def _inside(fn: Any, support: constraints.Constraint, value: torch.Tensor) -> to
 
 
 def try_log_prob(role: str, site: Any, guide_sites: Mapping[str, Any]) -> torch.Tensor:
-    """`site_log_prob`; a value that the distribution cannot take is refused with the site's name."""
+    """`site_log_prob`; a value that does not fit the distribution is refused with the site's name."""
     try:
         return site_log_prob(site, guide_sites)
     except (KeyError, NotImplementedError):
@@ -148,14 +148,14 @@ def try_log_prob(role: str, site: Any, guide_sites: Mapping[str, Any]) -> torch.
         ) from error
 
 
-# Constraints that hold whatever a distribution's parameters are: torch keeps one instance of each.
+# Constraints that do not depend on a distribution's parameters: torch has one instance of each.
 _FIXED = frozenset(
     id(c) for c in (circle, *vars(constraints).values()) if isinstance(c, constraints.Constraint)
 )
 
 
 def bounds(support: constraints.Constraint) -> list[torch.Tensor]:
-    """The tensors that a support is made of."""
+    """The tensors that define a support."""
     return [bound for bound in vars(base(support)).values() if isinstance(bound, torch.Tensor)]
 
 
@@ -181,11 +181,11 @@ def _same_support(a: constraints.Constraint | None, b: constraints.Constraint) -
 
 
 def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str]) -> None:
-    """Refuse, by name, every site of a plain run that has not one unscaled log density for each datum.
+    """Refuse, by name, each site of a plain run without exactly one unscaled log density for each datum.
 
     Args:
         role: "model" or "guide".
-        trace: of a run without a sample axis.
+        trace: the trace of a run without a sample axis.
         n: the number of data.
         plates: the names of the plates over data.
     """
@@ -215,15 +215,20 @@ def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str
             if other:
                 received = f"plate {other[0].name!r} of {other[0].size}"
                 raise ProgramError(where, f"a data plate of {n} data", received)
-            expected = 'to be inside pyro.plate("data", len(x), dim=-1) (a site shared by all data is another integral)'
+            expected = (
+                'a site inside pyro.plate("data", len(x), dim=-1) (with a site shared by all data, log p(x) is not '
+                "defined for each datum)"
+            )
             if is_auxiliary(site):
                 expected += (
-                    " (of the automatic guides, AutoNormal has a site for each datum; a guide of your own may keep "
-                    "parameters with a row for each, by the index of the datum)"
+                    " (of the automatic guides, AutoNormal has a site for each datum; your own guide may have "
+                    "parameters with a row for each datum)"
                 )
-            raise ProgramError(where, expected, "a site outside it")
+            raise ProgramError(where, expected, "a site outside of it")
         scale = site["scale"]
-        by_rows = any(frame.name in rows for frame in inside)  # which Pyro takes for a subsample, and scales
+        by_rows = any(
+            frame.name in rows for frame in inside
+        )  # Pyro treats these as a subsample, and scales them
         if not by_rows and (isinstance(scale, torch.Tensor) or scale != 1):
             single = not isinstance(scale, torch.Tensor) or scale.numel() == 1
             received = f"scale {float(scale):g}" if single else "a scale"
@@ -232,7 +237,7 @@ def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str
             expected = (
                 "a distribution with a batch_shape and an event_shape (a subclass of TorchDistribution)"
             )
-            raise ProgramError(where, expected, f"a {type(site['fn']).__name__}, which has none")
+            raise ProgramError(where, expected, f"a {type(site['fn']).__name__} without them")
         if family(site["fn"]) == "ImproperUniform":
             raise ProgramError(
                 where, "a normalised distribution", "an ImproperUniform (log p(x) is undefined)"
@@ -241,7 +246,7 @@ def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str
             if site["is_observed"]:
                 raise ProgramError(where, "latent sites only", "an observed site")
             if is_delta(site) and not any(map(is_auxiliary, sample_sites(trace).values())):
-                raise ProgramError(where, "a distribution with a density", "a Delta (a point has no density)")
+                raise ProgramError(where, "a distribution with a density", "a Delta (a point mass)")
         batch = _expected_batch(frames)
         if tuple(site["fn"].batch_shape) != batch:
             raise ProgramError(
@@ -252,13 +257,13 @@ def check_plates(role: str, trace: poutine.Trace, n: int, plates: Collection[str
 
 
 def _expected_batch(frames: Collection[Any]) -> tuple[int, ...]:
-    """The batch shape that a site has in its plates."""
+    """The batch shape of a site in its plates."""
     sizes = {frame.dim: frame.size for frame in frames}
     return tuple(sizes.get(dim, 1) for dim in range(min(sizes), 0))
 
 
 def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
-    """Refuse, by name, latent sites on which model and guide disagree."""
+    """Refuse, by name, latent sites that differ between model and guide."""
     latent = {name for name, site in model_sites.items() if not site["is_observed"]}
     for name in sorted(latent - guide_sites.keys()):
         summed = model_sites[name]["infer"].get("enumerate") or support_is_discrete(model_sites[name])
@@ -278,7 +283,7 @@ def check_match(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) 
 
 
 def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any]) -> None:
-    """Refuse, by name, latent sites on whose event shape, plates or kind of density model and guide disagree."""
+    """Refuse, by name, latent sites whose event shape, plates or kind of density differ between model and guide."""
     for name in [name for name in guide_sites if hasattr(model_sites.get(name, {}).get("fn"), "event_shape")]:
         ours, theirs = guide_sites[name]["fn"].event_shape, model_sites[name]["fn"].event_shape
         if ours != theirs:
@@ -301,11 +306,11 @@ def check_shapes(guide_sites: Mapping[str, Any], model_sites: Mapping[str, Any])
 
 
 def check_kind(name: str, model: Any, guide: Any) -> None:
-    """Refuse a guide's distribution whose density cannot be divided by the model's: both are of their own kind."""
+    """Refuse a guide's distribution whose density cannot be divided by the model's, since their kinds differ."""
     for role, fn in (("model", model), ("guide", guide)):
         if is_straight_through(fn):
-            expected = "a distribution that scores the values that it draws"
-            received = f"a {family(fn)}, which draws hard values and scores soft ones"
+            expected = "a distribution with the density of the values that it draws"
+            received = f"a {family(fn)}, which draws hard values and has the density of soft ones"
             raise ProgramError(f"{role} site {name!r}", expected, received)
     if is_other_kind(model, guide):
         expected = f"a density of the model's kind ({describe_support(model)})"
@@ -313,13 +318,13 @@ def check_kind(name: str, model: Any, guide: Any) -> None:
 
 
 def check_support(name: str, fn: Any, inside: torch.Tensor, moves: bool, offset: int = 0) -> None:
-    """Refuse data outside an observed site's support: its density there is not a density.
+    """Refuse data outside of an observed site's support, where the formula of the density is not valid.
 
     Args:
         name: the site.
         fn: its distribution.
         inside: ``(S, N)`` whether the data are inside.
-        moves: whether the support moves with a latent: it may then miss a datum.
+        moves: whether the support depends on a latent; a datum may then be outside of it.
         offset: the index of the first datum in the user's data.
     """
     if moves or bool(inside.all()):
@@ -328,7 +333,7 @@ def check_support(name: str, fn: Any, inside: torch.Tensor, moves: bool, offset:
     raise InputError(
         "x",
         f"values on the support of observed site {name!r} ({family(fn)})",
-        f"a value outside it at datum {offset + index}",
+        f"a value outside of it at datum {offset + index}",
     )
 
 

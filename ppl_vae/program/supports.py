@@ -1,9 +1,9 @@
-"""Supports of distributions: the set of values that a distribution gives density to, and comparisons of such sets.
+"""Supports of distributions: the set of values with a positive density, and comparisons of such sets.
 
-torch's constraints are the language. Two of its statements are corrected here: the support of a transformed
-distribution is the image of its base's support, not all of the last transform's codomain; and an angle lives on a
-circle, of which one period holds all of the mass, not on the real line. Everything works on the last axes alone:
-values are ``(..., *event)``, and bounds broadcast to them.
+Supports are torch's constraints, with two corrections: the support of a transformed distribution is the image of its
+base's support, not the codomain of the last transform; and an angle is a point of a circle, one period of which has all
+of the mass, not a real number. All functions use the last axes only: values are ``(..., *event)``, and bounds broadcast
+to them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Endpoint = Tensor | float
 
 
 class Circle(constraints.interval):
-    """The angles from -pi to pi, whose ends are one point: one period of a density that repeats itself."""
+    """The angles from -pi to pi, whose ends are the same point: one period of a periodic density."""
 
     def __init__(self) -> None:
         super().__init__(-math.pi, math.pi)
@@ -33,9 +33,9 @@ circle = Circle()
 
 
 class AnyComponent(constraints.Constraint):
-    """The union of the supports of a mixture's components, which are on the axis before the event's.
+    """The union of the supports of a mixture's components, which are on the axis before the event axes.
 
-    torch's own constraint of a mixture asks a value to be on the supports of all components.
+    torch's own constraint of a mixture requires a value to be on the supports of all components.
     """
 
     def __init__(self, components: constraints.Constraint) -> None:
@@ -65,7 +65,7 @@ _STRAIGHT_THROUGH = (dist.RelaxedBernoulliStraightThrough, dist.RelaxedOneHotCat
 
 
 def layers(fn: Any) -> Iterator[Any]:
-    """A distribution and what it wraps without changing the family: to_event, mask and expand."""
+    """A distribution, and the distributions inside of to_event, mask and expand."""
     yield fn
     while isinstance(fn, _WRAPPERS):
         fn = fn.base_dist
@@ -79,12 +79,12 @@ def core(fn: Any) -> Any:
 
 
 def is_straight_through(fn: Any) -> bool:
-    """Whether it draws hard values and scores the soft ones that they were rounded from."""
+    """Whether it draws hard values, and has the density of the soft values before rounding."""
     return isinstance(core(fn), _STRAIGHT_THROUGH)
 
 
 def support_of(fn: Any) -> constraints.Constraint | None:
-    """The set of values that a distribution gives density to; None where it does not say."""
+    """The set of values with a positive density; None if the distribution does not declare it."""
     if isinstance(fn, Independent):
         inner = support_of(fn.base_dist)
         n = fn.reinterpreted_batch_ndims
@@ -109,7 +109,7 @@ def support_of(fn: Any) -> constraints.Constraint | None:
 
 
 def base(support: constraints.Constraint) -> constraints.Constraint:
-    """What a support is of each number: without event dimensions, and of a mixture that of its components."""
+    """The support of each number: without event dimensions, and for a mixture that of its components."""
     inner: Any = support
     while isinstance(inner, constraints.independent) or is_mixture(inner):
         inner = inner.base_constraint
@@ -118,7 +118,7 @@ def base(support: constraints.Constraint) -> constraints.Constraint:
 
 
 def is_mixture(support: constraints.Constraint) -> bool:
-    """Whether it is the support of a mixture whose components may have different ones."""
+    """Whether it is the support of a mixture whose components may have different supports."""
     return isinstance(support, AnyComponent)
 
 
@@ -128,7 +128,7 @@ def is_real(support: constraints.Constraint | None) -> bool:
 
 
 def hull(support: constraints.Constraint) -> constraints.Constraint:
-    """The support without event dimensions; of a mixture, the smallest interval that holds all components."""
+    """The support without event dimensions; for a mixture, the smallest interval that contains all components."""
     inner: Any = support
     mixed, dims = False, 0
     while isinstance(inner, constraints.independent) or is_mixture(inner):
@@ -146,7 +146,7 @@ def hull(support: constraints.Constraint) -> constraints.Constraint:
 
 
 def _over_components(bound: Endpoint, event_dims: int, end: int) -> Endpoint:
-    """The outermost bound of all components, which are on the axis before the event's."""
+    """The outermost bound of all components, which are on the axis before the event axes."""
     if not isinstance(bound, Tensor) or bound.ndim <= event_dims:
         return bound
     axis = -1 - event_dims
@@ -171,7 +171,7 @@ def _says_codomain(fn: Any) -> bool:
 
 
 def _image(fn: Any) -> constraints.Constraint | None:
-    """The image of the base's support under the transforms; None where it cannot be told."""
+    """The image of the base's support under the transforms; None if it is not known."""
     support = support_of(fn.base_dist)
     if support is None:
         return None
@@ -216,7 +216,7 @@ def _mapped(transform: Transform, support: constraints.Constraint) -> constraint
 
 
 def _whole(inner: constraints.Constraint, domain: constraints.Constraint) -> bool:
-    """Whether a base's support is all that a transform takes."""
+    """Whether a base's support is the whole domain of a transform."""
     if inner is domain or {inner, domain} == {constraints.real, constraints.real_vector}:
         return True
     ours, theirs = bounds_of(inner), bounds_of(domain)
@@ -238,7 +238,7 @@ def _tensors(transform: Any, *bounds: Endpoint) -> Iterator[Tensor]:
 
 
 def _interval(low: Endpoint, high: Endpoint) -> constraints.Constraint:
-    """The interval between bounds that may be infinite, in the form that torch has a map to."""
+    """The interval between bounds that may be infinite, in a form for which torch has a transform."""
     below = not isinstance(low, Tensor) and low == -math.inf
     above = not isinstance(high, Tensor) and high == math.inf
     if isinstance(low, Tensor):

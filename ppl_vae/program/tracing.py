@@ -1,14 +1,14 @@
-"""Running one half of a program: a callable and data in, sites with densities ``(S, N)`` out.
+"""Tracing: runs a model or guide on data, and returns its sites with densities ``(S, N)``.
 
-S draws of N data can lie in a run in two ways, and nothing outside this file depends on which:
+A run has one of two layouts for S draws of N data, and no other module depends on which:
 
-* *vectorised*: a plate of S samples around the callable, so that latents arrive in it as ``(S, N, *event)``. Fast:
-  what depends on data alone is computed once. But code that counts axes from the left sees one axis more than in
-  plain Pyro.
-* *folded*: S copies of the data on the data axis, ``(S * N, *event)``, sample by sample. There is no sample axis: the
-  callable runs just as `pyro.infer.SVI` runs it, on more data. Right for every program whose data are independent.
+* *vectorised*: there is a plate of S samples around the callable, so latents have the shape ``(S, N, *event)``. This is
+  fast, because values that depend on the data only are computed once. But code that counts axes from the left sees one
+  axis more than in plain Pyro.
+* *folded*: S copies of the data are on the data axis, ``(S * N, *event)``, sample by sample. There is no sample axis:
+  the callable runs as in `pyro.infer.SVI`, on more data. This is correct for every program with independent data.
 
-With S = 1 a folded run is a run by plain Pyro and nothing else: the reference that everything is compared with.
+With S = 1 a folded run is a run by plain Pyro, the reference for all comparisons.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ SAMPLES = "_ppl_vae_samples"  # the plate of independent draws, outside the data
 
 @dataclass(frozen=True)
 class Layout:
-    """How S draws of N data lie in a run.
+    """The layout of S draws of N data in a run.
 
     Attributes:
-        folded: whether S copies of the data lie on the data axis; otherwise samples have an axis of their own.
-        plates: names of the plates over data, by which the data axis is found where there are other plates.
+        folded: whether S copies of the data are on the data axis; otherwise samples have their own axis.
+        plates: names of the plates over data, to find the data axis if there are other plates.
     """
 
     folded: bool = False
     plates: frozenset[str] = frozenset()
 
     def data(self, x: Data, num_samples: int) -> Data:
-        """What the callable is called with."""
+        """The argument of the callable."""
         if not self.folded or num_samples == 1:
             return x
         if isinstance(x, Tensor):
@@ -57,7 +57,7 @@ class Layout:
 
     @contextmanager
     def samples(self, num_samples: int) -> Iterator[None]:
-        """What the callable runs in."""
+        """The context in which the callable runs."""
         if self.folded:
             yield
             return
@@ -65,16 +65,16 @@ class Layout:
             yield
 
     def lay(self, site: Any, value: Tensor) -> Tensor:
-        """A value ``(S, N, *rest)`` of a site as the callable sees it."""
+        """A site's value ``(S, N, *rest)`` in the layout of the run."""
         if not self.folded:
             return value
         flat = value.flatten(0, 1)
         axis = self.axis(site, flat.ndim - len(site["fn"].batch_shape))
-        # What does not fit is left as it is: the checks that follow name the site.
+        # A value that does not fit is not changed: the checks that follow name the site.
         return flat if -axis >= flat.ndim else flat.movedim(0, axis)
 
     def stack(self, site: Any, value: Tensor, num_samples: int, event_dim: int = 0) -> Tensor:
-        """What belongs to a site (a value with its event dimensions, a log density without) as ``(S, N, *rest)``."""
+        """A site's value (with its event dimensions) or log density (without) as ``(S, N, *rest)``."""
         if not self.folded:
             return value
         batch = site["fn"].batch_shape
@@ -85,7 +85,7 @@ class Layout:
         return flat.unflatten(0, (num_samples, flat.shape[0] // num_samples))
 
     def axis(self, site: Any, event_dim: int) -> int:
-        """The data's axis, from the right, in a value of a site with ``event_dim`` event dimensions."""
+        """The data axis, counted from the right, in a site's value with ``event_dim`` event dimensions."""
         frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
         dim = next((frame.dim for frame in frames if frame.name in self.plates), -1)
         return dim - event_dim
@@ -96,7 +96,7 @@ PLAIN = Layout(folded=True)
 
 
 class Layouts(NamedTuple):
-    """How runs of the two halves of a program lie."""
+    """The layouts of guide and model."""
 
     guide: Layout
     model: Layout
@@ -107,11 +107,11 @@ def _copies(value: Tensor, num_samples: int) -> Tensor:
 
 
 class Handler(Messenger):
-    """A handler that gives sites their values, or reads them, in the form ``(S, N, *event)``, whatever the layout.
+    """A handler that sets or reads the values of sites as ``(S, N, *event)``, in any layout.
 
     Attributes:
-        layout: of the run that it is used in; `run` sets it.
-        num_samples: S of that run.
+        layout: the layout of the run; `run` sets it.
+        num_samples: S of the run.
     """
 
     layout: Layout = VECTORISED
@@ -127,11 +127,11 @@ class Handler(Messenger):
 
 
 class Run:
-    """What one run of a model or guide did, read for each sample and datum apart.
+    """One run of a model or guide, with values and densities for each sample and datum.
 
     Attributes:
-        trace: Pyro's trace, its values as they lay in the run.
-        layout: how they lay.
+        trace: Pyro's trace, with values in the layout of the run.
+        layout: the layout.
         num_samples: S.
         num_data: N.
     """
@@ -141,7 +141,7 @@ class Run:
 
     @cached_property
     def sites(self) -> dict[str, Any]:
-        """The sample sites that carry density, by name, as Pyro left them."""
+        """The sample sites that have a density, by name, as in Pyro's trace."""
         return sample_sites(self.trace)
 
     def value(self, name: str) -> Tensor:
@@ -150,20 +150,20 @@ class Run:
         return self.layout.stack(site, site["value"], self.num_samples, len(site["fn"].event_shape))
 
     def stack(self, name: str, value: Tensor) -> Tensor:
-        """What has a site's batch axes, and perhaps others to their right, as ``(S, N, ...)``."""
+        """A tensor with a site's batch axes, and perhaps axes to their right, as ``(S, N, ...)``."""
         site = self.sites[name]
         return self.layout.stack(
             site, value, self.num_samples, max(value.ndim - len(site["fn"].batch_shape), 0)
         )
 
     def any_number(self, name: str, value: Tensor) -> Tensor:
-        """Whether something holds of any number of a datum, from what holds on a site's batch: bool ``(S, N)``."""
+        """Whether ``value``, bool on a site's batch, is True for any number of a datum: bool ``(S, N)``."""
         stacked = self.stack(name, value)
         stacked = stacked.flatten(2).any(-1) if stacked.ndim > 2 else stacked
         return stacked.expand(self.num_samples, self.num_data)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape ``(S, N, *event)`` of a site's value; a plate beside that of the data is part of the event."""
+        """The shape ``(S, N, *event)`` of a site's value; plates other than the data plate are part of the event."""
         fn = self.sites[name]["fn"]
         batch = list(fn.batch_shape)
         if self.layout.folded:
@@ -173,12 +173,12 @@ class Run:
         return (self.num_samples, self.num_data, *batch, *fn.event_shape)
 
     def latents(self) -> dict[str, Tensor]:
-        """The values of the model's latent sites, ``(S, N, *event)`` each: all that was drawn but auxiliary sites."""
+        """The values of the model's latent sites, ``(S, N, *event)`` each: all drawn sites except auxiliary ones."""
         drawn = {name: site for name, site in self.sites.items() if not site["is_observed"]}
         return {name: self.value(name) for name, site in drawn.items() if not is_auxiliary(site)}
 
     def scored(self) -> dict[str, Tensor]:
-        """The values of the sites that have a density over them: of all that was drawn, but no Delta."""
+        """The values of all drawn sites except Delta sites, which have no density."""
         drawn = {name: site for name, site in self.sites.items() if not site["is_observed"]}
         return {name: self.value(name) for name, site in drawn.items() if not is_delta(site)}
 
@@ -188,7 +188,7 @@ class Run:
         Args:
             name: the site.
             guide_sites: the guide's sites, by name.
-            fn: another distribution in the place of its own.
+            fn: a distribution to use instead of the site's own.
         """
         site = self.sites[name] if fn is None else {**self.sites[name], "fn": fn}
         stacked = self.layout.stack(site, scored(site, guide_sites), self.num_samples).double()
@@ -207,11 +207,11 @@ class Run:
     def factors(self, zero: Tensor, *, outside: bool) -> tuple[Tensor, Tensor]:
         """log p(z) and log p(x|z) of a run of the model, each summed over its sites in float64: ``(S, N)`` twice.
 
-        Every latent has to be given (`handlers.GIVEN`).
+        All latents must be given (`handlers.GIVEN`).
 
         Args:
-            zero: ``(S, N)`` float64 zeros, where the sums begin.
-            outside: whether the latents given may lie outside their support, where the density is zero.
+            zero: ``(S, N)`` float64 zeros, the start of the sums.
+            outside: whether the given latents may be outside of their support, where the density is zero.
         """
         log_prior = log_likelihood = zero
         for name, site in self.sites.items():
@@ -225,15 +225,15 @@ class Run:
 
 
 def scored(site: Any, guide_sites: Mapping[str, Any]) -> Tensor:
-    """`site_log_prob`; a distribution that can score nothing but its own draws is refused by the site's name."""
+    """`site_log_prob`; refuses, by the site's name, a distribution with densities of its own draws only."""
     try:
         return site_log_prob(site, guide_sites)
     except (KeyError, NotImplementedError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ProgramError(
             f"site {site['name']!r}",
-            "a distribution that can score any value (importance sampling from the guide needs only its own draws)",
-            f"a {family(site['fn'])} that cannot, as a flow without inverse: {type(error).__name__}: {first}",
+            "a distribution with a density at any value (importance sampling from the guide needs only its own draws)",
+            f"a {family(site['fn'])} without one, such as a flow without inverse: {type(error).__name__}: {first}",
         ) from error
 
 
@@ -251,12 +251,12 @@ def run(
         fn: the model or the guide.
         x: the data ``(N, ...)``.
         num_samples: S.
-        layout: how S draws of N data are to lie.
-        handler: what it runs under.
-        into: a trace to fill, which then holds the sites before a fault as well.
+        layout: the layout of S draws of N data.
+        handler: a Pyro handler for the run.
+        into: a trace to fill; after an error it has the sites before the error.
 
     Raises:
-        NoSamplerError: naming the site, if a value is to be drawn from a distribution that has no sampler.
+        NoSamplerError: naming the site, if a distribution without a sampler has to be sampled.
     """
     data = layout.data(x, num_samples)
     if isinstance(handler, Handler):
@@ -267,7 +267,7 @@ def run(
         with layout.samples(num_samples), products(), Filled():
             fn(data)
 
-    # As a context: as a wrapper it would raise errors again with its own text, which ours do not survive.
+    # As a context manager: as a decorator it would raise errors again with its own text, and lose ours.
     with Drawing(), poutine.trace() as tracer:
         if into is not None:
             tracer.trace = into
@@ -280,6 +280,6 @@ def run(
 
 
 def zeros(num_samples: int, x: Data) -> Tensor:
-    """``(S, N)`` float64 zeros where the data are."""
+    """``(S, N)`` float64 zeros on the device of the data."""
     first = x if isinstance(x, Tensor) else next(iter(x.values()))
     return torch.zeros(num_samples, len(first), dtype=torch.float64, device=first.device)

@@ -1,4 +1,4 @@
-"""The latents of a program as one vector of unconstrained numbers: where gradients, chains and quadrature live."""
+"""Unconstrained coordinates: the latents of a program as one vector, for gradients, chains and quadrature."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Densities(NamedTuple):
         z: the latents at u, ``(S, N, *event)`` each.
         log_prior: log p(z) + log |dz/du|: the prior's density over u.
         log_likelihood: log p(x|z).
-        log_jacobian: log |dz/du| of what is not masked, and log N(u; 0, 1) of each coordinate that is: the guide's
-            density over u is its density over z times the exponential of this, as the model's is.
+        log_jacobian: the sum of log |dz/du| of coordinates without a mask, and log N(u; 0, 1) of masked coordinates.
+            The densities of model and guide over u are their densities over z times the exponential of this.
     """
 
     z: dict[str, Tensor]
@@ -42,38 +42,38 @@ class Densities(NamedTuple):
 
     @property
     def log_joint(self) -> Tensor:
-        """log p(x, z) + log |dz/du|: its integral over u is p(x), as that of p(x, z) over z is."""
+        """log p(x, z) + log |dz/du|; the integral over u of its exponential is p(x)."""
         return self.log_prior + self.log_likelihood
 
 
 class Coordinates:
-    """All latents of a program as one vector u of D real numbers a datum, ``(S, N, D)``.
+    """All latents of a program as one vector u of D real numbers for each datum, ``(S, N, D)``.
 
-    Each site is mapped to where it lives by torch's ``biject_to`` of its support (Kucukelbir et al., "Automatic
-    differentiation variational inference", 2017); densities over u carry the Jacobian, so that every integral is what
-    it was. A support may move with the latents before it.
+    Each site is mapped to its support by torch's ``biject_to`` (Kucukelbir et al., "Automatic differentiation
+    variational inference", 2017). Densities over u include the Jacobian, so integrals do not change. A support may
+    depend on the latents before it.
 
-    An angle is its own coordinate: u and u + 2 pi are the same angle, so that chains may go round, and one period of u
-    holds all of the mass. With ``cut``, the circle is an interval from -pi to pi instead, mapped as any other.
+    An angle is its own coordinate: u and u + 2 pi are the same angle, so chains may go around the circle, and one
+    period of u has all of the mass. With ``cut``, the circle is an interval from -pi to pi instead, mapped as others.
 
-    A number that is masked has no density. Its coordinate is given a standard normal one, in the model, in the guide
-    and in draws: every integral over u is then what it was, and no weight depends on it.
+    A masked number has no density. Its coordinate gets a standard normal density in the model, in the guide and in
+    draws: integrals over u do not change, and no weight depends on it.
 
     Args:
         program: the program.
-        x: the data ``(N, ...)`` that the coordinates are for.
+        x: the data ``(N, ...)``.
         cut: whether circles are cut at pi: for integrals and proposals over all real u.
-        resolved: whether `densities` gives none where the latents have been rounded onto an edge of their support, so
-            that u cannot be told from them: what is computed there may be anything.
+        resolved: whether `densities` is zero for latents that have been rounded onto an edge of their support, where u
+            cannot be computed from them and the computed densities are unreliable.
 
     Attributes:
         dim: D.
-        dtype: of u.
-        x_device: where the data are.
+        dtype: the dtype of u.
+        x_device: the device of the data.
         names: the latent sites in the model's order.
 
     Raises:
-        ProgramError: naming a latent site that is discrete, that no smooth map reaches, or whose mask depends on
+        ProgramError: naming a latent site that is discrete, whose support has no smooth map, or whose mask depends on
             latents.
     """
 
@@ -122,16 +122,16 @@ class Coordinates:
         if self._single is None:
             with torch.no_grad(), rng.seeded(self.x_device, 0, "shapes"), self.program.evaluating():
                 self._single = self.program.run("guide", self.x, 1).sites[name]
-        if is_delta(self._single):  # computed from an auxiliary site: it says so, by name
+        if is_delta(self._single):  # computed from an auxiliary site: raises an error with the site's name
             return self.program.log_guide(at.z, self.x)
         site = {**self._single, "value": at.z[name]}
         return scored(site, {name: {}}).double() + at.log_jacobian
 
     def to_vector(self, z: Latents) -> Tensor:
-        """u for latents z, ``(S, N, *event)`` each: ``(S, N, D)``. Not finite where z is outside the model's support.
+        """u for latents z, ``(S, N, *event)`` each: ``(S, N, D)``. Not finite if z is outside of the model's support.
 
         Raises:
-            InputError: as `Program.log_joint`.
+            InputError: as for `Program.log_joint`.
         """
         self.program.log_joint({name: value[:1] for name, value in z.items()}, self.x)  # checks z
         return self._vector(z)
@@ -144,11 +144,11 @@ class Coordinates:
         return torch.cat([piece.to(self.dtype) for piece in pieces], dim=-1)
 
     def draw_guide(self, num_samples: int) -> Tensor:
-        """u for z ~ q(z|x), ``(S, N, D)``, drawn from torch's global generator as it stands."""
+        """u for z ~ q(z|x), ``(S, N, D)``, drawn from torch's global generator."""
         return self._vector(self.program.sample_guide(self.x, num_samples, seed=None))
 
     def draw_prior(self, num_samples: int) -> Tensor:
-        """u for z ~ p(z), ``(S, N, D)``, drawn from torch's global generator as it stands."""
+        """u for z ~ p(z), ``(S, N, D)``, drawn from torch's global generator."""
         return self._vector(self.program.sample_prior(self.x, num_samples, seed=None))
 
     def _split(self, u: Tensor) -> dict[str, Tensor]:
@@ -162,7 +162,7 @@ class Coordinates:
 
 
 class _FromVector(Handler):
-    """Gives latent sites the values that their unconstrained numbers stand for, and notes the Jacobians."""
+    """Sets latent sites to the values of their unconstrained coordinates, and records the Jacobians."""
 
     def __init__(self, u: dict[str, Tensor], cut: bool, resolved: bool = False) -> None:
         super().__init__()
@@ -195,14 +195,14 @@ class _FromVector(Handler):
         msg["is_observed"], msg["infer"] = True, {**msg["infer"], GIVEN: True}
 
     def _apart(self, msg: Any, value: Tensor) -> Tensor:
-        """What has a site's batch axes, and perhaps others to their right, as ``(S, N, ...)``."""
+        """A tensor with a site's batch axes, and perhaps axes to their right, as ``(S, N, ...)``."""
         return self.stack(msg, value, value.ndim - len(msg["fn"].batch_shape))
 
 
 class _ToVector(Handler):
-    """Gives latent sites their values, and notes the unconstrained numbers that stand for them.
+    """Sets the values of latent sites, and records their unconstrained coordinates.
 
-    A number that is masked has no place of its own: a standard normal one is drawn, from torch's global generator.
+    The coordinate of a masked number is a standard normal draw from torch's global generator.
     """
 
     def __init__(self, z: dict[str, Tensor], cut: bool) -> None:
@@ -228,7 +228,7 @@ class _ToVector(Handler):
 
 
 class _Wrapped(Transform):
-    """Real numbers to angles from -pi to pi, round and round."""
+    """Maps real numbers to angles from -pi to pi, with period 2 pi."""
 
     domain = constraints.real
     codomain = circle
@@ -246,32 +246,32 @@ class _Wrapped(Transform):
 
 
 def _summed(terms: Tensor) -> Tensor:
-    """Terms of each number, ``(S, N, ...)``, summed over all of a datum's: ``(S, N)``."""
+    """Terms ``(S, N, ...)``, summed over all numbers of a datum: ``(S, N)``."""
     return terms.flatten(2).sum(-1) if terms.ndim > 2 else terms
 
 
 def _refuse_moving_mask(name: str, program: Program, x: Data, site: Mapping[str, Any]) -> None:
-    """Refuse a mask that is another one for other latents: which numbers are there would be a latent, too."""
+    """Refuse a mask that depends on latents: the set of masked numbers would be a latent, too."""
     first = counted(site["fn"], site["mask"])
     for draw in range(1, 4):
         with torch.no_grad(), rng.seeded(device_of(x), draw, "masks"), program.evaluating():
             again = model_run(program, x).sites[name]
         if not torch.equal(first, counted(again["fn"], again["mask"])):  # type: ignore[arg-type]
-            expected = "a mask that depends on the data alone (for unconstrained coordinates)"
-            raise ProgramError(f"latent site {name!r}", expected, "one that depends on latents")
+            expected = "a mask that depends on the data only (for unconstrained coordinates)"
+            raise ProgramError(f"latent site {name!r}", expected, "a mask that depends on latents")
 
 
 def _support(name: str, fn: Any) -> constraints.Constraint:
-    """The support of a latent's distribution, which must say it."""
+    """The support of a latent's distribution, which must declare it."""
     support = support_of(fn)
     if support is None:
-        expected = "a latent whose distribution says its support (for unconstrained coordinates)"
+        expected = "a latent whose distribution declares its support (for unconstrained coordinates)"
         raise ProgramError(f"latent site {name!r}", expected, f"a {family(fn)} without one")
     return support
 
 
 def _transform(name: str, fn: Any, cut: bool) -> Transform | None:
-    """The map from unconstrained numbers to a distribution's support, element by element; None where there is none."""
+    """The map from unconstrained numbers to a distribution's support, element by element; None for real support."""
     support = hull(_support(name, fn))
     if support is constraints.real or support is constraints.real_vector:
         return None
@@ -285,5 +285,7 @@ def _transform(name: str, fn: Any, cut: bool) -> Transform | None:
         except NotImplementedError:
             pass
     raise ProgramError(
-        f"latent site {name!r}", "a continuous latent that torch's biject_to can reach", f"a {family(fn)}"
+        f"latent site {name!r}",
+        "a continuous latent whose support torch's biject_to knows",
+        f"a {family(fn)}",
     )

@@ -6,7 +6,7 @@ import torch
 from covering import tiered
 
 from ppl_vae.compiled import LogJoint, LogWeights
-from ppl_vae.evidence.annealing.path import Bridge
+from ppl_vae.evidence.annealing.path import AnnealingPath
 
 S = 4
 
@@ -52,14 +52,14 @@ def built(combination, dtype):
 
 
 def check_joint(program, x, other, tolerance=1e-10, starts=("guide", "prior"), **options):
-    """Values and gradients of a bridge; the second data use the graph of the first."""
+    """Values and gradients of a path; the second data use the graph of the first."""
     for start in starts:
         for data in (x, other):
-            bridge = Bridge(program, data, start)
-            u = bridge.draw(S).detach()
-            ours = LogJoint(bridge.coordinates, start, **options)
+            path = AnnealingPath(program, data, start)
+            u = path.draw(S).detach()
+            ours = LogJoint(path.coordinates, start, **options)
             for point in (u, u * 0.9, u):
-                expected = bridge.at(point, gradient=True)
+                expected = path.at(point, gradient=True)
                 wanted = (
                     expected.log_start,
                     expected.log_end,
@@ -71,7 +71,7 @@ def check_joint(program, x, other, tolerance=1e-10, starts=("guide", "prior"), *
             assert ours.cause == ""
             if len(starts) == 1:
                 continue
-            values = LogJoint(bridge.coordinates, start, gradient=False, **options)
+            values = LogJoint(path.coordinates, start, gradient=False, **options)
             values(u)
             for a, b in zip(values(u), wanted[:2], strict=True):
                 torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)

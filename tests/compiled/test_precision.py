@@ -16,7 +16,7 @@ from ppl_vae.compiled import precision as switches
 from ppl_vae.compiled.graph import backend
 from ppl_vae.compiled.precision import computing, precision_on
 from ppl_vae.evidence import Evidence, precision_error
-from ppl_vae.evidence.annealing.path import Bridge
+from ppl_vae.evidence.annealing.path import AnnealingPath
 from ppl_vae.evidence.results.verdict import Verdict
 from ppl_vae.evidence.running import blocks
 from ppl_vae.program.matmul_precision import FULL
@@ -66,10 +66,10 @@ def test_captured_chains_are_the_lowered_ones():
     """Every product of log p(x, u) and of its gradient has factors in bfloat16."""
     model, x = vae()
     with computing("bfloat16"), torch.no_grad():
-        bridge = Bridge(model.program, x)
-        u = bridge.draw(S)
-        joint = LogJoint(bridge.coordinates)
-        expected = LogJoint(bridge.coordinates, level="plain")(u)
+        path = AnnealingPath(model.program, x)
+        u = path.draw(S)
+        joint = LogJoint(path.coordinates)
+        expected = LogJoint(path.coordinates, level="plain")(u)
         for _ in range(2):
             for value, other in zip(joint(u), expected, strict=True):
                 torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-3)

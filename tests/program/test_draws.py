@@ -71,7 +71,7 @@ def test_the_shapes_of_a_prior_that_cannot_be_drawn_are_found_at_draws_of_the_gu
 )
 def test_draws_that_are_asked_for_are_refused_by_name(call):
     with pytest.raises(
-        NoSamplerError, match=r"^site 'z': expected a distribution that can be drawn from .* a Scored"
+        NoSamplerError, match=r"^site 'z': expected a distribution with a sampler .* a Scored"
     ):
         call(program_of(lambda n: Scored((n,))))
 

@@ -89,7 +89,10 @@ REFUSED = {
     "VonMises": (lambda x: dist.VonMises(x, positive(x)).to_event(1), "reparameterised"),
     "Bernoulli": (lambda x: dist.Bernoulli(logits=x).to_event(1), "reparameterised"),
     "Categorical": (lambda x: dist.Categorical(logits=x), "reparameterised"),
-    "Uniform": (lambda x: dist.Uniform(x - 1, x + 1).to_event(1), "support that does not move"),
+    "Uniform": (
+        lambda x: dist.Uniform(x - 1, x + 1).to_event(1),
+        "support that does not depend on parameters",
+    ),
 }
 
 

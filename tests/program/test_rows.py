@@ -80,7 +80,7 @@ def test_a_part_of_the_data_is_refused_with_the_parameter_and_the_way_round():
     program = Program(model, by_rows)
     pv.evidence.importance(program, X, 5, progress=False)
     with pytest.raises(
-        ProgramError, match=r"all of the 300 data that parameter 'loc' has rows for.*received 10 data"
+        ProgramError, match=r"all 300 data for which parameter 'loc' has rows.*received 10 data"
     ):
         pv.evidence.importance(program, X[:10], 5, progress=False)
 

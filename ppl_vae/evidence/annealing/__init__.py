@@ -1,1 +1,1 @@
-"""Estimators from Markov chains between the guide (or the prior) and the posterior, and bounds from both sides."""
+"""Estimators from Markov chains between the guide (or the prior) and the posterior, with lower and upper bounds."""

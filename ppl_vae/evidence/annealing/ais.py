@@ -1,4 +1,4 @@
-"""Annealed importance sampling (AIS): chains from the guide or the prior to p(x, z), through many steps."""
+"""Annealed importance sampling (AIS): chains that move from the guide or the prior to p(x, z) in many steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppl_vae import rng
 from ppl_vae.checkpoint import with_prefix
 from ppl_vae.errors import check_seed
 from ppl_vae.evidence.annealing.kernels import Chains, Transition
-from ppl_vae.evidence.annealing.path import Bridge, Point
+from ppl_vae.evidence.annealing.path import AnnealingPath, Point
 from ppl_vae.evidence.annealing.pilot import PILOT_CHAINS, PilotRun, Tuning, tune
 from ppl_vae.evidence.annealing.schedules import Linear, Schedule
 from ppl_vae.evidence.annealing.settings import Settings
@@ -44,44 +44,45 @@ def annealed(
 ) -> Evidence:
     """log p(x) of each datum by annealed importance sampling.
 
-    Each chain starts at z_0 ~ f_0, q(z|x) or p(z), and is moved through f_b, log f_b = (1 - b) log f_0 +
-    b log p(x, z), for 0 = b_0 < ... < b_T = 1. Its weight is
+    Each chain starts at a draw z_0 of f_0, which is q(z|x) or p(z). It moves through the densities f_b with
+    log f_b = (1 - b) log f_0 + b log p(x, z), for 0 = b_0 < ... < b_T = 1. Its weight is
 
         log w = sum_{t=0}^{T-1} (b_{t+1} - b_t) (log p(x, z_t) - log f_0(z_t)),
 
-    z_t after a move that leaves f_{b_t} invariant. The mean of w over chains is unbiased for p(x), whatever the
-    moves do, so its logarithm is a lower bound of log p(x) in expectation; it exceeds log p(x) by c nats with
-    probability at most exp(-c). One step is plain importance sampling. The bias falls with the number of steps,
-    about as 1 / T once steps are small.
+    where z_t is the chain after a move that leaves f_{b_t} invariant. The mean of w over chains is unbiased for p(x)
+    for any such moves, so its logarithm is a lower bound of log p(x) in expectation. It exceeds log p(x) by c nats
+    with probability at most exp(-c). With one step this is importance sampling. The bias decreases with the number of
+    steps, about as 1 / T when steps are small.
 
-    Step sizes (and the schedule "pilot") are tuned for each datum on pilot chains with random numbers of their own,
-    frozen, and then used for fresh chains. Latents move in unconstrained coordinates, with the Jacobian.
+    Step sizes (and the schedule "pilot") are tuned for each datum on pilot chains with their own random numbers. They
+    are then frozen and used for new chains. Latents move in unconstrained coordinates, with the Jacobian.
 
     Args:
         program: a `Program` with continuous latents.
-        x: the data, where the program's parameters live.
-        num_chains: S, chains a datum; their spread gives the standard error.
+        x: the data, on the device of the program's parameters.
+        num_chains: S, the number of chains for each datum; their spread gives the standard error.
         num_steps: T, the number of temperatures.
         start: where chains start: "guide" or "prior".
-        schedule: the temperatures: "pilot" (each datum's own, from a pilot run), "sigmoid" or "linear". The pilot
-            equalises the spread of the increments and is then frozen; "sigmoid" is that of Wu et al. (2017). The names
-            are short for `Pilot`, `Sigmoid` and `Linear`; any `Schedule` is taken, such as ``Sigmoid(delta=2.0)`` or
-            one of your own, and ``(T + 1,)`` numbers that rise from 0 to 1.
-        transition: a `Transition`; default: `HMC()`. `RandomWalk()` for a model without gradients; or your own.
-        prior_draws: at most so many draws of the prior look for a mode that no chain from the guide has found, and
-            reject the data where they find it (see `ppl_vae.evidence.running.prior_check`); no more than 2,048, or
-            than the passes that the chains took. In many dimensions they find nothing: that chains agree is no
-            evidence that they are everywhere.
-        seed: the numbers are a function of it.
+        schedule: the temperatures: "pilot" (for each datum, from a pilot run), "sigmoid" or "linear". The pilot
+            run gives all increments the same spread, and its schedule is then frozen; "sigmoid" is that of Wu et al.
+            (2017). The names stand for `Pilot`, `Sigmoid` and `Linear`. Other values: any `Schedule`, such as
+            ``Sigmoid(delta=2.0)`` or your own, or ``(T + 1,)`` numbers that increase from 0 to 1.
+        transition: a `Transition`; default: `HMC()`. Use `RandomWalk()` for a model without gradients, or your own.
+        prior_draws: the largest number of draws of the prior that search for a mode which no chain has found. Data
+            for which they find one are rejected (see `ppl_vae.evidence.running.prior_check`). At most 2,048 draws,
+            or as many as the passes of the chains if these are more. In many dimensions draws of the prior find
+            nothing, and agreement of the chains does not prove that they have visited all modes.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Returns:
-        `Evidence` with ``bound="lower"`` and ``basis="runs"``: per datum in nats, ``(N,)`` float64. Its ELBO is that
-        of the chains' first draws; NaN from the prior. Its curve holds the bounds of K = 1, 2, 4, ... chains.
+        `Evidence` with ``bound="lower"`` and ``basis="runs"``: for each datum in nats, ``(N,)`` float64. The ELBO is
+        estimated from the chains' first draws; it is NaN with ``start="prior"``. The curve has the bounds of
+        K = 1, 2, 4, ... chains.
 
     Raises:
-        InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
-        ProgramError: if the evidence of the pair is not defined per datum, or a latent is discrete; names the site.
+        InputError: if an argument or the data do not fit, or ``checkpoint`` belongs to another run.
+        ProgramError: if log p(x) is not defined for each datum, or a latent is discrete; names the site.
         NonFiniteError: if a log weight is NaN; names the datum.
 
     Sources: Neal, "Annealed importance sampling" (2001); Wu, Burda, Salakhutdinov and Grosse, "On the quantitative
@@ -106,18 +107,18 @@ def annealed(
 
 
 class Annealing:
-    """The chains of one block, forwards from f_0, or backwards from samples of the posterior.
+    """The chains of one block, forwards from f_0 or backwards from samples of the posterior.
 
     Args:
         program: the program.
         block: the data.
-        settings: how chains go.
-        seed: the user's.
+        settings: the settings of the chains.
+        seed: the user's seed.
         shared: the simulation check of the run; None without one.
-        posterior: ``(S or 1, N, D)`` samples of the posterior in unconstrained coordinates: the chains run backwards
-            from them, and the figures are those of an upper bound.
-        thinning: moves that leave the posterior invariant, between a posterior sample and the start of a chain: they
-            part chains that start from one sample, and change no law.
+        posterior: ``(S or 1, N, D)`` samples of the posterior in unconstrained coordinates. With them the chains run
+            backwards from these samples, and the result is an upper bound.
+        thinning: number of moves, which leave the posterior invariant, between a posterior sample and the start of a
+            chain. They separate chains that start from the same sample; their distribution stays the posterior.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Annealing:
         self.program, self.block, self.settings, self.seed = program, block, settings, seed
         self.shared, self.posterior, self.thinning = shared, posterior, thinning
         self.device = device_of(block.x)
-        self.bridge = Bridge(program, block.x, settings.start)
+        self.path = AnnealingPath(program, block.x, settings.start)
         self.reverse = posterior is not None
         self.done = 0
         self.tuning: Tuning | None = None
@@ -143,7 +144,7 @@ class Annealing:
         self.increments = Increments(settings.num_steps)
 
     def advance(self) -> int:
-        """The pilot and the first increment, or one move and the next increment."""
+        """Run the pilot and add the first increment, or make one move and add the next increment."""
         T = self.settings.num_steps
         if self.done == T:
             return 0
@@ -156,13 +157,13 @@ class Annealing:
             increment = self._increment(at) * ratio
             self.log_weight = increment
         else:
-            # Forwards: move at b_t, then the increment from b_t to b_{t+1}. Backwards the same pairs, last first, and
-            # the move comes before the increment that it leads to.
+            # Forwards: a move at b_t, then the increment from b_t to b_{t+1}. Backwards: the same pairs, from the
+            # last to the first, where each move comes before its increment.
             t = T - self.done if self.reverse else self.done
             beta = self.tuning.beta[t]
             self.chains, _ = self.settings.transition.move(
                 self.chains,
-                self.bridge,
+                self.path,
                 beta,
                 self.tuning.step(beta),
                 self._stream("move", t),
@@ -191,7 +192,7 @@ class Annealing:
         return state | self.increments.state()
 
     def restore(self, state: State) -> int:
-        """See `Work.restore`. Densities are not computed again: a matrix product may round differently then."""
+        """See `Work.restore`. Densities are not computed again, since matrix products may be rounded differently."""
         self.tuning = Tuning.from_tensors(with_prefix("tuning/", state), self.device)
         there = {name: value.to(self.device) for name, value in state.items() if "/" not in name}
         point = Point(**{name: there[name] for name in Point._fields if name in there})
@@ -201,7 +202,7 @@ class Annealing:
         return self.done
 
     def figures(self) -> Figures:
-        """The figures of the chains' weights; of their inverses, turned round, for an upper bound."""
+        """The figures of the weights; for an upper bound, those of the inverse weights with the sign changed."""
         S, n = self.log_weight.shape
         sums = Accumulator(n, S, self.device)
         sums.add(-self.log_weight if self.reverse else self.log_weight)
@@ -214,7 +215,7 @@ class Annealing:
         return self._completed(figures)
 
     def _completed(self, figures: Figures) -> Figures:
-        """Figures of weights with the guide's ELBO, what the chains cost, and what the prior knows of them."""
+        """Figures of weights, completed by the guide's ELBO, the cost of the chains, and the results of the checks."""
         n = self.block.num_data
         elbo, elbo_stderr = self._elbo()
         densities, gradients = self.cost()
@@ -225,7 +226,7 @@ class Annealing:
             density_evals=torch.full((n,), float(densities), dtype=torch.float64),
             gradient_evals=torch.full((n,), float(gradients), dtype=torch.float64),
         )
-        # A probe that costs more than what it looks after would be out of proportion.
+        # The check must not cost more than the estimate that it checks.
         most = 0 if self.reverse else min(self.settings.prior_draws, max(FEW, densities + 2 * gradients))
         figures = with_prior_check(figures, self.program, self.block, self.seed, most)
         if self.reverse or self.shared is None:
@@ -234,7 +235,7 @@ class Annealing:
 
     @property
     def differentiable(self) -> bool:
-        """Whether the chains ask for gradients."""
+        """Whether the chains use gradients."""
         return self.settings.transition.needs_gradient
 
     @property
@@ -258,23 +259,23 @@ class Annealing:
         for index in count():
             yield chains.point.log_ratio(), densities, gradients
             generator = self._generator("annealed pilot, longer", 1000, index)
-            chains, _ = transition.move(chains, self.bridge, one, tuning.step(one), generator)
+            chains, _ = transition.move(chains, self.path, one, tuning.step(one), generator)
             densities += PILOT_CHAINS * transition.densities
             gradients += PILOT_CHAINS * transition.gradients
 
     def again(self, block: Block) -> Annealing:
-        """The same chains for other data, with random numbers of their own."""
+        """The same chains for other data, with their own random numbers."""
         return Annealing(self.program, block, self.settings, rng.derive(self.seed, "rehearsal chains"))
 
     def _note(self, increment: Tensor) -> None:
-        """Take in what an increment tells of how far apart runs are to be expected."""
+        """Update the expected spread of the runs by an increment."""
         self.increments.add(increment)
 
     def _expected_share(self) -> Tensor:
         return self.increments.expected_share()
 
     def _elbo(self) -> tuple[Tensor, Tensor]:
-        """The guide's ELBO and its error, ``(N,)``, from the chains' first draws; NaN if they are others'."""
+        """The guide's ELBO and its error, ``(N,)``, from the first draws of the chains; NaN if not from the guide."""
         S, n = self.first.shape
         nothing = torch.full((n,), torch.nan, dtype=torch.float64)
         if self.settings.start != "guide" or self.reverse:
@@ -282,7 +283,7 @@ class Annealing:
         return self.first.mean(0).cpu(), (self.first.std(0) / S**0.5).cpu() if S > 1 else nothing
 
     def cost(self) -> tuple[int, int]:
-        """Evaluations of log p(x, z), and of its gradient, that the chains of a datum and their pilot take."""
+        """Evaluations of log p(x, z), and of its gradient, for the chains of a datum and their pilot."""
         num_chains = self.settings.num_chains
         if self.tuning is None:
             raise AssertionError("figures were asked for before any work was done")
@@ -302,12 +303,12 @@ class Annealing:
         return self.tuning.beta[t + 1] - self.tuning.beta[t]
 
     def pilot(self, num_steps: int) -> PilotRun:
-        """The pilot of so many steps, with the same random numbers whenever it is run."""
+        """Run the pilot with ``num_steps`` steps; its random numbers are the same in each call."""
         settings = self.settings
-        # Of a shorter one only the chains are looked at: no schedule of T steps fits it.
+        # Of a shorter pilot only the chains are used, and a schedule of T steps does not fit it.
         schedule = settings.schedule if num_steps == settings.num_steps else Linear()
         return tune(
-            self.bridge,
+            self.path,
             settings.transition,
             schedule,
             num_steps,
@@ -322,15 +323,15 @@ class Annealing:
         transition = settings.transition
         if self.posterior is None:
             rng.reseed(self.device, self.seed, "annealed start", self.block.index)
-            u = self.bridge.draw(settings.num_chains)
+            u = self.path.draw(settings.num_chains)
         else:
             u = self.posterior.expand(settings.num_chains, -1, -1)
-        point = self.bridge.at(u, gradient=transition.needs_gradient)
+        point = self.path.at(u, gradient=transition.needs_gradient)
         chains = transition.start(point, self._stream("move", 0))
         one = torch.ones_like(tuning.beta[-1])
         for index in range(self.thinning if self.reverse else 0):
             generator = self._generator("annealed thinning", self.thinning, index)
-            chains, _ = transition.move(chains, self.bridge, one, tuning.step(one), generator)
+            chains, _ = transition.move(chains, self.path, one, tuning.step(one), generator)
         return chains
 
     def _stream(self, what: str, index: int) -> Generator:

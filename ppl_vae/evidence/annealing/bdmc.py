@@ -1,4 +1,4 @@
-"""Bidirectional Monte Carlo (BDMC): bounds of log p(x) from both sides."""
+"""Bidirectional Monte Carlo (BDMC): a lower and an upper bound of log p(x)."""
 
 from __future__ import annotations
 
@@ -53,41 +53,41 @@ def sandwich(
 ) -> Sandwich:
     """Stochastic lower and upper bounds of log p(x') for data x' simulated from the model.
 
-    (z, x') is drawn jointly from the model, as many data as ``x``, so z is an exact sample of the posterior p(z|x').
-    The lower bound is that of `annealed` (or of `importance`) for x'. The upper bound comes from chains that start at
-    z and run the same annealing backwards, with the same frozen step sizes and schedule: with w the weight of the
-    forward formula along a reversed chain, E[1/w] = 1/p(x'), so -log mean(1/w) is an upper bound in expectation. With
-    ``method="importance"`` it is the multi-sample bound log (1/K)(w_1 + ... + w_K), z_1 = z and the others from the
-    guide, K = ``num_samples``.
+    N pairs (z, x') are drawn from the joint distribution of the model, so each z is an exact sample of the posterior
+    p(z|x'). The lower bound is that of `annealed` (or `importance`) for x'. The upper bound comes from chains that
+    start at z and run the same annealing backwards, with the same frozen step sizes and schedule. If w is the weight
+    of the forward formula along a reversed chain, E[1/w] = 1/p(x'), so -log mean(1/w) is an upper bound in
+    expectation. With ``method="importance"`` the upper bound is the multi-sample bound log (1/K)(w_1 + ... + w_K),
+    where z_1 = z, the other samples come from the guide, and K = ``num_samples``.
 
-    The mean gap bounds, in expectation, the sum of the two KL divergences between the forward chains and the
-    reversed ones: it certifies how well *this* sampler does on *this* model's own data. For real data there is no exact
-    sample, hence no certified upper bound: report the lower bound, and this gap as its certificate.
+    The mean gap bounds, in expectation, the sum of the two KL divergences between forward and reversed chains. It
+    certifies *this* sampler on data that *this* model simulates. For real data there is no exact posterior sample, and
+    so no certified upper bound: report the lower bound, and the gap as its certificate.
 
-    Every reversed chain of a datum starts from the same z, moved apart by a few transitions that leave the posterior
-    invariant: each is still an exact start, but they are correlated, so the upper bound's standard error is too
-    small where the sampler mixes badly (and its gap is then large).
+    All reversed chains of a datum start from the same z, after a few transitions that leave the posterior invariant.
+    Each of them therefore starts from an exact sample, but the samples are correlated. If the sampler mixes slowly, the
+    standard error of the upper bound is too small (and the gap is then large).
 
     Args:
         program: a `Program` with continuous latents.
-        x: data that give N, shapes and covariates; nothing else of them is used, unless ``posterior`` is given.
-        num_chains: chains a datum and direction.
+        x: data that determine N, shapes and covariates. Their values are used only if ``posterior`` is given.
+        num_chains: the number of chains for each datum and direction.
         num_steps: T, the number of temperatures.
         method: "annealed" or "importance".
-        num_samples: K, samples a datum and direction. With ``method="importance"`` only.
-        posterior: posterior samples of ``x`` itself, ``(S, N, *event)`` for each latent, S being 1 or ``num_chains``:
-            then ``x`` is bounded and nothing is simulated. Unless they are ``exact``, the upper bound is a heuristic
-            and is labelled so.
+        num_samples: K, the number of samples for each datum and direction. With ``method="importance"`` only.
+        posterior: posterior samples for ``x``, ``(S, N, *event)`` for each latent, where S is 1 or ``num_chains``.
+            With them the bounds are for ``x``, and nothing is simulated. Unless they are ``exact``, the upper bound
+            is a heuristic and is labelled so.
         exact: whether ``posterior`` is exact.
         start: where forward chains start: "guide" or "prior".
-        schedule: the temperatures: "pilot" (each datum's own, from a pilot run), "sigmoid" or "linear". Or numbers,
-            as in `annealed`.
+        schedule: the temperatures: "pilot" (for each datum, from a pilot run), "sigmoid" or "linear". Or a `Schedule`
+            or numbers, as in `annealed`.
         transition: as in `annealed`.
-        seed: the numbers are a function of it, the simulated data too.
+        seed: seed of all random numbers, including the simulated data.
         run: see `RunOptions`.
 
     Raises:
-        InputError, ProgramError, NonFiniteError: as `annealed`.
+        InputError, ProgramError, NonFiniteError: as for `annealed`.
 
     Sources: Grosse, Ghahramani and Adams, "Sandwiching the marginal likelihood using bidirectional Monte Carlo"
     (2015); Grosse, Ancha and Roy, "Measuring the reliability of MCMC inference with bidirectional Monte Carlo" (2016).
@@ -154,13 +154,13 @@ def sandwich(
 
 
 Reverse = tuple[Plan, Callable[[Block], Work], str]
-"""How the upper bound's run is cut up, the work on a block, and what the result says of it."""
+"""The plan of the upper bound's run, the work on a block, and the details of the result."""
 
 
 def _reverse_annealing(
     program: Program, x: Data, z: Latents, settings: Settings, sites: Sites, seed: int
 ) -> Reverse:
-    """Chains from posterior samples ``z`` back to where the lower bound's started."""
+    """Chains from posterior samples ``z`` back to the start density of the lower bound."""
     vector = Coordinates(program, x).to_vector(z)
 
     def make(block: Block) -> Annealing:
@@ -171,7 +171,7 @@ def _reverse_annealing(
 
 
 def _multisample(program: Program, x: Data, z: Latents, num_samples: int, sites: Sites, seed: int) -> Reverse:
-    """Weights of one posterior sample in ``z`` and of others from the guide."""
+    """Weights of one posterior sample of ``z`` and of samples from the guide."""
 
     def make(block: Block) -> Multisample:
         rows = slice(block.offset, block.offset + block.num_data)
@@ -210,7 +210,7 @@ def _check_posterior(z: Any, num_chains: int) -> None:
 
 
 def _files(checkpoint: str | os.PathLike[str] | None) -> tuple[Path | None, Path | None, Path | None]:
-    """Where the two runs keep their states, and where the finished lower bound waits for the upper one."""
+    """The checkpoints of the two runs, and the file of the finished lower bound."""
     if checkpoint is None:
         return None, None, None
     path = Path(checkpoint)

@@ -1,8 +1,8 @@
 """Markov kernels that leave a tempered density f_b invariant: HMC, random walks, or the user's own.
 
-A transition moves S chains of each of N data at once. It is made of parts that are each reversible, and can be run
-in the reversed order: that is what annealing needs for a chain that comes back from an exact posterior sample.
-Whatever is tuned (step sizes) is tuned outside, on a pilot, and handed in frozen.
+A transition moves S chains for each of N data at once. It consists of reversible parts, and can be run with the parts
+in reversed order: annealing needs this for chains that start from an exact posterior sample. Step sizes are tuned on a
+pilot run, outside of the kernel, and are then frozen.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import torch
 from torch import Generator, Tensor
 
 from ppl_vae.errors import InputError, check_positive_int, describe
-from ppl_vae.evidence.annealing.path import Bridge, Point
+from ppl_vae.evidence.annealing.path import AnnealingPath, Point
 
 
 class Chains(NamedTuple):
-    """The state of S chains of N data: where they are, and their momenta ``(S, N, D)`` (None where there are none)."""
+    """The state of S chains for each of N data: their points, and their momenta ``(S, N, D)`` or None."""
 
     point: Point
     momentum: Tensor | None
 
 
 class Moved(NamedTuple):
-    """Chains after a move, and how it went.
+    """Chains after a move, and its acceptance probability.
 
     Attributes:
         chains: the state.
-        acceptance: the mean acceptance probability, ``(S, N)``, by which step sizes are tuned.
+        acceptance: the mean acceptance probability, ``(S, N)``, which is used to tune step sizes.
     """
 
     chains: Chains
@@ -38,15 +38,15 @@ class Moved(NamedTuple):
 
 @runtime_checkable
 class Transition(Protocol):
-    """A kernel that leaves every f_b of a bridge invariant.
+    """A kernel that leaves every f_b of an annealing path invariant.
 
-    A frozen dataclass is the best form: its ``repr`` names it in results, and tells one checkpoint from another's.
+    Make it a frozen dataclass: results and checkpoints identify it by its ``repr``.
 
     Attributes:
         target_accept: the acceptance rate that step sizes are tuned for.
         needs_gradient: whether the model must be differentiable in its latents.
-        densities: evaluations of log p(x, z) a move, without a gradient.
-        gradients: evaluations with its gradient a move.
+        densities: evaluations of log p(x, z) without a gradient in one move.
+        gradients: evaluations of log p(x, z) with its gradient in one move.
     """
 
     @property
@@ -59,19 +59,19 @@ class Transition(Protocol):
 
     @property
     def densities(self) -> int:
-        """Evaluations of log p(x, z) a move, without a gradient."""
+        """Evaluations of log p(x, z) without a gradient in one move."""
 
     @property
     def gradients(self) -> int:
-        """Evaluations of log p(x, z) with its gradient a move."""
+        """Evaluations of log p(x, z) with its gradient in one move."""
 
     def start(self, point: Point, generator: Generator) -> Chains:
-        """Chains at ``point``, with what else the kernel carries along drawn from its stationary distribution."""
+        """Chains at ``point``; auxiliary variables such as momenta are drawn from their stationary distribution."""
 
     def move(
         self,
         chains: Chains,
-        bridge: Bridge,
+        path: AnnealingPath,
         beta: Tensor,
         step: Tensor,
         generator: Generator,
@@ -81,15 +81,15 @@ class Transition(Protocol):
         """One move that leaves f_b invariant.
 
         Args:
-            chains: where the chains are.
-            bridge: gives densities and gradients.
+            chains: the state before the move.
+            path: the annealing path, which gives densities and gradients.
             beta: b, ``(N,)`` or a number.
             step: step sizes, ``(N, D)``, one for each datum and coordinate.
-            generator: the noise comes from it.
-            reverse: run the parts in the reversed order, which makes it the reversal of this very kernel.
+            generator: generator of the random numbers.
+            reverse: run the parts in reversed order, which gives the reversal of this kernel.
 
         Returns:
-            a `Moved`: the chains after it, and beside them the mean acceptance probability, ``(S, N)``.
+            a `Moved`: the chains after the move, and the mean acceptance probability, ``(S, N)``.
         """
 
 
@@ -97,20 +97,21 @@ class Transition(Protocol):
 class HMC:
     """Hamiltonian Monte Carlo, with full or partial refreshment of the momentum.
 
-    A move is R M F: R refreshes, p <- c p + sqrt(1 - c^2) xi; M proposes ``num_leapfrog`` leapfrog steps followed by
-    a flip of the momentum, and accepts by the energy; F flips it again. Each of the three is reversible with
-    respect to f_b(u) N(p; 0, I), so F M R is the reversal (Horowitz 1991; Neal, "MCMC using Hamiltonian dynamics",
-    2011). A proposal whose energy is not a number is rejected.
+    A move is R M F: R refreshes the momentum, p <- c p + sqrt(1 - c^2) xi; M proposes ``num_leapfrog`` leapfrog steps
+    followed by a change of sign of the momentum, and accepts or rejects them by the energy; F changes the sign again.
+    Each of the three is reversible with respect to f_b(u) N(p; 0, I), so F M R is the reversal (Horowitz 1991; Neal,
+    "MCMC using Hamiltonian dynamics", 2011). A proposal whose energy is NaN is rejected.
 
     Args:
-        num_leapfrog: leapfrog steps a move.
-        persistence: c, from 0 (all of the momentum is new) to below 1.
-        jitter: step sizes are multiplied by a number from 1 - jitter to 1 + jitter, drawn anew for each chain and
-            move, so that no orbit closes on itself.
+        num_leapfrog: the number of leapfrog steps in one move.
+        persistence: c, from 0 (the momentum is drawn anew) to below 1.
+        jitter: step sizes are multiplied by a number from 1 - jitter to 1 + jitter, drawn for each chain and move, so
+            that trajectories are not periodic.
         target_accept: the acceptance rate that step sizes are tuned for.
 
-    The defaults gave the smallest variance for the same number of gradients, or nearly so, among those tried on
-    Gaussian, gamma and MNIST posteriors; three short steps beat ten (Wu et al. 2017) by two to five times there.
+    Of the settings that were tried on Gaussian, gamma and MNIST posteriors, the defaults gave the smallest variance for
+    the same number of gradients, or nearly the smallest. Three short steps had a variance two to five times smaller
+    than ten steps (Wu et al. 2017).
 
     Raises:
         InputError: if a number is out of its range.
@@ -139,7 +140,7 @@ class HMC:
 
     @property
     def gradients(self) -> int:
-        """One a leapfrog step: the gradient where a move starts is known from the one before."""
+        """One for each leapfrog step: the gradient at the start of a move is known from the move before."""
         return self.num_leapfrog
 
     def start(self, point: Point, generator: Generator) -> Chains:
@@ -149,7 +150,7 @@ class HMC:
     def move(
         self,
         chains: Chains,
-        bridge: Bridge,
+        path: AnnealingPath,
         beta: Tensor,
         step: Tensor,
         generator: Generator,
@@ -160,13 +161,13 @@ class HMC:
         point, momentum = chains
         if momentum is None:
             raise AssertionError("chains without momenta")
-        # The noise is drawn in one order, whichever way the parts are run.
+        # The random numbers are drawn in the same order in both directions.
         fresh = _normal(point.u, generator)
         stretch = 1 + self.jitter * (2 * _uniform(point.log_end, generator) - 1)
         threshold = _uniform(point.log_end, generator, torch.float64)
         momentum = -momentum if reverse else self._refresh(momentum, fresh)
         sizes = step * stretch.unsqueeze(-1).to(step.dtype)
-        proposal, end = self._leapfrog(point, momentum, bridge, beta, sizes)
+        proposal, end = self._leapfrog(point, momentum, path, beta, sizes)
         probability = _acceptance(_energy(proposal, end, beta) - _energy(point, momentum, beta))
         accept = threshold < probability
         momentum = torch.where(accept.unsqueeze(-1), -end, momentum)
@@ -179,12 +180,12 @@ class HMC:
         return self.persistence * momentum + (1 - self.persistence**2) ** 0.5 * fresh
 
     def _leapfrog(
-        self, point: Point, momentum: Tensor, bridge: Bridge, beta: Tensor, sizes: Tensor
+        self, point: Point, momentum: Tensor, path: AnnealingPath, beta: Tensor, sizes: Tensor
     ) -> tuple[Point, Tensor]:
-        """Where the dynamics lead, and the momentum there."""
+        """The end of the trajectory, and the momentum there."""
         momentum = momentum + 0.5 * sizes * point.gradient(beta)
         for left in reversed(range(self.num_leapfrog)):
-            point = bridge.at(point.u + sizes * momentum, gradient=True)
+            point = path.at(point.u + sizes * momentum, gradient=True)
             momentum = momentum + (1.0 if left else 0.5) * sizes * point.gradient(beta)
         return point, momentum
 
@@ -194,9 +195,9 @@ class RandomWalk:
     """Random-walk Metropolis with normal proposals: for models without a gradient in their latents.
 
     Args:
-        num_moves: proposals a move.
+        num_moves: the number of proposals in one move.
         target_accept: the acceptance rate that step sizes are tuned for; 0.234 is best in many dimensions (Roberts,
-            Gelman and Gilks 1997), 0.44 in one.
+            Gelman and Gilks 1997), 0.44 in one dimension.
 
     Raises:
         InputError: if a number is out of its range.
@@ -216,7 +217,7 @@ class RandomWalk:
 
     @property
     def densities(self) -> int:
-        """One a proposal."""
+        """One for each proposal."""
         return self.num_moves
 
     @property
@@ -231,18 +232,18 @@ class RandomWalk:
     def move(
         self,
         chains: Chains,
-        bridge: Bridge,
+        path: AnnealingPath,
         beta: Tensor,
         step: Tensor,
         generator: Generator,
         *,
         reverse: bool = False,  # noqa: ARG002  (the same either way)
     ) -> Moved:
-        """See `Transition.move`; each proposal is reversible and they are all alike, so is the move."""
+        """See `Transition.move`. Each proposal is reversible, and all are alike, so the move is reversible, too."""
         point = chains.point
         total = torch.zeros_like(point.log_end)
         for _ in range(self.num_moves):
-            proposal = bridge.at(point.u + step * _normal(point.u, generator), gradient=False)
+            proposal = path.at(point.u + step * _normal(point.u, generator), gradient=False)
             probability = _acceptance(proposal.log_density(beta) - point.log_density(beta))
             accept = _uniform(point.log_end, generator, torch.float64) < probability
             point = point.select(accept, proposal)
@@ -251,7 +252,7 @@ class RandomWalk:
 
 
 def langevin(persistence: float = 0.9) -> HMC:
-    """Underdamped Langevin moves: one leapfrog step, with most of the momentum kept from move to move."""
+    """Underdamped Langevin moves: one leapfrog step, after which most of the momentum is kept."""
     return HMC(num_leapfrog=1, persistence=persistence, target_accept=0.9)
 
 
@@ -263,7 +264,7 @@ def check_transition(value: object) -> Transition:
 
 
 def _acceptance(log_ratio: Tensor) -> Tensor:
-    """min(1, exp(log_ratio)); 0 for what is not a number, such as where the dynamics ran away to."""
+    """min(1, exp(log_ratio)); 0 for NaN, as after a trajectory that diverged."""
     ratio = log_ratio.exp()
     return torch.where(ratio.isnan(), 0.0, ratio.clamp(max=1))
 

@@ -1,4 +1,4 @@
-"""Multi-sample upper bound: importance sampling in which one sample comes from the posterior itself."""
+"""Multi-sample upper bound: importance sampling in which one of the samples comes from the posterior."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _SAMPLES = 64
 class Multisample:
     """log (1/K)(w_1 + sum_{k=2..K} w_k) of one block, z_1 ~ p(z|x) and the other z_k ~ q(z|x).
 
-    An upper bound of log p(x) in expectation, that falls to it as K grows: with the K samples in random order the law
-    of all of them is that of drawing K from the guide and picking one by its weight, and 1/mean(w) is the ratio of
-    the second to the first, so E[1/mean(w)] = 1/p(x). The standard error is that of the K - 1 draws from the guide,
-    given z_1.
+    An upper bound of log p(x) in expectation, which decreases to log p(x) as K grows. Let P be the distribution of K
+    independent draws of the guide, and Q that of the K samples here in random order. Then dQ/dP = mean(w) / p(x), so
+    the mean of 1 / mean(w) under Q is 1 / p(x). The standard error is that of the K - 1 draws of the guide, given z_1.
 
     Sources: Grosse, Ghahramani and Adams (2015); Sobolev and Vetrov, "Importance weighted hierarchical variational
     inference" (2019).

@@ -1,4 +1,4 @@
-"""Annealing path: the densities between a distribution that is easy to draw from and p(x, z).
+"""Annealing path: the densities between a start distribution and p(x, z).
 
     log f_b(u) = (1 - b) log f_0(u) + b log p(x, u),    0 <= b <= 1
 
@@ -20,14 +20,14 @@ from ppl_vae.program import Coordinates, Data, Program
 
 
 class Point(NamedTuple):
-    """Where chains are, and the densities there. S chains of N data.
+    """The points of S chains for each of N data, and the densities there.
 
     Attributes:
-        u: ``(S, N, D)``.
-        log_start: log f_0(u), ``(S, N)`` float64, nats.
+        u: ``(S, N, D)`` the points.
+        log_start: log f_0(u), ``(S, N)`` float64, in nats.
         log_end: log p(x, u), likewise.
-        start_gradient: of log f_0, ``(S, N, D)``; None where no gradient was asked for.
-        end_gradient: of log p(x, u), likewise.
+        start_gradient: the gradient of log f_0, ``(S, N, D)``; None if no gradient was requested.
+        end_gradient: the gradient of log p(x, u), likewise.
     """
 
     u: Tensor
@@ -37,13 +37,13 @@ class Point(NamedTuple):
     end_gradient: Tensor | None = None
 
     def log_ratio(self) -> Tensor:
-        """log p(x, u) - log f_0(u), ``(S, N)``: -inf where there is no density under the model."""
+        """log p(x, u) - log f_0(u), ``(S, N)``: -inf where the density under the model is zero."""
         return torch.where(self.log_end == -torch.inf, -torch.inf, self.log_end - self.log_start)
 
     def log_density(self, beta: Tensor) -> Tensor:
         """log f_b, ``(S, N)``, at b = ``beta``, a number or ``(N,)``; NaN where a density is."""
         mixed = (1 - beta) * self.log_start + beta * self.log_end
-        # At the ends only one of the two counts, even where the other is -inf (and 0 * -inf would be NaN).
+        # At b = 0 and b = 1 only one of the two is used, even if the other is -inf (0 * -inf would be NaN).
         mixed = torch.where(beta == 0, self.log_start, mixed)
         return torch.where(beta == 1, self.log_end, mixed)
 
@@ -64,7 +64,7 @@ class Point(NamedTuple):
         return Point(*chosen)  # type: ignore[arg-type]
 
     def rows(self, index: Tensor) -> Point:
-        """The chains at ``index`` ``(S, N)`` of each datum."""
+        """The chains with the indices ``index`` ``(S, N)`` of each datum."""
         wide = index.unsqueeze(-1)
         picked = [
             None if value is None else value.gather(0, wide.expand_as(value) if value.ndim == 3 else index)
@@ -73,8 +73,8 @@ class Point(NamedTuple):
         return Point(*picked)  # type: ignore[arg-type]
 
 
-class Bridge:
-    """The bridge of a program for some data.
+class AnnealingPath:
+    """The annealing path of a program for some data.
 
     Args:
         program: the program.
@@ -92,17 +92,17 @@ class Bridge:
         self._joint: dict[tuple[int, bool], LogJoint] = {}
 
     def draw(self, num_chains: int) -> Tensor:
-        """u ~ f_0, ``(S, N, D)``, from torch's global generator as it stands.
+        """u ~ f_0, ``(S, N, D)``, from torch's global generator.
 
-        Where a draw is outside the model's support its numbers are not finite.
+        A draw outside of the model's support has coordinates that are not finite.
         """
         draw = self.coordinates.draw_guide if self.start == "guide" else self.coordinates.draw_prior
         return draw(num_chains)
 
     def at(self, u: Tensor, *, gradient: bool) -> Point:
-        """The densities at u ``(S, N, D)``, with their gradients or without, at the level of the run.
+        """The densities at u ``(S, N, D)``, with or without their gradients, compiled if the run is.
 
-        A row that is not finite is a draw outside the model's support: its density under the model is zero.
+        A row that is not finite is a draw outside of the model's support: its density under the model is zero.
         """
         inside = u.isfinite().all(-1)
         all_inside = bool(inside.all())

@@ -1,7 +1,7 @@
-"""Pilot: step sizes, scales and (if asked for) the schedule of an annealing run, tuned on chains of its own and frozen.
+"""Pilot run: tunes the step sizes, scales and (for the schedule "pilot") temperatures of an annealing run.
 
-Whatever is tuned on the chains that it then weights makes their weights biased, and leaves a reversed chain that is
-not the reversal. So a few chains of their own, with random numbers of their own, go ahead and are thrown away.
+If these were tuned on the same chains that are then weighted, the weights would be biased, and a reversed chain would
+not be the reversal. They are therefore tuned on a few separate chains with their own random numbers, and then frozen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from ppl_vae.evidence.annealing import schedules
 from ppl_vae.evidence.annealing.kernels import Chains, Transition
-from ppl_vae.evidence.annealing.path import Bridge
+from ppl_vae.evidence.annealing.path import AnnealingPath
 
 PILOT_CHAINS = 8
 PILOT_STEPS = 100
@@ -29,16 +29,16 @@ _WARM_UP = 10
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What a pilot found, frozen.
+    """The results of a pilot run, frozen.
 
     Attributes:
         beta: ``(T + 1, N)`` the schedule of each datum, float64.
-        edges: ``(B + 1, N)`` where bands of temperature end, rising from 0 to 1.
+        edges: ``(B + 1, N)`` the edges of the bands of temperature, increasing from 0 to 1.
         log_step: ``(B, N)`` the logarithm of each datum's step size in each band.
         start_scale: ``(N, D)`` the standard deviation of each coordinate under f_0.
-        end_scale: ``(N, D)`` that under the guide, which stands for the posterior's.
-        densities: evaluations of log p(x, z) that the pilot took, a datum.
-        gradients: evaluations with a gradient, a datum.
+        end_scale: ``(N, D)`` that under the guide, as an approximation of the posterior's.
+        densities: the pilot's evaluations of log p(x, z) for each datum, without a gradient.
+        gradients: the pilot's evaluations with a gradient for each datum.
     """
 
     beta: Tensor
@@ -63,24 +63,24 @@ class Tuning:
         return torch.lerp(self.log_step.gather(0, left), self.log_step.gather(0, right), share)[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything as tensors; `from_tensors` takes them back."""
+        """Everything as tensors, for `from_tensors`."""
         counts = {name: torch.tensor(getattr(self, name)) for name in ("densities", "gradients")}
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)} | counts
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], device: torch.device) -> Tuning:
-        """The tuning whose `tensors` they are."""
+        """The inverse of `tensors`."""
         values: dict[str, Any] = {name: value.to(device) for name, value in tensors.items()}
         values |= {name: int(tensors[name]) for name in ("densities", "gradients")}
         return cls(**values)
 
 
 class PilotRun(NamedTuple):
-    """What a pilot leaves.
+    """The result of a pilot run.
 
     Attributes:
-        tuning: what it found.
-        chains: its own, at the end of the bridge: to look at, never to weigh.
+        tuning: the tuned settings.
+        chains: the pilot's chains at the end of the path. They are used in checks, never in estimates.
     """
 
     tuning: Tuning
@@ -88,48 +88,46 @@ class PilotRun(NamedTuple):
 
 
 def num_pilot_moves(num_steps: int) -> int:
-    """The moves of a pilot for T steps."""
+    """The number of moves of a pilot for T steps."""
     return _WARM_UP + min(max(num_steps // 2, 20), PILOT_STEPS)
 
 
 def tune(
-    bridge: Bridge,
+    path: AnnealingPath,
     transition: Transition,
     schedule: schedules.Schedule,
     num_steps: int,
     stream: Callable[[int], Generator],
     reseed: Callable[[int], None],
 ) -> PilotRun:
-    """Run a pilot along the bridge.
+    """Run a pilot along the annealing path.
 
-    Its chains walk the sigmoid schedule. After each move a datum's step size is moved by the difference between the
-    acceptance of its chains and the rate that the transition asks for (Robbins and Monro 1951); a band's step size is
-    the geometric mean over its second half. Coordinates are scaled by their standard deviations under f_0 and under
-    the guide, the precisions mixed as the densities are.
+    Its chains follow the sigmoid schedule. After each move the logarithm of a datum's step size changes in proportion
+    to the difference between the acceptance rate of its chains and the target of the transition (Robbins and Monro
+    1951). A band's step size is the geometric mean over the second half of the band. Coordinates are scaled by their
+    standard deviations under f_0 and under the guide; the two precisions are mixed with weights 1 - b and b.
 
     Args:
-        bridge: of the data.
-        transition: whose step sizes are wanted.
-        schedule: places the temperatures, by what the pilot saw.
+        path: the annealing path of the data.
+        transition: the kernel whose step sizes are tuned.
+        schedule: gives the temperatures, from the spread that the pilot has seen.
         num_steps: T.
-        stream: gives the generator for a number; streams 0, 1, ... are used.
-        reseed: sets the global generator to the stream of a number, for draws that go through Pyro.
+        stream: returns the generator of an index; 0, 1, ... are used.
+        reseed: seeds the global generator with the stream of an index, for draws that go through Pyro.
     """
-    device = bridge.coordinates.x_device
+    device = path.coordinates.x_device
     pilot_steps = num_pilot_moves(num_steps) - _WARM_UP
     reseed(0)
-    end = _scale(bridge.coordinates.draw_guide(_SCALE_DRAWS))
+    end = _scale(path.coordinates.draw_guide(_SCALE_DRAWS))
     start = end
-    if bridge.start == "prior":
-        start = _scale(bridge.coordinates.draw_prior(_SCALE_DRAWS))
+    if path.start == "prior":
+        start = _scale(path.coordinates.draw_prior(_SCALE_DRAWS))
     start, end = torch.where(start > 0, start, end), torch.where(end > 0, end, start)
     start, end = (torch.where(scale > 0, scale, 1.0) for scale in (start, end))
 
     at = schedules.sigmoid(pilot_steps).to(device)
     reseed(1)
-    chains = transition.start(
-        bridge.at(bridge.draw(PILOT_CHAINS), gradient=transition.needs_gradient), stream(1)
-    )
+    chains = transition.start(path.at(path.draw(PILOT_CHAINS), gradient=transition.needs_gradient), stream(1))
     log_step = torch.full((len(start),), -0.25 * math.log(start.shape[1]), device=device, dtype=torch.float64)
     spread = [_spread(chains.point.log_ratio())]
     steps = []
@@ -137,7 +135,7 @@ def tune(
     for t in range(-_WARM_UP, pilot_steps):
         beta = at[max(t, 0)].expand(len(start))
         step = _step(log_step, beta, start, end)
-        chains, accept = transition.move(chains, bridge, beta, step, stream(2 + t + _WARM_UP))
+        chains, accept = transition.move(chains, path, beta, step, stream(2 + t + _WARM_UP))
         moves += 1
         log_step = log_step + _GAIN * (accept.mean(0) - transition.target_accept)
         if t >= 0:
@@ -178,7 +176,7 @@ def _scale(u: Tensor) -> Tensor:
 
 
 def _spread(log_ratio: Tensor) -> Tensor:
-    """The standard deviation over chains of what is finite, ``(N,)``."""
+    """The standard deviation of the finite values over chains, ``(N,)``."""
     finite = log_ratio.isfinite()
     count = finite.sum(0).clamp(min=1)
     mean = torch.where(finite, log_ratio, 0.0).sum(0) / count
@@ -187,7 +185,7 @@ def _spread(log_ratio: Tensor) -> Tensor:
 
 
 def _smooth(spread: Tensor, width: int = 2) -> Tensor:
-    """Root mean squares over neighbours: eight chains tell a standard deviation to a quarter only."""
+    """Root mean squares over neighbours: eight chains give a standard deviation with an error of a quarter."""
     squares = spread.double() ** 2
     rows = [squares[max(t - width, 0) : t + width + 1].mean(0) for t in range(len(squares))]
     return torch.stack(rows).sqrt()

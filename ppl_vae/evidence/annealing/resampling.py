@@ -1,4 +1,4 @@
-"""Resampling: which particles of a sequential Monte Carlo sampler go on, and how often."""
+"""Resampling: the choice of particles in a sequential Monte Carlo sampler."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ppl_vae.errors import InputError, describe
 
 @runtime_checkable
 class Resampler(Protocol):
-    """A way to choose M particles among M by their weights.
+    """A method that chooses M of M particles by their weights, with repetition.
 
-    A frozen dataclass is the best form: its ``repr`` names it in results, and tells one checkpoint from another's.
+    Make it a frozen dataclass: results and checkpoints identify it by its ``repr``.
     """
 
     def resample(self, log_shares: Tensor, generator: Generator) -> Tensor:
-        """The particles that take the places of the M, as indices from 0 to M - 1.
+        """The chosen particles, as indices from 0 to M - 1.
 
-        Particle i has to be chosen M w_i times on average for the estimate to be unbiased.
+        The estimate is unbiased if particle i is chosen M w_i times on average.
 
         Args:
-            log_shares: ``(R, M, N)`` float64, log w of M particles of each of R islands and N data; w sums to 1.
-            generator: the random numbers come from it.
+            log_shares: ``(R, M, N)`` float64, log w of M particles for each of R islands and N data; w sums to 1.
+            generator: generator of the random numbers.
 
         Returns:
             ``(R, M, N)`` int64.
@@ -36,7 +36,7 @@ class Resampler(Protocol):
 class Systematic:
     """Systematic resampling, with one uniform number for each island and datum.
 
-    Particle i is chosen M w_i times on average, and never more than one time off (Kitagawa 1996).
+    Particle i is chosen M w_i times on average, and each time either rounded down or rounded up (Kitagawa 1996).
     """
 
     def resample(self, log_shares: Tensor, generator: Generator) -> Tensor:
@@ -59,7 +59,7 @@ def check_resampler(value: object) -> Resampler:
 
 
 def check_chosen(chosen: object, log_shares: Tensor) -> Tensor:
-    """What a resampler chose, if these are indices of particles; raises `InputError` otherwise."""
+    """A resampler's choice, if it consists of indices of particles; raises `InputError` otherwise."""
     M = log_shares.shape[1]
     if not isinstance(chosen, Tensor) or chosen.shape != log_shares.shape or chosen.dtype != torch.int64:
         expected = f"indices of shape {tuple(log_shares.shape)} and dtype torch.int64 from .resample"

@@ -1,7 +1,7 @@
 """Schedules of inverse temperatures: 0 = b_0 < b_1 < ... < b_T = 1.
 
-Fixed in advance, or placed by a pilot (`ppl_vae.evidence.annealing.pilot`) and frozen: a schedule that follows the
-chains that it weights would bias them.
+A schedule is fixed in advance, or computed from a pilot run (`ppl_vae.evidence.annealing.pilot`) and then frozen. A
+schedule that depends on the chains that are weighted would bias the estimate.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ppl_vae.errors import InputError, check_one_of, check_positive_float, check
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Where the inverse temperatures of a run lie.
+    """The inverse temperatures of a run.
 
-    A frozen dataclass is the best form: its ``repr`` names it in results, and tells one checkpoint from another's.
+    Make it a frozen dataclass: results and checkpoints identify it by its ``repr``.
     """
 
     def temperatures(self, num_steps: int, spread: Tensor, at: Tensor) -> Tensor:
-        """The temperatures, ``(T + 1,)``, or ``(T + 1, N)`` for each datum its own: they rise from 0 to 1.
+        """The inverse temperatures, which increase from 0 to 1: ``(T + 1,)``, or ``(T + 1, N)`` for each datum.
 
         Args:
             num_steps: T.
             spread: ``(P, N)`` the standard deviation of log p(x, z) - log f_0(z) over the pilot's chains of each datum
-                at P temperatures: all that a schedule may follow. The chains that it weights would bias it.
-            at: ``(P,)`` these temperatures, rising from 0 to 1.
+                at P inverse temperatures. A schedule may depend on these numbers, but not on the weighted chains.
+            at: ``(P,)`` these inverse temperatures, increasing from 0 to 1.
         """
 
 
@@ -44,7 +44,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """Dense at both ends, the more so the larger ``delta`` is: see `sigmoid`.
+    """Temperatures that are dense at both ends; a larger ``delta`` makes them denser there. See `sigmoid`.
 
     Raises:
         InputError: if ``delta`` is not a positive number.
@@ -62,7 +62,7 @@ class Sigmoid:
 
 @dataclass(frozen=True)
 class Pilot:
-    """Each datum's own schedule, on which every increment has the same spread in its pilot: see `equalised`."""
+    """A schedule for each datum, on which all increments have the same spread in the pilot run: see `equalised`."""
 
     def temperatures(self, num_steps: int, spread: Tensor, at: Tensor) -> Tensor:
         """See `Schedule.temperatures`."""
@@ -74,7 +74,7 @@ class Given:
     """Temperatures that were given as numbers.
 
     Raises:
-        InputError: if they do not rise from 0 to 1.
+        InputError: if they do not increase from 0 to 1.
     """
 
     values: tuple[float, ...]
@@ -88,7 +88,7 @@ class Given:
 
 
 SCHEDULES: dict[str, Schedule] = {"linear": Linear(), "sigmoid": Sigmoid(), "pilot": Pilot()}
-"""Those that have a name."""
+"""The schedules that have a name."""
 
 
 def linear(num_steps: int) -> Tensor:
@@ -101,12 +101,14 @@ def linear(num_steps: int) -> Tensor:
 
 
 def sigmoid(num_steps: int, delta: float = 4.0) -> Tensor:
-    """Dense at both ends (Wu et al., "On the quantitative analysis of decoder-based generative models", 2017).
+    """Temperatures that are dense at both ends (Wu et al. 2017).
 
     b_t = (s_t - s_0) / (s_T - s_0) with s_t = sigmoid(delta (2 t / T - 1)); ``(T + 1,)`` float64.
 
     Raises:
-        InputError: if ``num_steps`` is not a positive integer, or ``delta`` not a positive number.
+        InputError: if ``num_steps`` is not a positive integer, or ``delta`` is not a positive number.
+
+    Source: Wu et al., "On the quantitative analysis of decoder-based generative models" (2017).
     """
     s = torch.sigmoid(check_positive_float("delta", delta) * (2 * linear(num_steps) - 1))
     beta = (s - s[0]) / (s[-1] - s[0])
@@ -115,22 +117,23 @@ def sigmoid(num_steps: int, delta: float = 4.0) -> Tensor:
 
 
 def equalised(spread: Tensor, at: Tensor, num_steps: int) -> Tensor:
-    """The schedule on which every increment has the same standard deviation.
+    """The schedule on which all increments have the same standard deviation.
 
-    An increment's is about (b_{t+1} - b_t) sd(b), sd(b) that of log p(x, z) - log f_0(z) under f_b: the b_t are put at
-    equal steps of the integral of sd (for small steps that is the best schedule, Grosse et al. 2013).
+    The standard deviation of an increment is about (b_{t+1} - b_t) sd(b), where sd(b) is that of log p(x, z) -
+    log f_0(z) under f_b. The b_t are therefore placed at equal steps of the integral of sd. For small steps this is the
+    best schedule (Grosse et al. 2013).
 
     Args:
-        spread: ``(P, N)`` sd at P temperatures, as a pilot saw it for each datum.
-        at: ``(P,)`` or ``(P, N)`` these temperatures, rising from 0 to 1.
+        spread: ``(P, N)`` sd at P inverse temperatures, estimated by the pilot run for each datum.
+        at: ``(P,)`` or ``(P, N)`` these inverse temperatures, increasing from 0 to 1.
         num_steps: T.
 
     Returns:
-        ``(T + 1, N)`` float64: each datum's own schedule.
+        ``(T + 1, N)`` float64: the schedule of each datum.
     """
     at = at.double()
     at = at.unsqueeze(-1).expand_as(spread) if at.ndim == 1 else at
-    # A floor under the spread: where a pilot of few chains saw none, steps must not become endless.
+    # A lower limit of the spread: if the few chains of the pilot have none, steps must not become too long.
     spread = spread.double()
     spread = spread + 0.05 * spread.mean(0, keepdim=True) + 1e-12
     area = 0.5 * (spread[1:] + spread[:-1]) * at.diff(dim=0)
@@ -149,8 +152,8 @@ def resolve(schedule: Schedule | str | Tensor, num_steps: int) -> Schedule:
     """The schedule that an argument is or names.
 
     Raises:
-        InputError: if it is neither a `Schedule`, nor one of `SCHEDULES`, nor a rising tensor from 0 to 1 of
-            ``num_steps`` + 1 numbers.
+        InputError: if it is not a `Schedule`, nor the name of one of `SCHEDULES`, nor a tensor of ``num_steps`` + 1
+            numbers that increase from 0 to 1.
     """
     check_positive_int("num_steps", num_steps)
     if isinstance(schedule, Tensor):
@@ -165,10 +168,10 @@ def resolve(schedule: Schedule | str | Tensor, num_steps: int) -> Schedule:
 
 
 def checked(beta: Any, num_steps: int, num_data: int | None = None) -> Tensor:
-    """``beta`` as float64 on the CPU if it is a schedule, ``(T + 1,)``, or ``(T + 1, N)`` for so many data.
+    """``beta`` as float64 on the CPU if it is a schedule, ``(T + 1,)``, or ``(T + 1, N)`` for N data.
 
     Raises:
-        InputError: if it does not rise from 0 to 1, or has another shape.
+        InputError: if it does not increase from 0 to 1, or has another shape.
     """
     shapes = [(num_steps + 1,)] + ([] if num_data is None else [(num_steps + 1, num_data)])
     if isinstance(beta, Tensor) and beta.shape in shapes:
@@ -177,5 +180,5 @@ def checked(beta: Any, num_steps: int, num_data: int | None = None) -> Tensor:
         if ends and bool((value.diff(dim=0) >= 0).all()):
             return value
     each = "" if num_data is None else f", for all data or for each of {num_data}"
-    expected = f"{num_steps + 1} numbers that rise from 0 to 1 (num_steps = {num_steps}){each}"
+    expected = f"{num_steps + 1} numbers that increase from 0 to 1 (num_steps = {num_steps}){each}"
     raise InputError("schedule", expected, describe(beta))

@@ -1,4 +1,4 @@
-"""Settings of annealing: a user's arguments, checked, and how a run with them is cut up."""
+"""Settings of annealing: the user's arguments, checked, and the plan of a run with them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ppl_vae.evidence.running.prior_check import check_prior_draws
 from ppl_vae.evidence.running.tiles import numbers_in_pass
 from ppl_vae.program import Data, Sites, device_of, num_data
 
-_LITTLE = 0.1  # share of a run below which the pilot's own kind of pass is not worth a compilation
+_LITTLE = 0.1  # if the pilot is a smaller share of a run, its passes are not compiled
 
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """How chains go along the bridge: what forward and reverse chains must share.
+    """The settings that forward and reversed chains have in common.
 
     Attributes:
         num_chains: S.
         num_steps: T.
         start: "guide" or "prior".
-        schedule: where the temperatures lie.
+        schedule: the schedule of temperatures.
         transition: the kernel.
         name: the schedule's name.
-        prior_draws: draws of the prior that look for what chains from the guide miss.
+        prior_draws: the number of draws of the prior that search for modes which chains from the guide miss.
     """
 
     num_chains: int
@@ -53,7 +53,7 @@ class Settings:
         transition: Transition | None,
         prior_draws: int = 0,
     ) -> Settings:
-        """Settings from a user's arguments; raises `InputError` for what does not fit."""
+        """Settings from a user's arguments; raises `InputError` for an argument that does not fit."""
         check_positive_int("num_chains", num_chains)
         check_one_of("start", start, STARTS)
         resolved = resolve(schedule, num_steps)
@@ -64,7 +64,7 @@ class Settings:
         return cls(num_chains, num_steps, start, resolved, transition, name, probes)
 
     def plan(self, title: str, x: Data, sites: Sites) -> Plan:
-        """How a run is cut up: all chains of some data together, about a million numbers a pass."""
+        """The plan of a run: all chains of some data together, with about a million numbers in a pass."""
         n = num_data(x)
         pairs = min(max(numbers_in_pass(device_of(x)) // max(sites.numbers_per_datum, 1), 64), 2**15)
         size = min(n, max(1, pairs // self.num_chains))
@@ -78,7 +78,7 @@ class Settings:
         return Plan(title, size, self.num_steps, self.identity(title), effort, shapes)
 
     def identity(self, title: str) -> dict[str, Any]:
-        """What tells one run from another."""
+        """The settings that identify a run."""
         return {
             "estimator": title,
             "num_chains": self.num_chains,

@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo (SMC): annealing with particles that are resampled where their weights have become uneven."""
+"""Sequential Monte Carlo (SMC): annealing with particles that are resampled when their weights are uneven."""
 
 from __future__ import annotations
 
@@ -45,35 +45,36 @@ def smc(
 ) -> Evidence:
     """log p(x) of each datum by a sequential Monte Carlo sampler with tempering.
 
-    Particles go the way of `annealed`, from f_0 to p(x, z) over T temperatures. Before a move, those of an island
-    whose effective sample size has fallen below ``ess_threshold`` of its particles are resampled, and their weights
-    set to their mean. The product of these means is unbiased for p(x): the schedule is fixed in advance or frozen from
-    a pilot, and when to resample is decided by particles of the past.
+    Particles move as the chains of `annealed`, from f_0 to p(x, z) over T temperatures. Before a move, an island is
+    resampled if its effective sample size is below ``ess_threshold`` times its number of particles; the weights are
+    then set to their mean. The product of these means is unbiased for p(x), because the schedule is fixed in advance or
+    frozen after a pilot run, and the decision to resample depends only on weights that are already known.
 
-    The particles are shared out among ``num_islands`` independent samplers. Particles that were resampled together
-    are not independent, islands are: their spread gives the standard error, and their mean the estimate.
+    The particles are divided among ``num_islands`` independent samplers (islands). Particles that were resampled
+    together are dependent, but islands are independent. The mean over islands is the estimate, and their spread gives
+    its standard error.
 
     Args:
         program: as in `annealed`.
         x: the data.
-        num_particles: particles a datum, over all islands; a multiple of ``num_islands``.
+        num_particles: the number of particles for each datum, over all islands; a multiple of ``num_islands``.
         num_steps: T, the number of temperatures.
-        num_islands: R, independent samplers, whose spread gives the standard error.
-        ess_threshold: the effective sample size, from 0 (never resample: `annealed`) to 1 (always), below which
-            an island is resampled, as a share of its particles.
+        num_islands: R, the number of independent samplers; their spread gives the standard error.
+        ess_threshold: an island is resampled if its effective sample size is below this share of its particles, from
+            0 (never, as `annealed`) to 1 (always).
         start: where particles start: "guide" or "prior".
         schedule: as in `annealed`.
         transition: as in `annealed`.
-        resampler: a `Resampler`; default: `Systematic()`, which takes one uniform number.
+        resampler: a `Resampler`; default: `Systematic()`, which uses one uniform number.
         prior_draws: as in `annealed`.
-        seed: the numbers are a function of it.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Returns:
-        `Evidence` with ``bound="lower"``, ``basis="runs"`` and ``num_samples`` = R: per datum in nats, ``(N,)``.
+        `Evidence` with ``bound="lower"``, ``basis="runs"`` and ``num_samples`` = R: for each datum in nats, ``(N,)``.
 
     Raises:
-        InputError, ProgramError, NonFiniteError: as `annealed`.
+        InputError, ProgramError, NonFiniteError: as for `annealed`.
 
     Sources: Del Moral, Doucet and Jasra, "Sequential Monte Carlo samplers" (2006); Whiteley, Lee and Heine, "On the
     role of interaction in sequential Monte Carlo algorithms" (2016), for adaptive resampling and islands.
@@ -119,7 +120,7 @@ def smc(
 
 
 class _Particles(Annealing):
-    """Annealing chains that are resampled on the way; an island's evidence so far is kept apart from its weights."""
+    """Annealing chains with resampling; the factors of an island's evidence are kept apart from its weights."""
 
     def __init__(
         self,
@@ -167,12 +168,12 @@ class _Particles(Annealing):
         return _Particles(self.program, block, self.settings, seed, None, *options)
 
     def _note(self, increment: Tensor) -> None:
-        """Nothing: what is expected of islands is told by the weights that they had when they were resampled."""
+        """Do nothing: the expected spread of islands is computed from their weights at resampling."""
 
     def _expected_share(self) -> Tensor:
-        """1 / (1 + V), V the relative variance of an island's estimate if particles were independent, ``(N,)``.
+        """1 / (1 + V), ``(N,)``, where V is the relative variance of an island's estimate for independent particles.
 
-        An island's factors are the means of M weights: each adds the relative variance of the weights over M.
+        An island's factors are means of M weights: each adds the relative variance of the weights divided by M.
         """
         R, n = self.log_evidence.shape
         weights = self.log_weight.reshape(R, -1, n)
@@ -180,7 +181,7 @@ class _Particles(Annealing):
         return 1 / (1 + variance)
 
     def _resample(self) -> None:
-        """Resample the islands whose weights are too uneven, where they have any weight at all."""
+        """Resample the islands whose weights are too uneven and not all zero."""
         if self.chains is None:
             raise AssertionError("particles were resampled before they were drawn")
         R, n = self.log_evidence.shape
@@ -194,7 +195,7 @@ class _Particles(Annealing):
         if not bool(uneven.any()):
             return
         generator = self._stream("resampling", self.done)
-        some = log_total.isfinite().unsqueeze(1)  # where no particle has any weight, the choice is not used
+        some = log_total.isfinite().unsqueeze(1)  # if all weights are zero, the choice is not used
         log_shares = torch.where(some, weights - log_total.unsqueeze(1), -math.log(M))
         chosen = check_chosen(self.resampler.resample(log_shares, generator), log_shares)
         stay = torch.arange(M, device=self.device).reshape(1, M, 1)
@@ -211,7 +212,7 @@ class _Particles(Annealing):
 
 
 def _relative_variance(log_weights: Tensor) -> Tensor:
-    """Of the mean of M weights ``(R, M, N)``, from their spread: ``(R, N)``; NaN where all are zero."""
+    """The relative variance of the mean of M weights ``(R, M, N)``: ``(R, N)``; NaN if all are zero."""
     M = log_weights.shape[1]
     log_share = (2 * log_weights).logsumexp(1) - 2 * log_weights.logsumexp(1)
     return (log_share.exp() - 1 / M) * (M / max(M - 1, 1))

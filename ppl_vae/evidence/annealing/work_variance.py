@@ -1,8 +1,8 @@
-"""Work variance: how far apart independent runs are expected to be, from the increments of their steps.
+"""Work variance: the expected variance of the log weights of runs, from the increments of their steps.
 
-The verdict on a few runs must not hang on how close together they happened to end: it would pick those whose spread
-came out small by luck, with their intervals too short. The variance of a sum of many increments is told far more
-precisely by the increments themselves, and nearly without regard to the sum.
+The verdict on a few runs must not depend on their observed spread: it would select runs whose spread is small by
+chance, and whose intervals are then too short. The increments estimate the variance of their sum much more precisely,
+and nearly independently of the sum.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 PARTS = 32
-"""Parts that the steps are summed to: neighbours are taken to depend on one another, others not."""
+"""Number of parts of the path over which increments are summed; only neighbouring parts are treated as dependent."""
 
 
 class Increments:
-    """The variance of a sum of increments, from their sums over ``PARTS`` parts B of the way.
+    """The variance of a sum of increments, from their sums B_b over ``PARTS`` parts of the path.
 
         V = sum_b Var(B_b) + 2 sum_b Cov(B_b, B_{b-1}),
 
-    variances and covariances over the chains. Chains that stay in modes of their own depend on one another for longer
-    than a part, which V does not see: the spread of their sums does.
+    with variances and covariances over the chains. If chains stay in different modes, their increments depend on one
+    another for longer than a part. V does not include this dependence; the spread of the sums does.
 
     Args:
-        num_steps: T, the increments that there will be.
+        num_steps: T, the number of increments.
     """
 
     def __init__(self, num_steps: int) -> None:
@@ -32,7 +32,7 @@ class Increments:
         self.part = self.before = self.variance = torch.zeros(0)
 
     def add(self, increment: Tensor) -> None:
-        """Take in the next increments of log weights, ``(S, N)``."""
+        """Add the next increments of log weights, ``(S, N)``."""
         if self.count == 0:
             self.part, self.before = torch.zeros_like(increment), torch.zeros_like(increment)
             self.variance = torch.zeros_like(increment[0])
@@ -45,22 +45,22 @@ class Increments:
             self.part, self.before = torch.zeros_like(self.part), centred
 
     def expected_share(self) -> Tensor:
-        """exp(-V), ``(N,)``: the effective sample size a run of weights that are lognormal, as sums of many are.
+        """exp(-V), ``(N,)``: the effective sample size for each run, for lognormal weights.
 
-        NaN where a log weight was not finite, or for one chain.
+        NaN if a log weight was not finite, or for one chain.
         """
         share = (-self.variance.clamp(min=0)).exp()
         return share if len(self.part) > 1 else torch.full_like(share, torch.nan)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything as tensors; `restore` takes them back."""
+        """Everything as tensors, for `restore`."""
         tensors = {name: getattr(self, name) for name in ("part", "before", "variance")}
         return {f"increments/{name}": value for name, value in tensors.items()} | {
             "increments/count": torch.tensor(self.count)
         }
 
     def restore(self, tensors: dict[str, Tensor], device: torch.device) -> None:
-        """Put back what `state` gave."""
+        """The inverse of `state`."""
         for name in ("part", "before", "variance"):
             setattr(self, name, tensors[name].to(device))
         self.count = int(tensors["count"])

@@ -1,1 +1,1 @@
-"""Log evidence without random draws: in closed form, by enumeration, by quadrature."""
+"""Log evidence without random draws: closed form, enumeration and quadrature."""

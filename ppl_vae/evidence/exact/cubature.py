@@ -1,11 +1,10 @@
 """Adaptive cubature of many positive functions at once, in 1 to 3 dimensions, from their logarithms.
 
-The whole space is mapped to a cube, the cube is cut into cells, and the cells with the largest errors are halved in
-every direction until what is left of the error does not matter (van Dooren and de Ridder, "An adaptive algorithm for
-numerical integration over an n-dimensional cube", 1976). What is new to it here is only what keeps it honest when all
-of the mass is in peaks that lie between the first nodes: points where the function is known to be large (peaks climbed
-to from the first nodes, draws of the prior and the guide) and peaks that the logarithms at the nodes point to count
-against every cell that holds one and has not resolved it.
+The whole space is mapped to a cube, the cube is divided into cells, and the cells with the largest errors are halved in
+each direction until the remaining error is small enough (van Dooren and de Ridder, "An adaptive algorithm for numerical
+integration over an n-dimensional cube", 1976). In addition, peaks between the nodes count as errors of a cell until it
+has resolved them: points where the function is known to be large (local maxima found from the first nodes, draws of the
+prior and the guide), and peaks that parabolas through the logarithms at the nodes predict.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from ppl_vae.errors import NonFiniteError
 from ppl_vae.evidence.exact.cubature_rule import INSIDE, ORDER, SEEN, Box, Cells, Rule, compare
 
 LogFunction = Callable[[Tensor, Tensor], Tensor]
-"""log f at points ``(S, n, D)`` of the functions of numbers ``(n,)``: ``(S, n)`` float64."""
+"""log f at points ``(S, n, D)`` of the functions with indices ``(n,)``: ``(S, n)`` float64."""
 
 _PEAKS, _DRAWS = (
     8,
     4,
-)  # from where to climb: the highest of the first nodes' local maxima, and of the points given
+)  # starts of the search for maxima: the highest of the first nodes, and of the given points
 _CLIMB = 30
-_CELLS = 16  # cells of a function that are halved in one round, at most
-_FAR = 4.0  # times the half width of the box around the centre: further out, a density that overflows is 0
+_CELLS = 16  # the largest number of cells of a function that are halved in one round
+_FAR = 4.0  # half widths of the box from its centre: a density that overflows further out counts as 0
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class Integrals:
     """Integrals of n functions.
 
     Attributes:
-        log_value: ``(n,)`` the logs of the integrals; -inf for a function that is 0 wherever it was looked at.
+        log_value: ``(n,)`` the logs of the integrals; -inf for a function that is 0 at all evaluated points.
         error: ``(n,)`` bounds of their errors, relative to the integrals.
-        evaluations: ``(n,)`` points where each function was evaluated.
-        centre: ``(n, D)`` the mean of u under each function, roughly.
-        covariance: ``(n, D, D)`` its covariance, roughly.
+        evaluations: ``(n,)`` the number of evaluations of each function.
+        centre: ``(n, D)`` the approximate mean of u under each function.
+        covariance: ``(n, D, D)`` its approximate covariance.
     """
 
     log_value: Tensor
@@ -67,13 +66,13 @@ def integrate(
 
     Args:
         log_f: their logarithms; NaN or +inf further out than four half widths of the box counts as 0, and as an error.
-        box: where they are expected to be large.
-        points: ``(M, n, D)`` points that might be missed otherwise.
-        nodes: nodes of the first look a dimension, a multiple of 16: what it does not see as a hill, and no point of
-            ``points`` hits, is missed.
+        box: the region where they are expected to be large.
+        points: ``(M, n, D)`` further points, where a peak may be.
+        nodes: the number of first nodes in each dimension, a multiple of 16. A peak is missed if neither these nodes
+            nor ``points`` show it.
         tolerance: ``(n,)`` the relative errors at which to stop.
-        rounds: how many times up to 16 cells of a function are halved, at most.
-        offset: the number of the first function, for messages.
+        rounds: the largest number of rounds; each halves up to 16 cells of a function.
+        offset: the index of the first function, for messages.
 
     Raises:
         NonFiniteError: if a logarithm is NaN or +inf closer in; names the function as a datum.
@@ -95,7 +94,7 @@ class _Cubature:
 
     def run(self, points: Tensor, tolerance: Tensor, rounds: int) -> Integrals:
         active = torch.arange(self.num, device=self.box.centre.device)
-        cells, values = self._first_look(active)
+        cells, values = self._first_cells(active)
         known = self._known(values, points, active)
         self._count_unresolved(cells, known, values)
         cells.log_error = torch.logaddexp(cells.log_error, cells.log_lost)
@@ -124,7 +123,7 @@ class _Cubature:
     # ---- values ------------------------------------------------------------------------------------------
 
     def _log_values(self, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """log of f |du/dt| at t ``(S, n, D)``, -inf where it is not known; and whether it is known."""
+        """log of f |du/dt| at t ``(S, n, D)``, -inf if it is unknown (NaN or +inf); and whether it is known."""
         u, jacobian = self.box.points(t, rows)
         self.evaluations[rows] += len(t)
         value = self.log_f(u, rows)
@@ -155,9 +154,9 @@ class _Cubature:
         low = parents.low[:, :, None] + half[..., None] * corners
         return self._evaluate(low.reshape(n, -1, self.dim), half.reshape(n, -1), rows)
 
-    # ---- the first look ----------------------------------------------------------------------------------
+    # ---- the first cells ---------------------------------------------------------------------------------
 
-    def _first_look(self, rows: Tensor) -> tuple[Cells, Tensor]:
+    def _first_cells(self, rows: Tensor) -> tuple[Cells, Tensor]:
         m = self.cells_a_side // 2
         line = torch.arange(m, dtype=torch.float64, device=rows.device) * (2 / m) - 1
         corners = self.rule.product(line)
@@ -168,19 +167,19 @@ class _Cubature:
         return children, values
 
     def _known(self, values: Tensor, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Points t ``(M, n, D)`` where much is known to be, and their log values ``(M, n)``."""
+        """Points t ``(M, n, D)`` where the function is known to be large, and its log values ``(M, n)``."""
         t = self.box.cube(points)
         at = torch.where(points.isfinite().all(-1), self._log_values(t, rows)[0], -math.inf)
         chosen = at.topk(min(_DRAWS, len(at)), dim=0).indices[..., None].expand(-1, -1, self.dim)
-        starts = torch.cat([self._hills(values), t.gather(0, chosen)])
-        peaks, heights = self._climb(starts, rows)
+        starts = torch.cat([self._local_maxima(values), t.gather(0, chosen)])
+        peaks, heights = self._maximise(starts, rows)
         return torch.cat([t, peaks]), torch.cat([at, heights])
 
-    def _hills(self, values: Tensor) -> Tensor:
+    def _local_maxima(self, values: Tensor) -> Tensor:
         """The highest local maxima of the first nodes, ``(peaks, n, D)``."""
         m, D, n = self.cells_a_side, self.dim, len(values)
         side = m * ORDER
-        # A dimension's place is its parent's, then its half of the parent, then its node.
+        # The index along a dimension consists of the parent's, the half of the parent, and the node.
         axes = [0, *itertools.chain.from_iterable((1 + d, 1 + D + d, 1 + 2 * D + d) for d in range(D))]
         apart = values.reshape(n, *(m // 2,) * D, *(2,) * D, *(ORDER,) * D)
         grid = apart.permute(axes).reshape(n, 1, *(side,) * D)
@@ -190,8 +189,8 @@ class _Cubature:
         line = (torch.arange(m, device=values.device)[:, None] + self.rule.unit).reshape(-1) * (2 / m) - 1
         return torch.stack([line[index // side ** (D - 1 - d) % side] for d in range(D)], dim=-1)
 
-    def _climb(self, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The tops of the hills that points t ``(M, n, D)`` are on: the best neighbour, or half a step."""
+    def _maximise(self, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Local maxima, by pattern search from points t ``(M, n, D)``: the best neighbour, or half the step size."""
         offsets = self.rule.product(t.new_tensor([-1.0, 0.0, 1.0]))
         middle = len(offsets) // 2
         M, n, D = t.shape
@@ -208,7 +207,7 @@ class _Cubature:
         return t, height
 
     def _count_unresolved(self, cells: Cells, known: tuple[Tensor, Tensor], values: Tensor) -> None:
-        """Note, as an error, what known points say of cells whose nodes have seen nothing like it."""
+        """Add errors to cells with a known point that is higher than all of their nodes."""
         t, height = known
         highest = torch.full_like(cells.width, -math.inf)
         for points, heights in zip(t.split(64), height.split(64), strict=True):
@@ -224,7 +223,7 @@ class _Cubature:
     # ---- the rounds ---------------------------------------------------------------------------------------
 
     def _halve(self, cells: Cells, known: tuple[Tensor, Tensor], rows: Tensor, tolerance: Tensor) -> Cells:
-        """Halve, in every direction, the cells of each function that hold nearly all of its error."""
+        """Halve, in each direction, the cells that have nearly all of the error of a function."""
         C = cells.width.shape[1]
         limit = cells.log_mass.logsumexp(1) + tolerance.log() - math.log(2 * C)
         wanted = int((cells.log_error > limit[:, None]).sum(1).max())
@@ -236,7 +235,7 @@ class _Cubature:
         return cells.replace(index, children)
 
     def _moments(self, cells: Cells, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and covariance as if each cell's mass were spread evenly over a cube in u of the cell's size."""
+        """Mean and covariance, with each cell's mass spread evenly over a cube in u of the cell's size."""
         weight = cells.log_mass.softmax(1)
         t = (cells.low + cells.width[..., None] / 2).transpose(0, 1)
         u = self.box.points(t, rows)[0].transpose(0, 1)

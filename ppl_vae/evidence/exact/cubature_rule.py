@@ -1,4 +1,4 @@
-"""Cubature rule: cells of a cube, the rule that integrates over one, and its error estimate."""
+"""Cubature rule: cells of a cube, the rule that integrates over a cell, and its error estimate."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from torch.nn import functional
 
 ORDER = 8  # Gauss-Legendre nodes a dimension of a cell
-SEEN = 0.5  # nats by which a peak may be above the highest node of its cell and count as seen
+SEEN = 0.5  # nats by which a resolved peak may be above the highest node of its cell
 INSIDE = 1 - 2**-40
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where functions are expected to be large; it scales and cuts nothing off: centre and half width, ``(n, D)``."""
+    """The region where functions are expected to be large, ``(n, D)``; the whole space is scaled to it, not cut off."""
 
     centre: Tensor
     half: Tensor
 
     @classmethod
     def around(cls, *groups: Tensor) -> Box:
-        """The union of the central 98 % of groups of points ``(M, n, D)`` each; what is not finite is left out."""
+        """The union of the central 98 % of groups of finite points ``(M, n, D)`` each; others are left out."""
         ends = []
         for points in groups:
             known = torch.where(points.isfinite(), points, math.nan).double()
@@ -45,7 +45,7 @@ class Box:
         return self.centre[rows] + half * t / rest, jacobian
 
     def cube(self, u: Tensor) -> Tensor:
-        """t of points u ``(M, n, D)``; 0 for what is not finite."""
+        """t of points u ``(M, n, D)``; 0 for coordinates that are not finite."""
         v = (u.double() - self.centre) / self.half
         t = 2 * v / (1 + (1 + 4 * v**2).sqrt())
         return t.nan_to_num(0.0, 0.0, 0.0).clamp(-INSIDE, INSIDE)
@@ -59,9 +59,9 @@ class Cells:
         low: ``(n, C, D)`` the corners, in t.
         width: ``(n, C)`` the sides: cells are cubes.
         log_mass: ``(n, C)`` the logs of the integrals over them.
-        log_error: ``(n, C)`` of bounds of their errors.
-        log_rough: ``(n, C)`` of how much of each is in the highest polynomials that the nodes can tell apart.
-        log_lost: ``(n, C)`` of what their errors are at least: peaks not resolved, points not known.
+        log_error: ``(n, C)`` the logs of bounds of their errors.
+        log_rough: ``(n, C)`` the logs of their parts in the highest polynomials that the nodes can distinguish.
+        log_lost: ``(n, C)`` the logs of lower limits of the errors: unresolved peaks, unknown values.
     """
 
     low: Tensor
@@ -81,7 +81,7 @@ class Cells:
         return Cells(**taken)
 
     def replace(self, index: Tensor, by: Cells) -> Cells:
-        """These cells without those at ``(n, k)``, whose places the first of ``by`` ``(n, more)`` take."""
+        """These cells, with those at ``(n, k)`` replaced by the first of ``by`` and the rest of ``by`` appended."""
         k, joined = index.shape[1], {}
         for name, value in vars(self).items():
             new = vars(by)[name]
@@ -114,7 +114,7 @@ class Rule:
         )
         self.nodes = self.product(self.unit)
         self.all_weights = self.product(self.weights).prod(-1)
-        # Where a parabola through three nodes is believed: between them, and out to the edge from the last ones.
+        # A parabola through three nodes is used between them, and beyond the outermost nodes up to the edge.
         self.left, self.right = self.unit[:-2].clone(), self.unit[2:].clone()
         self.left[0], self.right[-1] = 0.0, 1.0
 
@@ -128,12 +128,12 @@ class Rule:
         Args:
             low: ``(n, C, D)``.
             width: ``(n, C)``.
-            values: ``(n, C, ORDER**D)`` log values, -inf where they are not known.
-            known: ``(n, C, ORDER**D)``.
-            highest: ``(n, 1)`` the highest log value of each function that has been seen anywhere.
+            values: ``(n, C, ORDER**D)`` log values, -inf if they are unknown.
+            known: ``(n, C, ORDER**D)``, whether they are known.
+            highest: ``(n, 1)`` the highest log value of each function at all evaluated points.
 
         Returns:
-            The cells; their errors are all that they hold, until two resolutions are compared.
+            The cells; their errors are their integrals, until two resolutions are compared.
         """
         n, C = width.shape
         log_volume = self.dim * width.log()
@@ -150,16 +150,16 @@ class Rule:
             rough = rough + coefficients
         log_rough = rough.reshape(n, C).log() + scale + log_volume
         peak = self._peak(values.reshape(n * C, *(ORDER,) * self.dim)).reshape(n, C)
-        peak = torch.minimum(peak, highest)  # no parabola knows of more than has been seen somewhere
+        peak = torch.minimum(peak, highest)  # a parabola may not predict more than the highest value
         missed = (peak > top + SEEN) | ~known.all(-1)
         log_lost = torch.where(missed, torch.maximum(peak, top) + log_volume, -math.inf)
         return Cells(low, width, log_mass, log_mass, log_rough, log_lost)
 
     def _peak(self, grid: Tensor) -> Tensor:
-        """How high cells' log values ``(B, ORDER, ...)`` may be between nodes, and out to the edges: ``(B,)``.
+        """Estimates of the largest log value of cells ``(B, ORDER, ...)``, up to the edges of the cells: ``(B,)``.
 
-        The top of a parabola through three neighbouring nodes, in one direction: of a normal density that is far
-        narrower than the nodes are apart, the nodes still see the logarithm.
+        It is the maximum of a parabola through three neighbouring nodes, in one direction. The logarithm of a normal
+        density is a parabola, so the nodes show it even if the density is much narrower than their distance.
         """
         highest = grid
         x0, x1, x2 = self.unit[:-2], self.unit[1:-1], self.unit[2:]
@@ -169,8 +169,8 @@ class Rule:
             rise, bend = slopes[..., :-1], slopes.diff(dim=-1) / (x2 - x0)
             top = ((x0 + x1) / 2 - rise / (2 * bend)).clamp(self.left, self.right)
             value = line[..., :-2] + (top - x0) * (rise + bend * (top - x1))
-            # How far a parabola may be off: what its bend changes by, to the next one, over its width. Where it is not
-            # even nearly a parabola it says nothing: at the cube's faces the logarithm falls without end.
+            # The error of a parabola: the change of its curvature to the next one, over its width. If the logarithm is
+            # not close to a parabola, it is not used: at the faces of the cube the logarithm tends to -inf.
             change = bend.diff(dim=-1).abs()
             change = torch.maximum(functional.pad(change, (1, 0)), functional.pad(change, (0, 1)))
             good = change < -bend / 2
@@ -184,7 +184,7 @@ class Rule:
 
 
 def compare(parents: Cells, children: Cells) -> None:
-    """Set the errors of children: what they differ by from their parent, shared out by where the roughness is."""
+    """Set the errors of children: their difference from the parent, divided in proportion to their roughness."""
     n, k = parents.width.shape
     mass = children.log_mass.reshape(n, k, -1)
     together = mass.logsumexp(-1)
@@ -197,7 +197,7 @@ def compare(parents: Cells, children: Cells) -> None:
     )
     shared = difference[..., None] + share + math.log(2)
     # Two resolutions may agree by accident. For smooth functions the rule's error is about the square of the highest
-    # coefficients, so no error is believed to be far below that.
+    # coefficients, so the error bound is at least of that size.
     relative = (rough - mass).nan_to_num(0.0)
     floor = mass + torch.minimum(2 * relative + math.log(10), relative + math.log(2))
     error = torch.maximum(shared, floor.nan_to_num(-math.inf, math.inf, -math.inf)).reshape(n, -1)

@@ -1,4 +1,4 @@
-"""Enumeration: log evidence as a sum over every value of discrete latents."""
+"""Enumeration: log evidence as a sum over all values of discrete latents."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def enumerate_latents(
     """log p(x) of each datum as the sum of p(x, z) over all z, for latents with finitely many values.
 
     log sum_z p(x, z), over the product of the values of all latent sites and all their elements: Categorical,
-    Bernoulli, OneHotCategorical, Binomial with one total count. Exact up to rounding. The guide plays no part, and may
-    be empty.
+    Bernoulli, OneHotCategorical, Binomial with one total count. Exact up to rounding. The guide is not used, and may be
+    empty.
 
     Args:
         program: a `Program` whose latents are all discrete and finite.
@@ -45,9 +45,9 @@ def enumerate_latents(
         the rounding error. No ELBO, ESS, k-hat or curve.
 
     Raises:
-        InputError: if the data do not fit, or ``checkpoint`` is of another run.
-        ProgramError: if a latent is continuous or has infinitely many values (names the site), or there are more than
-            65,536 joint values.
+        InputError: if the data do not fit, or ``checkpoint`` belongs to another run.
+        ProgramError: if a latent is continuous or has infinitely many values (names the site), or if there are more
+            than 65,536 joint values.
         NonFiniteError: if a density is NaN; names the datum.
     """
     program, x, sites = prepare(without_guide(program) if isinstance(program, Program) else program, x)
@@ -103,7 +103,9 @@ class _Sum:
         return self.done
 
     def figures(self) -> Figures:
-        total = (self.total - self.values.repeats).cpu()  # what is masked is summed over, and is not there
+        total = (
+            self.total - self.values.repeats
+        ).cpu()  # each masked latent repeats the sum for all of its values
         rounding = 8 * self.eps * (total.abs() + math.log(self.width) + math.log(self.values.count) + 1)
         return computed_figures(total, rounding, float(self.values.count))
 

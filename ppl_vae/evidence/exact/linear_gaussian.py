@@ -1,6 +1,7 @@
 """Log evidence in closed form: a VAE with an affine decoder, Gaussian data and a Gaussian prior.
 
-Typed by what it uses of a VAE, since evidence knows no VAE: ``prior()``, ``decode(z)`` and ``check_data(x)``.
+This package does not import `VAE`, so the argument is any object with ``prior()``, ``decode(z)`` and, if it has one,
+``check_data(x)``.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from ppl_vae.evidence.running.blocks import evidence_of
 from ppl_vae.modes import in_mode
 from ppl_vae.program import Program
 
-_PROBES = 64  # latents, beside two on each axis, where a decoder is asked whether it is affine: up to 5 deviations out
-_AFFINE = 1e-9  # what it may be off by, relative to the sizes of the terms: rounding in float64, and no more
+_PROBES = (
+    64  # latents, besides two on each axis, at which the decoder is checked: up to 5 standard deviations out
+)
+_AFFINE = 1e-9  # the largest relative deviation from an affine decoder: rounding in float64
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -34,27 +37,27 @@ def linear_gaussian(vae: Any, x: Tensor) -> Evidence:
     """log p(x) of each datum in closed form, for an affine decoder and Gaussian data.
 
     With p(z) = N(m, C), p(x|z) = N(x; W z + b, Psi) and Psi diagonal, p(x) = N(x; W m + b, W C W^T + Psi): factor
-    analysis, or probabilistic PCA where Psi is a multiple of the identity (Tipping and Bishop, "Probabilistic
-    principal component analysis", 1999). W and b are read off the decoder, at the origin and at the unit vectors, in
-    a copy of the VAE in float64: the figures are those of the VAE in exact arithmetic, to round-off.
+    analysis, or probabilistic PCA if Psi is a multiple of the identity (Tipping and Bishop, "Probabilistic principal
+    component analysis", 1999). W and b are computed from the decoder at the origin and at the unit vectors, in a copy
+    of the VAE in float64. The figures are those of the VAE in exact arithmetic, to round-off.
 
     Args:
-        vae: a `VAE`, or anything with ``prior()``, a distribution over ``(D,)``, and ``decode(z)``, one over x for
-            latents ``(S, D)``. Its guide plays no part.
+        vae: a `VAE`, or an object with ``prior()``, a distribution over ``(D,)``, and ``decode(z)``, a distribution
+            over x for latents ``(S, D)``. Its guide is not used.
         x: the data ``(N, *shape)``.
 
     Returns:
-        `Evidence` with ``basis="computed"`` and ``bound="consistent"``: per datum in nats, ``(N,)`` float64; the
+        `Evidence` with ``basis="computed"`` and ``bound="consistent"``: for each datum in nats, ``(N,)`` float64. The
         standard error is a bound of the rounding error. Nothing is sampled, so the ELBO, ESS and k-hat are NaN and the
-        curve is empty; for the ELBO that the best mean-field guide would have, see `best_mean_field_elbo`.
+        curve is empty. For the ELBO of the best mean-field guide, see `best_mean_field_elbo`.
 
     Raises:
-        InputError: if the decoder is not affine, the data are not Gaussian with a scale that is the same for all z,
-            the prior is not Gaussian, or the data do not fit.
+        InputError: if the decoder is not affine, the likelihood is not Gaussian with the same scale for all z, the
+            prior is not Gaussian, or the data do not fit.
     """
     model, flat = _read(vae, x)
     mean, precision, factor = _posterior(model, flat)
-    # p(x) = p(x|z) p(z) / p(z|x) for any z; at the posterior mean every term is a sum of squares: nothing cancels.
+    # p(x) = p(x|z) p(z) / p(z|x) for any z; at the posterior mean each term is a sum of squares, so nothing cancels.
     residual = flat - mean @ model.W.T - model.b
     away = mean - model.mean
     terms = torch.stack(
@@ -83,28 +86,29 @@ def linear_gaussian_posterior(vae: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         x: the data ``(N, *shape)``.
 
     Returns:
-        The means ``(N, D)`` and the one covariance ``(D, D)`` of all data, float64.
+        The means ``(N, D)`` and the covariance ``(D, D)``, which is the same for all data, float64.
 
     Raises:
-        InputError: as `linear_gaussian`.
+        InputError: as for `linear_gaussian`.
     """
     mean, _, factor = _posterior(*_read(vae, x))
     return mean, torch.cholesky_inverse(factor)
 
 
 def best_mean_field_elbo(vae: Any, x: Tensor) -> Tensor:
-    """The largest ELBO that any factorised Gaussian guide could have, ``(N,)`` float64, in nats.
+    """The largest ELBO of all factorised Gaussian guides, ``(N,)`` float64, in nats.
 
-    The factorised Gaussian nearest to N(mean, L^-1) in KL(q || p) has that mean and the variances 1 / L_dd (Turner and
-    Sahani, "Two problems with variational expectation maximisation for time series models", 2011), so the ELBO is
-    log p(x) - (sum_d log L_dd - log det L) / 2: what is left of the gap when amortisation and training are perfect.
+    The factorised Gaussian that is closest to N(mean, L^-1) in KL(q || p) has the same mean and the variances 1 / L_dd
+    (Turner and Sahani, "Two problems with variational expectation maximisation for time series models", 2011). The ELBO
+    is therefore log p(x) - (sum_d log L_dd - log det L) / 2. The difference is the gap that remains with perfect
+    amortisation and training.
 
     Args:
         vae: as in `linear_gaussian`.
         x: the data ``(N, *shape)``.
 
     Raises:
-        InputError: as `linear_gaussian`.
+        InputError: as for `linear_gaussian`.
     """
     evidence = linear_gaussian(vae, x)
     _, precision, factor = _posterior(*_read(vae, x[:1]))
@@ -126,7 +130,7 @@ def computed_figures(log_evidence: Tensor, error: Tensor, density_evals: Tensor 
 
 
 def computed_evidence(figures: Figures, *, method: str, seed: int = 0, details: str = "") -> Evidence:
-    """The `Evidence` of figures that were computed."""
+    """The `Evidence` of computed figures."""
     return evidence_of(figures, NumericalError, method=method, bound="consistent", seed=seed, details=details)
 
 
@@ -151,7 +155,7 @@ def _posterior(model: _Model, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _read(vae: Any, x: Tensor) -> tuple[_Model, Tensor]:
-    """The linear model that a VAE is, and the data as ``(N, P)``; refuses, in words, what is none."""
+    """The linear model of a VAE, and the data as ``(N, P)``; raises `InputError` if the VAE is not linear Gaussian."""
     if isinstance(vae, Program) or not all(
         callable(getattr(vae, name, None)) for name in ("prior", "decode")
     ):
@@ -167,12 +171,12 @@ def _read(vae: Any, x: Tensor) -> tuple[_Model, Tensor]:
         W, b, noise = _affine_decoder(exact.decode, mean, factor)
     flat = x.detach().to("cpu", torch.float64).flatten(1)
     if flat.shape[1] != len(b):
-        raise InputError("x", f"{len(b)} numbers a datum, as the decoder gives", tuple(x.shape))
+        raise InputError("x", f"{len(b)} numbers for each datum, as from the decoder", tuple(x.shape))
     return _Model(W, b, noise, mean, factor), flat
 
 
 def _core(distribution: Any) -> Any:
-    """What a distribution is under to_event, expand and mask."""
+    """The distribution without to_event, expand and mask."""
     while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
         distribution = distribution.base_dist
     return distribution
@@ -193,7 +197,7 @@ def _gaussian_prior(prior: Any) -> tuple[Tensor, Tensor]:
 def _affine_decoder(decode: Any, mean: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dim = len(mean)
     draws = torch.randn(_PROBES, dim, dtype=torch.float64, generator=rng.generator(0, "affine"))
-    # Up to five deviations: a kink of the decoder's that is further out holds less than a millionth of the prior.
+    # Up to five standard deviations: the region beyond has less than a millionth of the prior's mass.
     radii = torch.linspace(0.1, 5.0, _PROBES, dtype=torch.float64)[:, None]
     axes = 5 * torch.cat([torch.eye(dim, dtype=torch.float64), -torch.eye(dim, dtype=torch.float64)])
     probes = mean + torch.cat([radii * draws / draws.norm(dim=-1, keepdim=True), axes]) @ factor.T
@@ -211,8 +215,8 @@ def _affine_decoder(decode: Any, mean: Tensor, factor: Tensor) -> tuple[Tensor, 
     if worst > _AFFINE:
         expected = "a decoder that is affine in z (else: quadrature in up to 3 dimensions, importance)"
         raise InputError(
-            "vae.decoder", expected, f"one that is off by {worst:.2g} of its size between latents"
+            "vae.decoder", expected, f"a decoder with a relative deviation of {worst:.2g} from an affine one"
         )
     if not torch.allclose(noise, noise[:1], rtol=_AFFINE, atol=0.0):
-        raise InputError("vae.likelihood", "a scale that does not depend on z", "one that does")
+        raise InputError("vae.likelihood", "a scale that does not depend on z", "a scale that depends on z")
     return W, b, noise[0]

@@ -25,12 +25,12 @@ RULES = ("adaptive", "gauss_hermite")
 _MAX_DIM = 3
 _TOLERANCE = {1: 1e-8, 2: 1e-8, 3: 1e-6}  # relative errors at which cells are no longer halved, by dimension
 _ROUNDS = 64
-_ROUGHLY = 1e-3  # what a posterior's moments are found to before a Gauss-Hermite rule is laid over it
-_DRAWS = 128  # of the prior, of the guide, and of wider normals around the guide
-_REFINED = 24  # Gauss-Hermite nodes a dimension for moments
+_ROUGHLY = 1e-3  # relative error of the moments at which the Gauss-Hermite rule is placed
+_DRAWS = 128  # draws of the prior, of the guide, and of wider normal distributions around the guide
+_REFINED = 24  # Gauss-Hermite nodes in each dimension for moments
 _NUMBERS = 2**20  # numbers in one pass
 _PRIOR_NODES, _PRIOR_ROUNDS, _PRIOR_TOLERANCE = 32, 24, 1e-5  # for the prior's mass
-_UNKNOWN = 0.5  # relative error from which on the prior's mass is not known
+_UNKNOWN = 0.5  # relative error above which the prior's mass counts as unknown
 
 
 @takes_run_options(*KEPT)
@@ -43,33 +43,33 @@ def quadrature(
     seed: int = 0,
     **run: Unpack[RunOptions],
 ) -> Evidence:
-    """log p(x) of each datum as an integral over the latents' unconstrained numbers, for 1 to 3 of them.
+    """log p(x) of each datum as an integral over the unconstrained latents, in 1 to 3 dimensions.
 
-    Any decoder, and any guide: the guide, and the prior, only say where to look first. ``nodes**D`` points over the
-    whole space are looked at; the highest hills among them, and the best draws of the prior and of the guide, are
-    climbed; then
+    This works for any decoder and any guide: the guide and the prior only give the first points. The density is
+    evaluated at ``nodes**D`` points over the whole space. The highest local maxima among them, and the best draws of
+    the prior and of the guide, are starts of a search for maxima. Then
 
-    * ``"adaptive"`` halves cells where the error is, until a relative error of 1e-8 (1e-6 in three dimensions) or a
-      limit of the work is reached. The error is the difference between cells and their halves, doubled, and what peaks
-      that no node has resolved could hold.
-    * ``"gauss_hermite"`` does so to 1e-3 only, lays a Gauss-Hermite rule of ``nodes**D`` points over the posterior's
-      mean and covariance, and moves it to the moments that it finds. It is quick for a posterior that is nearly normal,
-      and far off for others: the error is the difference from a rule of 3/4 the nodes, doubled, or that from the
-      adaptive value where that is more than the adaptive error.
+    * ``"adaptive"`` halves the cells with the largest errors until the relative error is 1e-8 (1e-6 in three
+      dimensions) or a limit of the work is reached. The error is twice the difference between cells and their halves,
+      plus the mass that unresolved peaks could have.
+    * ``"gauss_hermite"`` does the same to a relative error of 1e-3, places a Gauss-Hermite rule of ``nodes**D`` points
+      at the posterior's mean and covariance, and then moves it to the moments that the rule gives. It is fast if the
+      posterior is nearly normal, and inaccurate otherwise. The error is twice the difference from a rule with 3/4 of
+      the nodes, or the difference from the adaptive value if that is larger than the adaptive error.
 
-    A peak so narrow that neither the first look nor any draw sees even the slope of it is missed. A density that jumps
-    in z is integrated slowly and its error is not quite bounded. Nothing else is assumed.
+    A peak is missed if it is so narrow that neither the first points nor any draw shows its slope. A density that is
+    discontinuous in z is integrated slowly, and its error is not quite bounded. There are no other assumptions.
 
-    Where rounding puts latents onto an edge of their support (a probability of exactly 0 or 1), densities cannot be
-    computed, and are left out. The prior is integrated in the same way, to see what that leaves out: its mass has to
-    be 1. What is missing, times the largest likelihood that it may have, is part of the error.
+    If rounding puts latents onto an edge of their support (a probability of exactly 0 or 1), their densities cannot be
+    computed, and are left out. To measure the missing mass, the prior is integrated in the same way: its mass must be
+    1. The missing mass times its largest possible likelihood is added to the error.
 
     Args:
-        program: a `Program` of continuous latents, such as ``vae.program``.
+        program: a `Program` with continuous latents, such as ``vae.program``.
         x: the data.
-        nodes: points a dimension of the first look, or of the Gauss-Hermite rule: a multiple of 16, up to 256.
+        nodes: the number of first points, or of Gauss-Hermite points, in each dimension: a multiple of 16, up to 256.
         rule: "adaptive" or "gauss_hermite".
-        seed: of the draws that say where to look.
+        seed: seed of the draws of the prior and the guide.
         run: see `RunOptions`.
 
     Returns:
@@ -77,9 +77,9 @@ def quadrature(
         the error of quadrature and of rounding in the program's dtype. No ELBO, ESS, k-hat or curve.
 
     Raises:
-        InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
+        InputError: if an argument or the data do not fit, or ``checkpoint`` belongs to another run.
         ProgramError: if there are more than three dimensions, or a latent is discrete.
-        NonFiniteError: if a density is NaN near to where the prior or the guide has draws; names the datum.
+        NonFiniteError: if a density is NaN close to draws of the prior or the guide; names the datum.
 
     Sources: Naylor and Smith, "Applications of a method for the efficient computation of posterior distributions"
     (1982), for rules at the posterior's moments; van Dooren and de Ridder (1976) for adaptive cells.
@@ -147,7 +147,7 @@ class _Integration:
 
     def _integrate(self) -> tuple[Tensor, Tensor, Tensor]:
         joint = _Joint(self.program, self.block, self.width)
-        prior, near = self._look_at(joint.coordinates)
+        prior, near = self._start_points(joint.coordinates)
         box = Box.around(prior, near[:_DRAWS])
         size = box.centre
         points = torch.cat([prior, near]).to(size.device, torch.float64)
@@ -162,21 +162,21 @@ class _Integration:
             rounds=_ROUNDS,
             offset=self.block.offset,
         )
-        # A relative error e of Z is an error of at most -log(1 - e) of log Z; near 1, Z is hardly known at all.
+        # A relative error e of Z is an error of at most -log(1 - e) of log Z; if e is near 1, Z is nearly unknown.
         e = integrals.error
         nats = torch.where(e < 0.99, -torch.log1p(-e.clamp(max=0.99)), 5 * e)
         value, evaluations = integrals.log_value, integrals.evaluations + len(points)
         if not adaptive:
             value, nats, more = _gauss_hermite(joint, integrals, nats, self.nodes)
             evaluations = evaluations + more
-        unseen, more_evaluations = self._unseen(joint, prior, value)
+        unseen, more_evaluations = self._missing_mass(joint, prior, value)
         return value, nats + joint.noise(value) + unseen, evaluations + more_evaluations
 
-    def _unseen(self, joint: _Joint, prior: Tensor, log_value: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prior's mass, if it is not 1, may change log Z by, in nats, ``(n,)``; and the evaluations for it.
+    def _missing_mass(self, joint: _Joint, prior: Tensor, log_value: Tensor) -> tuple[Tensor, Tensor]:
+        """The possible error of log Z if the prior's mass is not 1, in nats, ``(n,)``; and the number of evaluations.
 
-        Mass that is missing beside points on an edge is there; its likelihood is that on the edge, at most. Where there
-        are no such points, or where the prior has more mass than 1, nothing is known but the largest likelihood.
+        If there are points on an edge, the missing mass is there, and its likelihood is at most the one on the edge. If
+        there are none, or if the prior has more mass than 1, the largest likelihood of all points is used.
         """
         likelihood, edge = joint.highest_likelihood.clone(), joint.edge_likelihood.clone()
         box = Box.around(prior)
@@ -200,8 +200,8 @@ class _Integration:
         nats = torch.where(share < 0.99, -torch.log1p(-share.clamp(max=0.99)), 5 * share)
         return nats, found.evaluations
 
-    def _look_at(self, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
-        """Draws of the prior ``(M, n, D)``; of the guide and normals 4 and 16 times as wide as it, ``(3 M, n, D)``."""
+    def _start_points(self, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+        """Draws of the prior ``(M, n, D)``, and of the guide and normals 4 and 16 times as wide, ``(3 M, n, D)``."""
         device = device_of(self.block.x)
         rng.reseed(device, self.seed, "quadrature", self.block.index)
         prior, guide = coordinates.draw_prior(_DRAWS), coordinates.draw_guide(_DRAWS)
@@ -214,7 +214,7 @@ class _Integration:
 
 
 class _Joint:
-    """log p(x, z(u)) |dz/du| of the data of a block, by their numbers in it, a few points at a time."""
+    """log p(x, z(u)) |dz/du| of the data of a block, by their indices in it, a few points at a time."""
 
     def __init__(self, program: Program, block: Block, width: int) -> None:
         self.program, self.x, self.width = program, block.x, width
@@ -225,7 +225,7 @@ class _Joint:
         self.highest_likelihood, self.edge_likelihood = nothing, nothing.clone()
 
     def __call__(self, u: Tensor, rows: Tensor) -> Tensor:
-        """log p(x, z) |dz/du| at points u ``(S, n, D)`` of the data at ``rows``, -inf where z is on an edge."""
+        """log p(x, z) |dz/du| at points u ``(S, n, D)`` of the data ``rows``, -inf if z is on an edge."""
         pieces = self._densities(u, rows)
         return torch.cat([torch.where(p.log_prior == -math.inf, -math.inf, p.log_joint) for p in pieces])
 
@@ -246,19 +246,19 @@ class _Joint:
             likelihood, lost = piece.log_likelihood, piece.log_prior == -math.inf
             inside = torch.where(lost | likelihood.isnan(), -math.inf, likelihood).amax(0)
             self.highest_likelihood[rows] = torch.maximum(self.highest_likelihood[rows], inside)
-            # A likelihood that is no number on the edge (of an infinite latent, say) may be as high as any other.
+            # If the likelihood on the edge is NaN or +inf (for an infinite latent, say), the highest one is used.
             edge = torch.where(likelihood < math.inf, likelihood, self.highest_likelihood[rows])
             edge = torch.where(lost, edge, -math.inf).amax(0)
             self.edge_likelihood[rows] = torch.maximum(self.edge_likelihood[rows], edge)
         return found
 
     def best(self, u: Tensor) -> Tensor:
-        """The largest log density at points u ``(M, n, D)``, ``(n,)``; what is not finite is left out."""
+        """The largest finite log density at points u ``(M, n, D)``, ``(n,)``."""
         value = self(u.nan_to_num(0.0, 0.0, 0.0), torch.arange(u.shape[1], device=u.device))
         return torch.where(value.isfinite(), value, -math.inf).amax(0)
 
     def noise(self, log_density: Tensor) -> Tensor:
-        """Rounding errors of log densities of about such a size, in nats."""
+        """Rounding errors of log densities of this size, in nats."""
         size = torch.where(log_density.isfinite(), log_density.abs(), 0.0)
         return 8 * torch.finfo(self.coordinates.dtype).eps * (size + math.log(self.width) + 1)
 
@@ -266,10 +266,10 @@ class _Joint:
 def _gauss_hermite(
     joint: _Joint, roughly: Integrals, rough_error: Tensor, nodes: int
 ) -> tuple[Tensor, Tensor, int]:
-    """Gauss-Hermite rules at the posterior's moments, which are moved twice to what the rule finds them to be.
+    """Gauss-Hermite rules at the posterior's moments; the moments are updated twice from the rule itself.
 
     Returns:
-        log Z, its error in nats, and how often each density was evaluated.
+        log Z, its error in nats, and the number of evaluations of each density.
     """
     centre, covariance = roughly.centre, roughly.covariance
     every = torch.arange(len(centre), device=centre.device)
@@ -295,7 +295,7 @@ def _gauss_hermite(
         moved = (weight[..., None] * u).sum(0)
         away = u - moved
         second = torch.einsum("sn,sni,snj->nij", weight, away, away)
-        # A rule that has lost the posterior (all of its weight on one node) is no better place to be.
+        # If all weight is on one node, the rule has missed the posterior, and the moments are not updated.
         fine = torch.linalg.cholesky_ex(second).info == 0
         fine &= second.diagonal(dim1=-2, dim2=-1).amin(-1) > 0
         centre = torch.where(fine[:, None], moved, centre)

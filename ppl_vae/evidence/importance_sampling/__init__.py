@@ -1,1 +1,1 @@
-"""Estimators from independent draws, the proposals that these come from, and guides refitted to each datum."""
+"""Estimators from independent draws, their proposals, and guides refitted to each datum."""

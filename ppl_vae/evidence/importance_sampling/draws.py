@@ -14,13 +14,13 @@ class IID:
 
 @dataclass(frozen=True)
 class Sobol:
-    """Scrambled Sobol points: spread more evenly than independent draws, for a smaller error in a few dimensions.
+    """Scrambled Sobol points, which are spread more evenly than independent draws: a smaller error in few dimensions.
 
     See `ppl_vae.evidence.importance_sampling.rqmc.scrambled`.
 
     Args:
-        scrambles: R, the independent scramblings whose spread is the error; each takes S / R points, rounded up to a
-            power of two.
+        scrambles: R, the number of independent scramblings; their spread gives the standard error. Each has S / R
+            points, rounded up to a power of two.
 
     Raises:
         InputError: if ``scrambles`` is not an integer of at least 2.
@@ -30,22 +30,22 @@ class Sobol:
 
     def __post_init__(self) -> None:
         if check_positive_int("scrambles", self.scrambles) < 2:
-            raise InputError("scrambles", "at least 2, whose spread is the error", self.scrambles)
+            raise InputError("scrambles", "at least 2, since their spread gives the error", self.scrambles)
 
 
 @dataclass(frozen=True)
 class UntilStderr:
-    """Independent draws, for each datum as many as a standard error needs: a pilot finds out how many.
+    """Independent draws, for each datum as many as a standard error needs; a pilot run estimates their number.
 
-    See `ppl_vae.evidence.importance_sampling.until_stderr.budgeted`. ``e.stderr > target`` are the data that missed it.
+    See `ppl_vae.evidence.importance_sampling.until_stderr.budgeted`. Data with ``e.stderr > target`` did not reach it.
 
     Args:
-        target: the standard error to meet, in nats.
-        most: the most samples that any datum gets.
-        pilot: the pilot's samples for each datum.
+        target: the target standard error, in nats.
+        most: the largest number of samples of a datum.
+        pilot: the number of pilot samples for each datum.
 
     Raises:
-        InputError: if ``target`` is not a positive number, or ``most`` or ``pilot`` not a positive integer.
+        InputError: if ``target`` is not a positive number, or ``most`` or ``pilot`` is not a positive integer.
     """
 
     target: float
@@ -59,7 +59,7 @@ class UntilStderr:
 
 
 Draws = IID | Sobol | UntilStderr
-"""What ``importance(..., draws=...)`` takes."""
+"""The values of ``draws`` in ``importance(..., draws=...)``."""
 
 
 def check_draws(value: object) -> Draws:

@@ -1,7 +1,7 @@
 """Importance sampling: the ELBO, the IWAE-K bounds and log p(x), in one pass over samples.
 
-Where the samples come from is a `proposals.Proposal`; how they are cut up, `Tiles`; what is read from their weights,
-an `Accumulator`. What is left for this file is to put a tile's weights into the sums.
+A `Proposal` draws the samples, `Tiles` divide them into passes, and an `Accumulator` computes the figures from their
+weights. This module adds the weights of each tile to the accumulator.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data
 
 SAMPLES = 5000
-"""The samples of each datum where nothing is said."""
+"""The default number of samples for each datum."""
 
 
 @takes_run_options(*ALL)
@@ -46,34 +46,34 @@ def importance(
 
     With ``log w_s = log p(x, z_s) - log q(z_s|x)`` and ``z_s ~ q(z|x)``, the estimate is
     ``log (1/S) sum_s w_s``. ``(1/S) sum_s w_s`` is unbiased for p(x), so the estimate is a lower bound of log p(x)
-    in expectation, tight as S grows (bias about ``-stderr**2 / 2``), and exceeds log p(x) by b nats with
-    probability at most ``exp(-b)``. Each datum has its own weights; nothing is ever summed over data before the log.
-    The same holds for any other proposal in the place of q(z|x); "ELBO" and curve are then those of the proposal.
+    in expectation. It converges to log p(x) as S grows (bias about ``-stderr**2 / 2``), and exceeds log p(x) by b nats
+    with probability at most ``exp(-b)``. Each datum has its own weights; nothing is summed over data before the log.
+    The same holds for any other proposal instead of q(z|x); the ELBO and the curve are then those of the proposal.
 
-    Memory does not grow with S. Work is cut into tiles of some samples for some data; a tile's size follows from
-    N, S, the program's sites and the kind of device, and each tile draws from a stream of its own.
+    Memory does not grow with S. The work is divided into tiles of some samples for some data. The size of a tile
+    depends on N, S, the program's sites and the type of device, and each tile has its own random stream.
 
     Args:
         program: a `Program`, such as ``vae.program``.
-        x: the data, where the program's parameters live.
-        num_samples: S, the number of samples for each datum. 5,000 by default; `UntilStderr` chooses it by itself.
-        proposal: where the samples come from: `Guide` (the default), `Defensive`, `Widened`, `StudentT`, `Refitted`,
-            or one of your own.
-        draws: how the samples are made: `IID` (the default), `Sobol` for points that are spread more evenly than
-            independent ones (a smaller error where the latents are few and the weights smooth), or `UntilStderr` for
-            as many samples of each datum as a standard error needs.
-        prior_draws: so many draws of the prior look for mass that the proposal misses, and reject the data where they
-            find it (see `ppl_vae.evidence.running.prior_check`): of use in few dimensions, 2,048 say. No other
-            number changes. With `IID` only.
-        seed: the numbers are a function of it.
+        x: the data, on the device of the program's parameters.
+        num_samples: S, the number of samples for each datum. 5,000 by default; `UntilStderr` chooses it itself.
+        proposal: the distribution of the samples: `Guide` (the default), `Defensive`, `Widened`, `StudentT`,
+            `Refitted`, or your own.
+        draws: how the samples are drawn: `IID` (the default), `Sobol` for points that are spread more evenly than
+            independent ones (a smaller error for few latents and smooth weights), or `UntilStderr` for as many
+            samples of each datum as a standard error needs.
+        prior_draws: the number of draws of the prior that search for mass which the proposal misses. Data for which
+            they find such mass are rejected (see `ppl_vae.evidence.running.prior_check`). Useful in few dimensions,
+            with 2,048 draws, for example. No other number changes. With `IID` only.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Returns:
-        `Evidence` with ``bound="lower"``: per datum in nats, ``(N,)`` float64.
+        `Evidence` with ``bound="lower"``: for each datum in nats, ``(N,)`` float64.
 
     Raises:
-        InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
-        ProgramError: if the evidence of the pair is not defined per datum; names the site.
+        InputError: if an argument or the data do not fit, or ``checkpoint`` belongs to another run.
+        ProgramError: if log p(x) is not defined for each datum; names the site.
         NonFiniteError: if a log weight is NaN; names the datum.
 
     Sources: Kloek and van Dijk (1978); Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016).
@@ -101,7 +101,7 @@ def importance(
 
 
 def describe_proposal(proposal: Proposal) -> str:
-    """What a result says of a proposal: nothing of the guide."""
+    """The text about a proposal in the details of a result; empty for the guide."""
     return "" if isinstance(proposal, Guide) else f"proposal {proposal}"
 
 
@@ -117,9 +117,9 @@ def estimate_from_draws(
     name: str = "importance sampling",
     **run: Unpack[RunOptions],
 ) -> Figures:
-    """The figures that ``sums`` reads from the log weights of S independent draws from a proposal.
+    """The figures that ``sums`` computes from the log weights of S independent draws from a proposal.
 
-    Two estimators that differ in ``sums`` alone see the same weights.
+    Two estimators that differ only in ``sums`` use the same weights.
     """
     check_positive_int("num_samples", num_samples)
     check_seed(seed)
@@ -141,17 +141,17 @@ def estimate_from_draws(
     def make(block: Block) -> _Sampling:
         bound = proposal.bind(program, block.x, seed, block.index)
 
-        def looked_after(figures: Figures) -> Figures:
+        def checked(figures: Figures) -> Figures:
             figures = with_prior_check(figures, program, block, seed, prior_draws)
             return with_proposal_checks(figures, program, block, seed, shared, proposal)
 
-        return _Sampling(bound, block, tiles, sums, seed, chunk_size, looked_after)
+        return _Sampling(bound, block, tiles, sums, seed, chunk_size, checked)
 
     return run_blocks(program, x, plan, make, seed=seed, **run)
 
 
 class _Sampling:
-    """Importance sampling of one block: tiles of samples into an accumulator."""
+    """Importance sampling of one block: adds tiles of samples to an accumulator."""
 
     def __init__(
         self,

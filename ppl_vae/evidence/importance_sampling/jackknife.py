@@ -1,4 +1,4 @@
-"""Jackknife: removes the bias of order 1 / S of importance sampling, by leaving samples out."""
+"""Jackknife: removes the bias of order 1 / S of importance sampling, by estimates that leave samples out."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from ppl_vae.evidence.running.blocks import evidence_of
 from ppl_vae.evidence.running.options import ALL, RunOptions, takes_run_options
 from ppl_vae.program import Data, Program
 
-_EXACT = 32  # the largest weights, whose part in every sum is exact
-_POWERS = 14  # of the others: a pair of them is at most 2/34 of all, and (2/34)**15 < 1e-18
+_EXACT = 32  # number of largest weights that are summed exactly
+_POWERS = (
+    14  # power sums of the others: a pair of them is at most 2/34 of all weights, and (2/34)**15 < 1e-18
+)
 _k = torch.arange(1, _POWERS + 1, dtype=torch.float64)[:, None]
 
 
@@ -36,22 +38,22 @@ def jackknife(
 ) -> Evidence:
     """log p(x) of each datum by jackknifed importance sampling, JVI-1 or JVI-2 of Nowozin (2018).
 
-    With L the log of the mean of all S weights, L' the mean over i of the log-mean-exps without w_i, and L'' that
-    over i < j of those without w_i and w_j, the estimate is
+    Let L be the log of the mean of all S weights, L' the mean over i of the log of the mean without w_i, and L'' the
+    mean over i < j of the log of the mean without w_i and w_j. The estimate is
 
         order 1:  S L - (S - 1) L'
         order 2:  S**2 / 2 L - (S - 1)**2 L' + (S - 2)**2 / 2 L''
 
-    The bias of L, -Var(w) / (2 S p(x)**2) + O(S**-2), falls to O(S**-2) and to O(S**-3), for weights with enough
-    moments; the spread hardly grows. The estimate is no bound any more. The weights are those of `importance` at the
-    same arguments, and so are the standard error (by the delta method, right to first order), the ELBO, the
-    diagnostics and the curve; the curve therefore ends at L, not at the estimate.
+    The bias of L, -Var(w) / (2 S p(x)**2) + O(S**-2), becomes O(S**-2) with order 1 and O(S**-3) with order 2, for
+    weights with enough moments; the variance hardly grows. The estimate is no longer a bound. The weights are those of
+    `importance` with the same arguments. The standard error (by the delta method, correct to first order), the ELBO,
+    the diagnostics and the curve are also those of `importance`, so the curve ends at L, not at the estimate.
 
-    It takes O(S) work and no more memory than `importance`, though L'' is over S (S - 1) / 2 pairs. With
-    p = w / sum w, it is a sum of log(1 - p_i - p_j): exact for the 32 largest weights, and for the others by power
-    sums of p up to p**14, which leave out less than 1e-17 of the sum.
+    The work is O(S), and the memory is that of `importance`, although L'' is a mean over S (S - 1) / 2 pairs. With
+    p = w / sum w, L'' is a sum of log(1 - p_i - p_j). It is exact for the 32 largest weights. For the others it is
+    computed from power sums of p up to p**14, with a relative error below 1e-17.
 
-    Where no more than ``order`` weights are above zero, leaving them out leaves nothing, and L itself is returned.
+    If at most ``order`` weights are above zero, no weight would be left, and L itself is returned.
 
     Args:
         program: as for `importance`.
@@ -59,14 +61,14 @@ def jackknife(
         num_samples: S, more than ``order``.
         order: 1 or 2.
         proposal: as for `importance`.
-        seed: the numbers are a function of it.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Returns:
-        `Evidence` with ``bound="consistent"``: per datum in nats, ``(N,)`` float64.
+        `Evidence` with ``bound="consistent"``: for each datum in nats, ``(N,)`` float64.
 
     Raises:
-        InputError, ProgramError, NonFiniteError: as `importance`; InputError for an ``order`` other than 1 and 2, too.
+        InputError, ProgramError, NonFiniteError: as for `importance`; InputError also if ``order`` is not 1 or 2.
 
     Source: Nowozin, "Debiasing evidence approximations: on importance-weighted autoencoders and jackknife variational
     inference" (2018), eq. 21; Sharot, "The generalized jackknife" (1976).
@@ -74,7 +76,7 @@ def jackknife(
     if isinstance(order, bool) or order not in (1, 2):
         raise InputError("order", "1 or 2", describe(order))
     if not isinstance(num_samples, int) or num_samples <= order:
-        expected = f"an integer above {order}, for something to be left when {order} are left out"
+        expected = f"an integer above {order}, since {order} samples are left out"
         raise InputError("num_samples", expected, describe(num_samples))
     proposal = Guide() if proposal is None else proposal
     sums = LeaveOneOut if order == 1 else LeaveTwoOut
@@ -95,8 +97,9 @@ def jackknife(
 class LeaveOneOut(Accumulator):
     """An accumulator whose log evidence is JVI-1.
 
-    The 32 largest weights, at least, are in its tail. What falls out of the tail is kept as power sums, scaled by the
-    largest that ever fell out: nothing is subtracted to get them, so nothing is lost where a few weights are all.
+    Its tail has at least the 32 largest weights. Weights that are removed from the tail are added to power sums, which
+    are scaled by the largest removed weight. They are computed without subtraction, so nothing cancels if a few weights
+    dominate.
     """
 
     _tensors = (*Accumulator._tensors, "bulk", "bulk_max")
@@ -156,7 +159,7 @@ class LeaveTwoOut(LeaveOneOut):
 
 
 class Shares:
-    """The shares p_i = w_i / sum w of S weights of N data, some of them one by one, the others by power sums.
+    """The shares p_i = w_i / sum w of S weights of N data: the largest one by one, the others as power sums.
 
     Args:
         log_share: ``(T, N)`` log p of the largest, descending.
@@ -168,7 +171,7 @@ class Shares:
         self.log_share, self.log_powers, self.S = log_share, log_powers, num_samples
         self.rest = num_samples - len(log_share)
         self.share, self.powers = log_share.exp(), log_powers.exp()
-        # 1 - p is a difference: where p is nearly 1, the sum of all the others is what it is.
+        # 1 - p is a difference: if p is nearly 1, it is computed as the sum of all others.
         others = torch.cat([log_share[1:], log_powers[:1]])
         beside = torch.where(
             self.share[:1] > 0.5, others.logsumexp(0, keepdim=True), torch.log1p(-self.share[:1])
@@ -177,17 +180,17 @@ class Shares:
         self.log_left_of_two = others[1:].logsumexp(0)
 
     def excess(self) -> Tensor:
-        """Sum over i of log(1 - p_i), above what it is for equal weights: ``(N,)``.
+        """Sum over i of log(1 - p_i), minus its value for equal weights: ``(N,)``.
 
-        Of every logarithm log(1 - p) the linear part -p is left out here, since the p sum to 1: what remains is of
-        order 1 / S, and is not the small difference of two large numbers.
+        The linear part -p of each log(1 - p) is left out, since the p sum to 1. The rest is of order 1 / S, and is
+        computed without the difference of two large numbers.
         """
         exact = (self.log_left + self.share).sum(0)
         k = _k[1:].to(exact.device)
         return exact - (self.powers[1:] / k).sum(0) - self.S * _curved(1 / self.S)
 
     def excess_of_pairs(self) -> Tensor:
-        """Sum over i < j of log(1 - p_i - p_j), above what it is for equal weights: ``(N,)``."""
+        """Sum over i < j of log(1 - p_i - p_j), minus its value for equal weights: ``(N,)``."""
         total = self._exact_pairs() + self._mixed_pairs() + self._bulk_pairs()
         return total - self.S * (self.S - 1) / 2 * _curved(2 / self.S)
 

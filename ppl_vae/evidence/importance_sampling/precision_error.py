@@ -1,4 +1,4 @@
-"""Precision error: what matrix products of a lower precision do to log p(x), measured against float64."""
+"""Precision error: the error of log p(x) that matrix products of lower precision cause, compared with float64."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from ppl_vae.program import Data, Program, device_of, num_data
 from ppl_vae.program.matmul_precision import BY_HAND, InFloat64
 
 SMALL = 0.1
-"""The share of the Monte Carlo error that an error of products has to stay below, for it not to matter."""
+"""An error of matrix products is small if it is below this share of the Monte Carlo error."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PrecisionError:
-    """Errors of estimates of log p(x) that are due to the precision of matrix products, for N data, in nats.
+    """Errors of estimates of log p(x) that the precision of matrix products causes, for N data, in nats.
 
     Attributes:
-        error: ``(N,)`` the estimate with lowered products less that with everything in float64, from the same draws.
-        full_error: ``(N,)`` the same for the program as it is: its round-off.
+        error: ``(N,)`` the estimate with lower precision minus that in float64, from the same draws.
+        full_error: ``(N,)`` the same for the program in its own precision: its round-off.
         stderr: ``(N,)`` Monte Carlo standard errors of the estimate.
-        khat: ``(N,)`` Pareto tail indices of the weights: where they are high, ``stderr`` is too small if anything.
-        precision: of the lowered products.
+        khat: ``(N,)`` Pareto tail indices of the weights; if they are high, ``stderr`` may be too small.
+        precision: the lower precision.
         num_samples: S.
-        seed: of the draws.
-        by_hand: whether factors were rounded by hand, as the device has no such products.
+        seed: seed of the draws.
+        by_hand: whether the factors were rounded in software, because the device has no such products.
     """
 
     error: Tensor
@@ -55,21 +55,21 @@ class PrecisionError:
 
     @property
     def share(self) -> float:
-        """The error of a datum over its Monte Carlo error, root mean squares over the data of both."""
+        """The error of a datum divided by its Monte Carlo error (root mean squares over the data)."""
         return rms(self.error) / rms(self.stderr)
 
     @property
     def share_of_mean(self) -> float:
-        """The error of the mean over these data, over its Monte Carlo error.
+        """The error of the mean over these data, divided by its Monte Carlo error.
 
-        Errors that all data have in common do not average out, as those of the draws do: it grows as sqrt(N) with the
-        number of data, and falls for no S.
+        Errors that all data have in common do not average out, but the errors of the draws do. This share therefore
+        grows as sqrt(N) with the number of data, and no S makes it smaller.
         """
         return abs(float(self.error.mean())) / (rms(self.stderr) / math.sqrt(len(self)))
 
     @property
     def small(self) -> bool:
-        """Whether both shares are below a tenth: for this S or less, and so many data or fewer."""
+        """Whether both shares are below a tenth: for at most this S and at most this number of data."""
         return self.share < SMALL and self.share_of_mean < SMALL
 
     def __str__(self) -> str:
@@ -95,17 +95,17 @@ class PrecisionError:
 
     @property
     def limits(self) -> str:
-        """How far the verdict reaches, in words."""
+        """The limits of the verdict, in words."""
         datum, mean = (value / SMALL for value in (rms(self.error), abs(float(self.error.mean()))))
         heavy = int((self.khat > khat_threshold(self.num_samples)).sum())
         return (
-            f"not for Monte Carlo errors below {datum:.2g} nats a datum, {mean:.2g} in the mean, whatever gives them; "
+            f"this holds only for Monte Carlo errors above {datum:.2g} nats a datum and {mean:.2g} nats in the mean; "
             f"k-hat is above its threshold for {heavy} of {len(self)} data"
         )
 
     @property
     def verdict(self) -> str:
-        """What `small` is in a word: yes or no."""
+        """`small` as a word: "yes" or "no"."""
         return "yes" if self.small else "no"
 
 
@@ -124,30 +124,30 @@ def precision_error(
     seed: int = 0,
     **run: Unpack[ResumeOptions],
 ) -> PrecisionError:
-    """How far products of a lower precision take importance sampling's log p(x) off, given its draws.
+    """The error of importance sampling's log p(x) that products of a lower precision cause, given the draws.
 
-    With z_s drawn from the guide as the run of that precision draws them, and q~ the density that it draws them from,
+    With z_s drawn from the guide in the lower precision, and q~ the density of these draws,
 
         error = log sum_s p~(x, z_s) / q~(z_s|x) - log sum_s p(x, z_s) / q~(z_s|x),
 
-    p~ in that precision and p in float64, of the same parameters. The second is the log of an unbiased estimate of
-    p(x), whatever the guide's networks were rounded to, so the error is the rounding's and holds no Monte Carlo noise
-    to first order: it is the posterior mean of log p~(x, z) - log p(x, z). Its part that is common to all draws is a
-    bias that more samples do not take away. What is left out is the round-off of q~ itself, a sum of a float32 number
-    for each latent.
+    where p~ is computed in the lower precision and p in float64, from the same parameters. The second term is the log
+    of an unbiased estimate of p(x), although the guide's networks were rounded. The error is therefore due to rounding
+    only, and has no Monte Carlo noise to first order: it is the posterior mean of log p~(x, z) - log p(x, z). The part
+    that all draws have in common is a bias that more samples do not reduce. The round-off of q~ itself, a sum of one
+    float32 number for each latent, is not included.
 
     Args:
-        program: a `Program` that computes in float32; another has no products to lower.
-        x: the data, where the program's parameters live.
+        program: a `Program` that computes in float32; the precision option does not affect others.
+        x: the data, on the device of the program's parameters.
         num_samples: S.
-        precision: "bfloat16", or "tf32": where the device has no such products, factors are rounded by hand to what it
-            would round them to.
-        seed: the draws are a function of it.
+        precision: "bfloat16" or "tf32"; if the device has no tf32 products, the factors are rounded in software as such
+            a device would round them.
+        seed: seed of the draws.
         run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit.
-        ProgramError: if the evidence of the pair is not defined per datum; names the site.
+        ProgramError: if log p(x) is not defined for each datum; names the site.
         NonFiniteError: if a log weight is NaN; names the datum.
     """
     check_one_of("precision", precision, [word for word in PRECISIONS if word != FULL])
@@ -175,7 +175,7 @@ def precision_error(
 def _measure(
     program: Program, block: Block, tiles: Tiles, precision: str, seed: int
 ) -> tuple[Tensor, Figures]:
-    """The errors of a precision for the data of a block ``(n,)``, and the figures of what is in float64."""
+    """The errors of a precision for the data of a block ``(n,)``, and the figures of the estimate in float64."""
     x = block.x
     device = device_of(x)
     ours, exact = (Accumulator(block.num_data, tiles.num_samples, device) for _ in range(2))

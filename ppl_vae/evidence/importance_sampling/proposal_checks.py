@@ -1,4 +1,4 @@
-"""Checks of an estimate from independent draws: simulated data, and the guide where another proposal drew them."""
+"""Checks of an estimate from independent draws: on simulated data, and against the guide for other proposals."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ppl_vae.program import Program
 def with_proposal_checks(
     figures: Figures, program: Program, block: Block, seed: int, shared: SharedSimulation, proposal: Proposal
 ) -> Figures:
-    """Figures with what the checks found, and what they took in their cost.
+    """Figures with the results of the checks, and with their cost added.
 
     Args:
-        figures: of one block.
+        figures: the figures of one block.
         program: the program.
         block: the data.
-        seed: the user's.
+        seed: the user's seed.
         shared: the simulation check of the run.
-        proposal: where the draws came from. What has the guide as a part covers what the guide does, whatever else it
-            draws; any other proposal is compared with the guide.
+        proposal: the distribution of the draws. A proposal that contains the guide covers all that the guide covers;
+            any other proposal is compared with the guide.
     """
     other = None if isinstance(proposal, Guide) else proposal
     figures = with_simulation_check(figures, program, block, seed, shared, other)

@@ -1,4 +1,4 @@
-"""Pareto smoothed importance sampling: the largest weights are replaced by quantiles of a fitted tail."""
+"""Pareto smoothed importance sampling (PSIS): the largest weights are replaced by quantiles of a fitted tail."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def psis(
     """log p(x) of each datum by Pareto smoothed importance sampling.
 
     The M = ceil(min(S / 5, 3 sqrt(S))) largest weights are replaced by the expected order statistics of the
-    generalised Pareto distribution that is fitted to them, none larger than the largest was, and the estimate is the
-    log of the mean of what results. It has less variance than `importance` on the same weights where their tail is
-    heavy, and it is biased, mostly downwards, by an amount that is not known but vanishes as S grows: an estimate, and
-    no bound. For a Gaussian 0.7 times as wide as its posterior (k-hat 0.53) and S = 1,000, its mean squared error is
-    0.4 times that of `importance` and 1 % of p(x) is missing on average. It cannot find mass that no draw has met:
-    where k-hat is above the threshold it is rejected as any other.
+    generalised Pareto distribution that is fitted to them, none larger than the largest weight. The estimate is the log
+    of the mean of the new weights. If the tail is heavy, it has a smaller variance than `importance` with the same
+    weights. Its bias is unknown, mostly negative, and vanishes as S grows, so it is an estimate and not a bound. For a
+    Gaussian 0.7 times as wide as its posterior (k-hat 0.53) and S = 1,000, its mean squared error is 0.4 times that of
+    `importance`, and 1 % of p(x) is missing on average. It cannot find mass that no draw has visited, so its verdicts
+    follow the same rules as those of `importance`.
 
     Args:
         program: as for `importance`.
         x: the data.
-        num_samples: S, above 20 for there to be a tail to smooth.
+        num_samples: S, above 20 so that there is a tail to smooth.
         proposal: as for `importance`.
-        seed: the numbers are a function of it; the weights are those of `importance` with the same.
+        seed: seed of all random numbers; the weights are those of `importance` with the same seed.
         run: see `RunOptions`.
 
     Returns:
-        `Evidence` with ``bound="consistent"``: per datum in nats, ``(N,)`` float64. Standard error and ESS are those
-        of the smoothed weights; ELBO, k-hat and curve those of the weights as drawn, so the curve ends at the plain
-        estimate.
+        `Evidence` with ``bound="consistent"``: for each datum in nats, ``(N,)`` float64. Standard error and ESS are
+        those of the smoothed weights. The ELBO, k-hat and the curve are those of the original weights, so the curve
+        ends at the estimate without smoothing.
 
     Raises:
-        InputError, ProgramError, NonFiniteError: as `importance`.
+        InputError, ProgramError, NonFiniteError: as for `importance`.
 
     Source: Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto smoothed importance sampling" (2024).
     """
@@ -85,7 +85,7 @@ class Smoothed(Accumulator):
         change, change_of_squares = (new - old).sum(1), (new**2 - old**2).sum(1)
         moved = (change != 0) | (change_of_squares != 0)
         mean = self._mean + change / S
-        # The squared deviations from the new mean: what is left of them cannot be below zero but by round-off.
+        # The squared deviations from the new mean; they are below zero only by round-off.
         m2 = (self._m2 + S * (self._mean**2 - mean**2) + change_of_squares).clamp(min=0)
         stderr = stderr_of_mean(m2, S) / mean
         ess = S / (1 + m2 / (S * mean**2))

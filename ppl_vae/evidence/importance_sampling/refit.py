@@ -1,4 +1,4 @@
-"""Refit: the guide's family fitted to each datum alone, so that the ELBO has no amortisation gap."""
+"""Refit: the guide's family fitted to each datum separately, so that the ELBO has no amortisation gap."""
 
 from __future__ import annotations
 
@@ -21,33 +21,35 @@ from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.offsets import carry, carrying_program, make_offsets, path_log_weights
 
 TOLERANCE = 0.01
-"""Nats: a stretch of steps that gains less than this has stalled."""
+"""Nats: a datum stalls when 50 steps gain less than this."""
 
-_STRETCH = 50  # steps between two looks at what was gained
-_CHECKS = 256  # draws for such a look
-_SHRINK, _STAGES = 10**0.5, 4  # the step size falls by the first, so often: 1, 0.3, 0.1, 0.03 of the first
+_STRETCH = 50  # steps between two comparisons of the ELBO
+_CHECKS = 256  # draws for such a comparison
+_SHRINK, _STAGES = 10**0.5, 4  # factor and number of step sizes: 1, 0.3, 0.1, 0.03 times the first
 _DECAYS = (0.9, 0.99)
-_NUMBERS = 2**22  # in a pass: a gradient holds on to what a density forgets, but one pass has few samples
+_NUMBERS = (
+    2**22
+)  # numbers in a pass: a gradient needs more memory than a density, but one pass has few samples
 _DATA = 512  # in a block on a CPU, at most
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Refit:
-    """A guide refitted for each of N data, and how that went.
+    """A guide refitted to each of N data, and the figures of the optimisation.
 
-    ``importance(refit.program, refit.x)``, or any other estimator, takes it in the place of ``(program, x)``.
+    Estimators take it instead of ``(program, x)``: ``importance(refit.program, refit.x)``, for example.
 
     Attributes:
-        program: model and refitted guide: a Program over `x`.
-        x: the data, with the offsets of their guides: a dict. ``take(refit.x, index)`` are some of them.
+        program: a `Program` of the model and the refitted guide, for the data `x`.
+        x: a dict of the data and the offsets of their guides. ``take(refit.x, index)`` selects some of the data.
         offsets: ``(N, *shape)`` each, by "site.parameter"; see `ppl_vae.program.offsets`.
-        converged: ``(N,)`` bool: whether the rule of `refit` stopped the datum, and not ``max_steps``.
-        steps: ``(N,)`` int64, steps taken.
-        gain: ``(N,)`` what the last stretch of steps gained, in nats: of the size of what is left to be gained.
+        converged: ``(N,)`` bool: True if the rule of `refit` stopped the datum, False if ``max_steps`` did.
+        steps: ``(N,)`` int64, the number of steps.
+        gain: ``(N,)`` the gain of the last 50 steps, in nats; the gain that is left is of this size.
         gain_stderr: ``(N,)`` its Monte Carlo standard error.
-        density_evals: ``(N,)`` evaluations of log p(x, z) spent.
-        gradient_evals: ``(N,)`` evaluations of log p(x, z) and its gradient in z spent.
-        seed: the offsets can be had again from it.
+        density_evals: ``(N,)`` evaluations of log p(x, z).
+        gradient_evals: ``(N,)`` evaluations of log p(x, z) with its gradient in z.
+        seed: the seed of the random numbers.
     """
 
     program: Program
@@ -79,7 +81,7 @@ class Refit:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a guide is refitted: the arguments of `refit`, with their defaults; raises `InputError`."""
+    """The arguments of `refit` with their defaults; raises `InputError` for an argument that does not fit."""
 
     num_samples: int = 16
     step_size: float = 0.1
@@ -107,38 +109,38 @@ def refit(
     seed: int = 0,
     **run: Unpack[RunOptions],
 ) -> Refit:
-    """The guide's own family, fitted to each datum alone by gradients of its ELBO; networks stay as they are.
+    """Fit the guide's own family to each datum separately, by gradients of its ELBO; networks do not change.
 
-    Every parameter of every guide site gets an offset for each datum where it is unconstrained (see
-    `ppl_vae.program.offsets`, also for what that spans), zero at first: the start is the guide itself. Adam moves all
-    data of a block at once, each with a step size of its own; its gradients come from ``num_samples`` draws along the
-    path (Roeder et al. 2017), without noise where the guide is the exact posterior.
+    Each parameter of each guide site gets an offset for each datum, in unconstrained space (see
+    `ppl_vae.program.offsets`, also for the family that this spans). Offsets are zero at first, so the start is the
+    guide itself. Adam updates all data of a block at once, each with its own step size. The gradients use
+    ``num_samples`` pathwise draws (Roeder et al. 2017); they have no noise if the guide is the exact posterior.
 
-    The rule: every 50 steps, the mean of the last 25 iterates is compared with the best so far, on 256 draws that
-    both use, and what is better becomes the best (the start is left only for what is better by a standard error and
-    a tenth of ``tolerance``). A datum whose gain is below ``max(tolerance, 2 standard errors)`` has stalled, and goes
-    on from its best with a step size smaller by sqrt(10); at the fourth time it has converged. At the last step size
-    a parameter moves by at most about 0.15 standard deviations in 50 steps, so a datum that could gain much more than
-    ``tolerance`` would not pass. On linear-Gaussian models of 2 to 50 latent dimensions the result falls short of
-    the family's best by some 0.0005 nats a dimension.
+    Convergence: every 50 steps, the mean of the last 25 iterates is compared with the best offsets so far, on the same
+    256 draws, and the better of the two becomes the best. The start is replaced only if the gain exceeds a standard
+    error and a tenth of ``tolerance``. A datum whose gain is below ``max(tolerance, 2 standard errors)`` has stalled,
+    and continues from its best offsets with a step size smaller by sqrt(10); when it stalls for the fourth time, it has
+    converged. At the last step size a parameter moves by at most about 0.15 standard deviations in 50 steps, so a datum
+    that could gain much more than ``tolerance`` does not stall. On linear-Gaussian models of 2 to 50 latent dimensions
+    the ELBO is about 0.0005 nats for each dimension below the best of the family.
 
-    The draws that decide are used for nothing else: an ELBO of the refitted guide rests on draws of its own, and is as
-    honest as any other.
+    The draws of these comparisons are not used again: an ELBO of the refitted guide comes from new draws, and is not
+    biased by the selection.
 
     Args:
         program: a `Program` whose guide is reparameterised.
-        x: the data, where the program's parameters live.
-        num_samples: draws in a gradient.
-        step_size: Adam's, at first: a share of a standard deviation for a location, of a unit for a log scale.
-        max_steps: when to give up on a datum.
-        tolerance: in nats.
-        seed: the offsets are a function of it (and of which data share a block).
+        x: the data, on the device of the program's parameters.
+        num_samples: the number of draws in a gradient.
+        step_size: Adam's first step size: in standard deviations for a location, in units for a log scale.
+        max_steps: the largest number of steps for a datum.
+        tolerance: in nats; see above.
+        seed: seed of all random numbers. Results also depend on which data are in the same block.
         run: see `RunOptions`.
 
     Raises:
-        InputError: if an argument or the data do not fit, or ``checkpoint`` is of another run.
-        ProgramError: if the evidence of the pair is not defined per datum, or the guide cannot be refitted (it is
-            discrete, say); names the site.
+        InputError: if an argument or the data do not fit, or ``checkpoint`` belongs to another run.
+        ProgramError: if log p(x) is not defined for each datum, or the guide cannot be refitted (because it is
+            discrete, for example); names the site.
 
     Source: Cremer, Li & Duvenaud, "Inference suboptimality in variational autoencoders" (2018).
     """
@@ -146,7 +148,7 @@ def refit(
 
 
 def run_refit(program: Program, x: Data, settings: Settings, run: RunOptions, *, keep: bool = False) -> Refit:
-    """`refit` with checked arguments; ``keep`` leaves a finished checkpoint there, for `block_files.forget`."""
+    """`refit` with checked arguments; ``keep`` does not remove the finished checkpoint (see `block_files.forget`)."""
     program, x, sites = prepare(program, x)
     n, device = num_data(x), device_of(x)
     offsets = make_offsets(program, take(x, slice(0, 1)))  # refuses before any work is done
@@ -165,7 +167,7 @@ def run_refit(program: Program, x: Data, settings: Settings, run: RunOptions, *,
 
 
 def _columns(offsets: Mapping[str, Tensor]) -> dict[str, Column]:
-    """What is found for each datum, the offsets of its guide being shaped as these."""
+    """The columns of the result; ``offsets`` give the shapes of the guide's offsets."""
     columns = {
         "converged": Column(dtype=torch.bool),
         "steps": Column(0, dtype=torch.int64),
@@ -182,7 +184,7 @@ def _columns(offsets: Mapping[str, Tensor]) -> dict[str, Column]:
 
 @dataclass
 class _Adam:
-    """Adam (Kingma & Ba 2015) on data that neither know of one another nor have one step size."""
+    """Adam (Kingma & Ba 2015) for independent data with different step sizes."""
 
     first: dict[str, Tensor] = field(default_factory=dict)
     second: dict[str, Tensor] = field(default_factory=dict)
@@ -199,20 +201,20 @@ class _Adam:
             first.lerp_(gradient, 1 - slow)
             second.lerp_(gradient**2, 1 - slower)
             rate = _rows(size, value)
-            # No step is longer than its gradient: offsets are in standard deviations, where curvatures are about 1,
-            # and Adam's usual 1e-8 would blow rounding errors up to full steps where the guide is exact.
+            # No step is longer than its gradient: offsets are in standard deviations, so curvatures are about 1. If the
+            # guide is exact, Adam's usual 1e-8 would turn rounding errors into full steps.
             scale = (second / (1 - slower**self.count)).sqrt() + rate
             value += rate * (first / (1 - slow**self.count)) / scale
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all data but ``rows``."""
+        """Keep only the data ``rows``."""
         for moments in (self.first, self.second):
             for name in moments:
                 moments[name] = moments[name][rows]
 
 
 class _Block:
-    """The refit of one block of data; data leave it as they are done."""
+    """The refit of one block of data; converged data leave it."""
 
     def __init__(self, program: Program, x: Data, index: int, settings: Settings) -> None:
         self.program, self.x, self.settings = program, x, settings
@@ -267,7 +269,7 @@ class _Block:
     def _climb(
         self, x: Data, current: dict[str, Tensor], adam: _Adam, stage: Tensor, taken: int, stretch: int
     ) -> dict[str, Tensor]:
-        """A stretch of steps; the mean of the iterates of its second half."""
+        """Make ``stretch`` steps; returns the mean of the iterates of the second half."""
         size = self.settings.step_size / _SHRINK ** stage.double()
         mean = {name: torch.zeros_like(value) for name, value in current.items()}
         averaged = (stretch + 1) // 2
@@ -287,7 +289,7 @@ class _Block:
         return mean
 
     def _look(self, x: Data, active: Tensor, candidate: dict[str, Tensor], taken: int) -> Tensor:
-        """Compare the candidate with the best on common draws; the better one is the best. Which data stalled."""
+        """Compare the candidate with the best offsets, and keep the better of them; returns the stalled data."""
         weights = []
         for offsets in (candidate, {name: value[active] for name, value in self.best.items()}):
             self._reseed("refit looks", taken - 1)
@@ -295,7 +297,7 @@ class _Block:
                 weights.append(self.carrying.log_weights(carry(x, offsets), _CHECKS, seed=None, check=False))
         difference = weights[0] - weights[1]
         gain, error = difference.mean(0), difference.std(0) / math.sqrt(_CHECKS)
-        # The start is left for a reason only: where it is the optimum, every candidate is a little worse.
+        # The start is replaced only for a clear gain: if it is the optimum, each candidate is a little worse.
         reason = error.clamp(min=self.settings.tolerance / 10)
         better = gain > torch.where(self.moved[active], 0.0, reason)
         self.moved[active] |= better
@@ -303,7 +305,7 @@ class _Block:
             self.best[name][active[better]] = value[better]
         self.gain[active], self.gain_stderr[active] = gain, error
         self.looks[active] += 1
-        # What is not a number (a candidate without density) is no gain.
+        # NaN (a candidate without density) is no gain.
         return ~(gain >= (2 * error).clamp(min=self.settings.tolerance))
 
     def _reseed(self, purpose: str, step: int) -> None:

@@ -25,36 +25,37 @@ from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.inverse_cdf import log_weights_at, num_uniforms
 
-_BITS = 30  # of a Sobol point; the 22 below them are random
+_BITS = 30  # bits of a Sobol point; the 22 bits below them are random
 _LOWER = 22
 
 
 def scrambled(
     program: Program, x: Data, num_samples: int, draws: Sobol, *, seed: int, **run: Unpack[RunOptions]
 ) -> Evidence:
-    """log p(x) of each datum from scrambled Sobol points: what ``importance(..., draws=Sobol())`` returns.
+    """log p(x) of each datum from scrambled Sobol points: the result of ``importance(..., draws=Sobol())``.
 
-    A scrambling of n = 2**m Sobol points leaves them as evenly spread as they were and makes each of them uniform, so
-    that z = F^-1(u), F the guide's distribution function, is a draw of the guide, and the mean of n weights is unbiased
-    for p(x). R scramblings are independent of one another, so the mean of their R estimates is unbiased, too, and
-    their spread is its error; or what the guide is short of where none of S points may go, if that is more (see
-    `outskirts`). For smooth weights it falls with n nearly as n**-1.5, where independent draws have n**-0.5; weights
-    that depend on many latents at once, or jump, gain less, and lose nothing that matters.
+    A scrambling of n = 2**m Sobol points keeps them evenly spread and makes each of them uniform. With F the guide's
+    distribution function, z = F^-1(u) is then a draw of the guide, and the mean of n weights is unbiased for p(x). R
+    scramblings are independent of one another, so the mean of their R estimates is unbiased, too. Its standard error
+    comes from their spread, but is at least the mass that the guide lacks in the region that S points may miss (see
+    `ppl_vae.evidence.importance_sampling.rqmc_tail`). For smooth weights the error decreases nearly as n**-1.5; for
+    independent draws it decreases as n**-0.5. If weights depend on many latents at once, or are discontinuous, the gain
+    is smaller, but there is no relevant loss.
 
-    Every datum has digital shifts of its own, so the errors of no two data are correlated.
+    Each datum has its own digital shifts, so the errors of different data are uncorrelated.
 
     Args:
-        program: a `Program` whose guide can be inverted, see `program.quasi`.
+        program: a `Program` whose guide can be inverted, see `ppl_vae.program.inverse_cdf`.
         x: the data.
-        num_samples: S, points a datum in all; S / R is rounded up to a power of two.
-        draws: with R, the number of scramblings.
-        seed: the numbers are a function of it.
+        num_samples: S, the total number of points for each datum; S / R is rounded up to a power of two.
+        draws: gives R, the number of scramblings.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Returns:
-        `Evidence` with ``bound="lower"``, ``basis="runs"``: each scrambling is a run. It has no curve. A few runs may
-        agree and all miss a heavy tail: so k-hat of all S weights is given where it is above 0.5 or the threshold for
-        S, and leads to rejection. Elsewhere it is NaN.
+        `Evidence` with ``bound="lower"``, ``basis="runs"``: each scrambling is a run. It has no curve. All runs may
+        miss the same heavy tail and still agree. k-hat and ``hidden`` are therefore those of all S weights, and are
+        used in the verdict.
 
     Raises:
         InputError: if an argument does not fit.
@@ -68,13 +69,11 @@ def scrambled(
     program, x, sites = prepare(program, x)
     D = num_uniforms(program, take(x, slice(0, 1)))
     if D > SobolEngine.MAXDIM:
-        raise InputError(
-            "program", f"at most {SobolEngine.MAXDIM} latent numbers a datum for Sobol points", D
-        )
+        raise InputError("program", f"at most {SobolEngine.MAXDIM} latent dimensions for Sobol points", D)
     num_scrambles = draws.scrambles
     points = 2 ** (math.ceil(num_samples / num_scrambles) - 1).bit_length()
     if points > 2**_BITS:
-        raise InputError("num_samples", f"at most 2**{_BITS} points a scrambling", points)
+        raise InputError("num_samples", f"at most 2**{_BITS} points in a scrambling", points)
     tiles = Tiles.plan(num_data(x), points, sites.numbers_per_datum + D, device_of(x))
     identity = {"draws": repr(draws), "points": points}
     plan = Plan("quasi-Monte Carlo", tiles.data, points * num_scrambles, identity)
@@ -94,9 +93,9 @@ def sobol(directions: Tensor, start: int, stop: int) -> Tensor:
     """Points ``start`` to ``stop`` of a Sobol sequence, in Gray code order: ``(stop - start, D)`` integers of 30 bits.
 
     Args:
-        directions: ``(D, 30)`` direction numbers, such as `SobolEngine` holds.
-        start: the first point.
-        stop: the one after the last.
+        directions: ``(D, 30)`` direction numbers, such as those of `SobolEngine`.
+        start: index of the first point.
+        stop: index after the last point.
     """
     index = torch.arange(start, stop, device=directions.device)
     gray = index ^ (index >> 1)
@@ -107,7 +106,7 @@ def sobol(directions: Tensor, start: int, stop: int) -> Tensor:
 
 
 class _Scrambling:
-    """One block: scrambling after scrambling, each cut into tiles."""
+    """One block: its scramblings one after another, each divided into tiles."""
 
     def __init__(
         self,
@@ -167,7 +166,7 @@ class _Scrambling:
             stderr=stderr,
             elbo=whole.elbo,
             elbo_stderr=torch.where(spread.isfinite(), spread, math.nan),
-            # Of all weights: their tail decides whether the spread of a few runs means anything.
+            # k-hat and the hidden share are those of all weights: the spread of a few runs does not show a tail.
             khat=whole.khat,
             hidden=whole.hidden,
             curves=Curves.none(n),
@@ -179,8 +178,8 @@ class _Scrambling:
         """Points of scrambling ``r``, shifted for each datum: ``(stop - start, N, D)``, float64, never 0 or 1."""
         if self.current is None or self.current[0] != r:
             stream = self.block.index * self.R + r
-            # The linear scrambling is common to the block; the digital shift by itself makes each point uniform, so
-            # given the scrambling the data are independent, and all have the same mean: they are uncorrelated.
+            # All data of the block have the same linear scrambling. The digital shift alone makes each point uniform.
+            # Given the scrambling the data are independent and have the same mean, so they are uncorrelated.
             directions = SobolEngine(
                 self.dim, scramble=True, seed=rng.derive(self.seed, "sobol scrambling", stream)
             ).sobolstate

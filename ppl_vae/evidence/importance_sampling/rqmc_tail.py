@@ -1,7 +1,7 @@
-"""Tail of randomised quasi-Monte Carlo: mass of p(x) beyond the outermost of S even points.
+"""Tail of randomised quasi-Monte Carlo: the mass of p(x) in the region beyond the outermost of S Sobol points.
 
-Independent draws miss a region of probability 1 / S as often as they hit it, but their own noise hides what it holds.
-Points that are spread evenly have next to no noise, so there it is the error.
+Independent draws also miss regions of probability below 1 / S, but their Monte Carlo noise is larger than the mass in
+these regions. Evenly spread points have very little noise, so the missed mass is the main error.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from ppl_vae.program import Data, Program, device_of, num_data
 from ppl_vae.program.inverse_cdf import log_weights_at
 
 DRAWS = 128
-"""Draws a datum."""
+"""The number of draws for each datum."""
 
 FEW = 3.0
-"""The points that a region is to get if they are to tell what it holds: with fewer expected, it may get none."""
+"""The expected number of points below which a region may get none."""
 
-_DECADES = 9.0  # how much rarer the regions are that are looked at
+_DECADES = 9.0  # decades of tail probability that are integrated
 
 
 @torch.no_grad()
 def excess_outside(
     program: Program, x: Data, dim: int, num_samples: int, log_evidence: Tensor, seed: int, index: int
 ) -> Tensor:
-    """What a guide is short of beyond a radius, as a share of p(x): ``(N,)`` float64, at least 0.
+    """The mass that a guide lacks beyond a radius, as a share of p(x): ``(N,)`` float64, at least 0.
 
-    The uniform numbers u that a draw stands for are normal scores y = Phi^-1(u), of which 3 in S have |y| > r. There
+    The uniform numbers u of a draw correspond to normal scores y = Phi^-1(u), of which 3 in S have |y| > r. The mass is
 
         E[(w / p(x) - 1)^+; |y| > r] = int_0^(3/S) E[(w / p(x) - 1)^+ | P(|Y| > |y|) = t] dt,
 
-    by draws in random directions with log t spread evenly over the nine decades below 3 / S: a weight that grows as
-    fast as the guide falls is seen there, when among S draws it is not. Weights that are no larger there than on
-    average, such as those of an exact guide, are no loss.
+    It is estimated from draws in random directions, with log t spread evenly over the nine decades below 3 / S. These
+    draws show weights that grow as fast as the guide's density decreases, which S ordinary draws do not show. Weights
+    there that are at most the average, such as those of an exact guide, add nothing.
 
     Args:
         program: a program whose guide can be inverted.
         x: the data.
-        dim: D, uniform numbers a draw.
+        dim: D, the number of uniform numbers in a draw.
         num_samples: S.
         log_evidence: ``(N,)`` estimates of log p(x).
-        seed: the user's.
-        index: of the block of data; it has a stream of its own.
+        seed: the user's seed.
+        index: index of the block of data, which has its own random stream.
     """
-    from scipy import special  # here, since it takes as long as all of ppl_vae to import
+    from scipy import special  # here, because its import takes as long as that of ppl_vae
 
     n, device = num_data(x), device_of(x)
     generator = rng.generator(seed, "outskirts", index)

@@ -1,4 +1,4 @@
-"""Sampling until a standard error is met: a pilot gives the number of samples of each datum, fresh draws estimate."""
+"""Sampling to a target standard error: a pilot gives the number of samples of each datum, fresh draws the estimate."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ppl_vae.evidence.running.tiles import Tiles
 from ppl_vae.program import Data, Program, device_of, num_data, take
 
 FEWEST = 1024
-"""The fewest samples of any datum: with less, k-hat and the standard error mean little."""
+"""The smallest number of samples of a datum: with fewer, k-hat and the standard error are not reliable."""
 
 SAFETY = 2.0
-"""More than the pilot's variance asks for by this factor: most pilots put it too low, where tails are heavy by much."""
+"""Factor by which the pilot's variance is multiplied: pilots often underestimate it, by much if tails are heavy."""
 
 _READ = ("log_evidence", "stderr", "elbo", "elbo_stderr", "ess", "khat", "hidden")
-_UNITS = 1000  # what the progress bar counts: how much there is to do is known after the pilot only
+_UNITS = 1000  # units of the progress bar: the number of samples is only known after the pilot
 _PILOT_UNITS = 200
 
 
@@ -44,26 +44,27 @@ def budgeted(
     seed: int,
     **run: Unpack[RunOptions],
 ) -> Evidence:
-    """log p(x) to a standard error of ``draws.target``: what ``importance(..., draws=UntilStderr(...))`` returns.
+    """log p(x) to a standard error of ``draws.target``: the result of ``importance(..., draws=UntilStderr(...))``.
 
-    A pilot estimates each datum's relative variance V = Var(w) / p(x)**2. The datum then gets the power of two of
-    samples that is next above 2 V / target**2, at least 1,024 and at most ``draws.most``. The estimate
-    is from fresh draws alone: had the pilot's been kept, what decides their number would also be in the mean. It
-    therefore is a stochastic lower bound as that of any fixed number of samples. Where the pilot missed a heavy tail,
-    the error may still turn out larger: ``e.stderr > draws.target`` are these data, and ``e.details`` counts them.
+    A pilot estimates each datum's relative variance V = Var(w) / p(x)**2. The number of samples of the datum is then
+    2 V / target**2, rounded up to a power of two, at least 1,024 and at most ``draws.most``. Only fresh draws are used
+    for the estimate: with the pilot's draws, the number of samples would depend on the weights in the mean. The
+    estimate is therefore a stochastic lower bound, as with a fixed number of samples. If the pilot missed a heavy tail,
+    the error may still be larger than the target: these are the data with ``e.stderr > draws.target``, and
+    ``e.details`` gives their number.
 
     Args:
         program: a `Program`.
         x: the data.
-        draws: the target, the most samples that any datum gets, and the pilot's, which are counted in
-            ``density_evals``.
+        draws: the target, the largest number of samples of a datum, and the number of pilot samples, which are
+            counted in ``density_evals``.
         proposal: as for `importance`.
-        seed: the numbers are a function of it.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Returns:
-        `Evidence` with ``bound="lower"``; ``draws`` are the numbers of samples of each datum, ``num_samples`` the
-        largest of them. It has no curve.
+        `Evidence` with ``bound="lower"``; ``draws`` is the number of samples of each datum, and ``num_samples`` the
+        largest of these numbers. It has no curve.
 
     Raises:
         InputError: if an argument does not fit.
@@ -87,16 +88,16 @@ def budgeted(
 
 @dataclass(frozen=True)
 class Settings:
-    """What all blocks of a run share.
+    """The settings that all blocks of a run have in common.
 
     Attributes:
         program: the program.
-        proposal: where samples come from.
-        pilot: samples of the pilot.
-        target: the standard error to be met, in nats.
-        most: samples that any datum gets.
-        width: numbers for each sample of a datum.
-        seed: the user's.
+        proposal: the distribution of the samples.
+        pilot: the number of pilot samples.
+        target: the target standard error, in nats.
+        most: the largest number of samples of a datum.
+        width: numbers in memory for each sample of a datum.
+        seed: the user's seed.
         shared: the simulation check of the run.
     """
 
@@ -110,19 +111,19 @@ class Settings:
     shared: SharedSimulation
 
     def allocate(self, pilot: Figures) -> Tensor:
-        """``(N,)`` int64 samples for each datum, from what the pilot found; the most where it found no weight."""
+        """``(N,)`` int64 number of samples for each datum, from the pilot; the largest if all weights are zero."""
         variance = (pilot.stderr**2 * pilot.num_samples).nan_to_num(nan=math.inf)
         wanted = (SAFETY * variance / self.target**2).clamp(min=FEWEST, max=2.0**62)
         return (2 ** wanted.log2().ceil()).clamp(max=self.most).long()
 
     def stream(self, block: int, group: int) -> int:
-        """Which of all groups of data this one is; group -1 is the block's pilot."""
+        """The index of a group's random stream; group -1 is the block's pilot."""
         groups = self.most.bit_length() + 2  # numbers of samples that there are, and the pilot
         return block * groups + group + 1
 
 
 class _Budgeted:
-    """One block: its pilot, and then its data, group by group of those that get as many samples."""
+    """One block: its pilot, and then groups of data with the same number of samples."""
 
     def __init__(self, settings: Settings, block: Block) -> None:
         self.settings, self.block, self.device = settings, block, device_of(block.x)
@@ -179,7 +180,7 @@ class _Budgeted:
         )
 
     def _next(self) -> bool:
-        """Put down what the group came to and go on to the next; False if there is none."""
+        """Store the group's figures and start the next group; False if there is none."""
         bad = self.rows[self.sums.nan_data()]
         if len(bad):
             first = self.block.offset + int(bad[0])

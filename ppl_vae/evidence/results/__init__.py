@@ -1,1 +1,1 @@
-"""What an estimator returns: numbers for each datum, with errors, diagnostics, a verdict and a table."""
+"""Results of estimators: numbers for each datum with errors, diagnostics and a verdict, and a table."""

@@ -1,12 +1,12 @@
-"""Accumulator: streaming sums of log weights, from which every figure of an estimate is read.
+"""Accumulator: streaming sums of log weights, from which all figures of an estimate are computed.
 
-Log weights come in, a chunk of samples at a time, and are forgotten; what stays does not grow with the number
-of samples S but for the tail, which is O(sqrt(S)), and the curve, which is O(log S).
+Log weights are added in chunks of samples and are not kept. The memory does not grow with the number of samples S,
+except for the tail, which is O(sqrt(S)), and the curve, which is O(log S).
 
-Samples are absorbed in blocks of 1,024, cut at multiples of 1,024 whatever the chunks they came in. All sums
-are then taken in the same order for any chunking, so the figures are the same to the last bit (on one device,
-with one number of threads). An absorption is some hundred small operations whatever the block, so blocks are
-large; what waits for one is a thousand numbers a datum.
+Samples enter the sums in blocks of 1,024, at multiples of 1,024, for any size of chunk. The order of all sums therefore
+does not depend on the chunks, and the figures are the same to the last bit (on one device, with one number of threads).
+Adding a block takes about a hundred small operations for any size of block, so blocks are large. Up to 1,024 numbers
+for each datum wait until their block is complete.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ _NUMBERS = ("num_samples", "count", "tail_fill")
 
 @dataclass(frozen=True, eq=False)
 class Figures(EstimateParts):
-    """What S log weights for each of N data come to: CPU float64 tensors ``(N,)``, in nats unless said.
+    """The figures of S log weights for each of N data: CPU float64 tensors ``(N,)``, in nats unless noted.
 
-    The parts are those of an `Evidence`, and their fields are attributes of the whole, too, as there.
+    The parts are those of an `Evidence`, and their fields are also attributes of the whole.
 
     Attributes:
         estimate: log (1/S) sum_s w_s. The mean is unbiased for p(x), so by Jensen its log is a lower bound of log p(x)
             in expectation, with bias about -stderr**2 / 2. Its standard error is that of the delta method,
-            sd(w) / (sqrt(S) mean(w)) with the S - 1 variance: NaN for S = 1 and where all weights are zero, and not to
-            be believed where ``khat`` is high.
-        guide_elbo: (1/S) sum_s log w_s, unbiased for the ELBO: -inf where any weight is zero. Its standard error is
-            sd(log w) / sqrt(S), NaN for S = 1 and where any weight is zero.
-        diagnostics: ``ess`` is (sum w)**2 / sum w**2, from 1 to S, and 0 where all weights are zero; for ``khat`` and
-            ``hidden`` see `ppl_vae.evidence.results.pareto`. The others are filled in by what looks after a block.
+            sd(w) / (sqrt(S) mean(w)) with the S - 1 variance: NaN for S = 1 and if all weights are zero, and not
+            reliable if ``khat`` is high.
+        guide_elbo: (1/S) sum_s log w_s, unbiased for the ELBO: -inf if any weight is zero. Its standard error is
+            sd(log w) / sqrt(S), NaN for S = 1 and if any weight is zero.
+        diagnostics: ``ess`` is (sum w)**2 / sum w**2, from 1 to S, and 0 if all weights are zero; for ``khat`` and
+            ``hidden`` see `ppl_vae.evidence.results.pareto`. The checks of a block fill in the others.
         curves: for K = 1, 2, 4, ... up to S, and S itself, unbiased estimates of the IWAE-K bound (Burda et al. 2016):
             the mean of the log-mean-exps of the floor(S / K) complete blocks of K consecutive samples. The first column
-            is the ELBO and the last the log evidence, exactly. Standard errors are from the spread over blocks where
-            there are 8 or more (and at K = 1); otherwise by the delta method from all weights,
+            is the ELBO and the last the log evidence, exactly. Standard errors come from the spread over blocks if
+            there are at least 8 (and at K = 1); otherwise from all weights by the delta method,
             sd(w) / (sqrt(B K) mean(w)) for B blocks of K.
-        cost: an evaluation of log p(x, z) a weight.
+        cost: one evaluation of log p(x, z) for each weight.
         num_samples: S, the number of samples that were added.
-        precision: of the matrix products that the weights came from; "full" here.
+        precision: the precision of the matrix products; "full" here.
     """
 
     estimate: Estimate
@@ -78,22 +78,22 @@ class Figures(EstimateParts):
 
 
 class Accumulator:
-    """Running sums of the importance weights of N data, in float64, in memory that is flat in S.
+    """Running sums of the importance weights of N data, in float64, in memory that does not grow with S.
 
-    Held per datum: the largest log weight; mean and sum of squared deviations of the weights scaled by it;
-    the same moments (Chan, Golub & LeVeque's merge) for the log-mean-exps of blocks of K = 1, 2, 4, ...
-    consecutive samples, put together by a binary carry; and the M + 1 largest log weights.
+    For each datum it keeps the largest log weight; the mean and the sum of squared deviations of the weights, scaled by
+    the largest; the same moments (merged as by Chan, Golub & LeVeque) of the log-mean-exps of blocks of K = 1, 2, 4...
+    consecutive samples, which are combined as in a binary counter; and the M + 1 largest log weights.
 
-    -inf is a legal log weight. NaN and +inf are not: `add` never waits for the device to find out, so they
-    are noted there and raised by `check` and `finish`.
+    -inf is a valid log weight. NaN and +inf are not. `add` does not wait for the device, so it only records them;
+    `check` and `finish` raise the error.
 
-    A subclass may read another estimate from the same stream: it keeps a longer tail (``_least_tail``), takes what
-    falls out of it (`_shorten_tail`), names the tensors of its own (``_tensors``) and reads them (`_read`).
+    A subclass may compute another estimate from the same weights: it keeps a longer tail (``_least_tail``), handles the
+    weights that leave it (`_shorten_tail`), lists its own tensors (``_tensors``) and computes the figures (`_read`).
 
     Args:
         num_data: N.
-        num_samples: S, the number of samples that will be added in all; it sets the size of the tail.
-        device: where the sums are kept; log weights may come from any device.
+        num_samples: S, the total number of samples that will be added; it determines the size of the tail.
+        device: the device of the sums; log weights may come from any device.
 
     Raises:
         InputError: if a number is not a positive integer.
@@ -117,7 +117,7 @@ class Accumulator:
         self._mean, self._m2 = make(), make()
         self._level_mean, self._level_m2 = make(levels), make(levels)
         self._level_zero = make(levels).bool()
-        # Blocks that wait for their other half; below a block of 64 all halves meet inside `_absorb`.
+        # Blocks that wait for their other half; smaller blocks are combined inside of `_absorb`.
         self._half = make(max(levels - _BLOCK_LEVEL, 0))
         self._tail = make(min(2 * self._tail_keep + _BLOCK, num_samples), value=-math.inf)
         self._pending = make(min(_BLOCK, num_samples), value=-math.inf)
@@ -125,13 +125,13 @@ class Accumulator:
 
     @torch.no_grad()
     def add(self, log_weights: Tensor) -> None:
-        """Take in the next samples of every datum.
+        """Add the next samples of all data.
 
         Args:
             log_weights: ``(s, N)`` log w in nats, of any floating dtype and any s.
 
         Raises:
-            InputError: if the shape or dtype is another, or more than ``num_samples`` would have been added.
+            InputError: if the shape or dtype is wrong, or there would be more than ``num_samples`` samples.
         """
         if (
             log_weights.ndim != 2
@@ -177,17 +177,17 @@ class Accumulator:
             )
 
     def state(self) -> dict[str, Tensor]:
-        """Everything, as CPU tensors, to go on from with `from_state` to the same bits. Its size is fixed."""
+        """Everything as CPU tensors; `from_state` continues from them to the same bits. Their size is fixed."""
         tensors = {name: getattr(self, f"_{name}").detach().cpu().clone() for name in self._tensors}
         numbers = (self.num_samples, self.count, self._tail_fill)
         return tensors | {name: torch.tensor(value) for name, value in zip(_NUMBERS, numbers, strict=True)}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], device: torch.device | str = "cpu") -> Accumulator:
-        """The accumulator whose `state` it was.
+        """The inverse of `state`.
 
         Raises:
-            InputError: if tensors are missing or of other shapes than an accumulator's.
+            InputError: if tensors are missing or have wrong shapes.
         """
         missing = [name for name in (*cls._tensors, *_NUMBERS) if name not in state]
         if missing:
@@ -206,13 +206,13 @@ class Accumulator:
 
     @torch.no_grad()
     def finish(self, offset: int = 0) -> Figures:
-        """The figures of all samples added so far. Nothing is changed: more may be added afterwards.
+        """The figures of all samples added so far. The accumulator does not change; more samples may be added.
 
         Args:
             offset: as in `check`.
 
         Raises:
-            NonFiniteError: as `check`.
+            NonFiniteError: as for `check`.
             InputError: if no sample has been added.
         """
         self.check(offset)
@@ -225,10 +225,10 @@ class Accumulator:
         return whole._read()
 
     def _absorb(self, rows: Tensor, before: int) -> None:
-        """Put up to a block of rows into the sums, after ``before`` others, a multiple of the block."""
+        """Add up to one block of rows to the sums, after ``before`` other rows (a multiple of the block)."""
         number = rows.shape[0]
         largest = torch.maximum(self._max, rows.amax(dim=0))
-        # While all weights are zero there is nothing to scale by, and -inf - -inf would make NaN of nothing.
+        # If all weights are zero so far, there is no scale: -inf - -inf would be NaN.
         reference = torch.where(largest == -math.inf, 0.0, largest)
         shrink = (self._max - reference).exp()
         self._mean *= shrink
@@ -261,15 +261,15 @@ class Accumulator:
             level += 1
 
     def _shorten_tail(self) -> None:
-        """Keep the largest of the tail and let the others go."""
+        """Keep only the largest weights of the tail."""
         self._tail[: self._tail_keep] = self._tail[: self._tail_fill].topk(self._tail_keep, dim=0).values
         self._tail_fill = self._tail_keep
 
     def _read(self) -> Figures:
-        """The figures, once every row has been absorbed."""
+        """The figures, after all rows have been added."""
         S = self.count
         log_evidence = self._max + self._mean.log()
-        deviation = stderr_of_mean(self._m2, S) / self._mean  # of a mean of S weights, relative to it
+        deviation = stderr_of_mean(self._m2, S) / self._mean  # relative error of the mean of S weights
         stderr = torch.where(self._max == -math.inf, math.nan, deviation)
         ess = torch.where(self._max == -math.inf, 0.0, S / (1 + self._m2 / (S * self._mean**2)))
         ks, bounds, errors = [], [], []

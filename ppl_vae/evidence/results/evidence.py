@@ -1,4 +1,4 @@
-"""Evidence: the frozen result of an estimator, with numbers for each datum and an error for each number."""
+"""Evidence: the frozen result of an estimator, with estimates and errors for each datum."""
 
 from __future__ import annotations
 
@@ -51,29 +51,30 @@ _KIND = "ppl_vae.Evidence"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evidence(EstimateParts):
-    """Estimates of log p(x_n) for N data, in nats: what every estimator returns.
+    """Estimates of log p(x_n) for N data, in nats: the result of every estimator.
 
-    It consists of six parts, whose fields are attributes of the whole, too: ``e.log_evidence``, ``e.stderr``,
+    It has six parts, whose fields are also attributes of the `Evidence`: ``e.log_evidence``, ``e.stderr``,
     ``e.elbo``, ``e.elbo_stderr``; ``e.ess``, ``e.khat``, ``e.draws`` and the other diagnostics; ``e.curve_k``,
     ``e.curve_bound``, ``e.curve_stderr``; ``e.density_evals``, ``e.gradient_evals``; ``e.num_samples``, ``e.method``,
-    ``e.bound``, ``e.seed``, ``e.certified``, ``e.details``, ``e.precision``. `of` makes an Evidence from values by
-    these names, and `replace` one with some other values.
+    ``e.bound``, ``e.seed``, ``e.certified``, ``e.details``, ``e.precision``. `of` makes an Evidence from values with
+    these names, and `replace` returns a copy with some values changed.
 
     Tensors are copied to the CPU on construction, as float64 (``curve_k`` and ``draws`` as int64).
-    ``evidence[index]``, with a mask, indices, a slice or a number, is the Evidence of those data. What an estimator
-    does not have is NaN (the ELBO of one that never samples the guide) or empty (its curve, J = 0).
+    ``evidence[index]``, with a mask, indices, a slice or a number, is the Evidence of those data. Numbers that an
+    estimator does not have are NaN (the ELBO, for an estimator that never samples the guide) or empty (the curve,
+    J = 0).
 
     Attributes:
-        estimate: log p(x_n), with Monte Carlo standard errors by the delta method; of computed values, with a bound of
+        estimate: log p(x_n), with Monte Carlo standard errors by the delta method; for computed values, with a bound of
             the numerical error.
         guide_elbo: the ELBO of the guide from the same samples.
-        diagnostics: what is known of the draws. Its kind says what errors and verdicts rest on: `WeightDiagnostics`
-            (independent importance weights, judged by what their tail may hide), `RunDiagnostics` (chains, islands or
-            scramblings: few, each an estimate of its own, judged by their spread), or `NumericalError` (nothing was
-            drawn).
+        diagnostics: the diagnostics of the draws. Their class is the source of errors and verdicts:
+            `WeightDiagnostics` (independent importance weights, and the share that their tail may hide),
+            `RunDiagnostics` (the spread of a few chains, islands or scramblings, each with an estimate), or
+            `NumericalError` (nothing was drawn).
         curves: the IWAE-K bounds of each datum; `curve` is their average.
         cost: evaluations of the model.
-        origin: the estimator, its settings, and which way it errs.
+        origin: the estimator, its settings, and the direction of its bias.
 
     Raises:
         InputError: if a shape, a name or a number does not fit.
@@ -131,12 +132,12 @@ class Evidence(EstimateParts):
 
     @classmethod
     def of(cls, *, basis: str = "weights", **values: Any) -> Evidence:
-        """An Evidence whose parts have these values, by flat names.
+        """An Evidence from the values of the fields of its parts.
 
         Args:
-            basis: "weights", "runs" or "computed": what the errors rest on, so which kind ``diagnostics`` is of.
-            **values: the fields of all parts. Without ``draws``, there are ``num_samples`` for each datum; without
-                ``density_evals``, as many as draws. What else may be left out is what the parts say.
+            basis: "weights", "runs" or "computed": the source of the errors, and so the class of ``diagnostics``.
+            **values: the fields of all parts. The default of ``draws`` is ``num_samples`` for each datum, and that of
+                ``density_evals`` is ``draws``. Other fields have the defaults of the parts.
 
         Raises:
             InputError: if a value does not fit.
@@ -151,7 +152,7 @@ class Evidence(EstimateParts):
 
     @property
     def basis(self) -> str:
-        """What the errors and the verdicts rest on: "weights", "runs" or "computed"."""
+        """The source of the errors and the verdicts: "weights", "runs" or "computed"."""
         return self.diagnostics.basis
 
     def __len__(self) -> int:
@@ -183,7 +184,7 @@ class Evidence(EstimateParts):
 
     @property
     def reason(self) -> NDArray[np.str_]:
-        """``(N,)`` why the status is what it is and what to do, a sentence each."""
+        """``(N,)`` the reason of the status, and advice, in one sentence each."""
         return np.array([verdict.message for verdict in self.verdicts], dtype=np.str_)
 
     def status_fractions(self) -> dict[str, float]:
@@ -192,16 +193,16 @@ class Evidence(EstimateParts):
         return {status: counts[status] / max(len(self), 1) for status in STATUSES}
 
     def mean(self, of: str = "log_evidence") -> Mean:
-        """The average over data, in nats, with the Monte Carlo and the data's standard error.
+        """The average over data, in nats, with its Monte Carlo standard error and its standard error over data.
 
         Args:
             of: "log_evidence", "elbo" or "gap". The gap's Monte Carlo error is sqrt(stderr**2 +
-                elbo_stderr**2), which is too large rather than too small: w and log w rise together, so the
-                errors of the two terms are positively correlated and partly cancel.
+                elbo_stderr**2), an overestimate: the errors of the two terms are positively correlated, and partly
+                cancel in the difference.
 
         Returns:
-            the average. Where the estimates of most data are rejected (`mostly_rejected`), its Monte Carlo error is
-            NaN, and its ``limit`` says on which side the truth is. An ELBO is never judged.
+            the average. If the estimates of most data are rejected (`mostly_rejected`), its Monte Carlo error is
+            NaN, and its ``limit`` says on which side the true value is. An ELBO has no verdict.
 
         Raises:
             InputError: if ``of`` is another name.
@@ -220,21 +221,21 @@ class Evidence(EstimateParts):
 
     @property
     def mostly_rejected(self) -> bool:
-        """Whether the estimates of more than half of the data are rejected, so that their mean has no known error."""
+        """Whether the estimates of more than half of the data are rejected; their mean then has no known error."""
         return self.status_fractions()["reject"] > 0.5
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Per-datum confidence intervals of log p(x), ``(N,)`` and ``(N,)``, in nats.
+        """Confidence intervals of log p(x) for each datum, ``(N,)`` and ``(N,)``, in nats.
 
-        The lower end is ``log_evidence - q stderr``, with q a quantile of Student's distribution. Its degrees of
-        freedom are, for many weights, a quarter of the effective sample size. For R runs they are R - 1 where the runs
-        hardly differ, and fewer where they do: 2 / (2 / (R - 1) + kappa / R), which is what their sample variance is
-        worth (Satterthwaite 1946), kappa being the excess kurtosis of lognormal weights of the effective sample size
-        seen. The upper end is ``log_evidence + q stderr``, and for many weights log(1 + c hidden) above that: what
-        their tail may still hide, with c = 1 at the level 0.95 and in proportion to normal quantiles at others.
+        The lower end is ``log_evidence - q stderr``, where q is a quantile of Student's distribution. For many weights,
+        its degrees of freedom are a quarter of the effective sample size. For R runs they are 2 / (2 / (R - 1) +
+        kappa / R), the degrees of freedom of their sample variance (Satterthwaite 1946), where kappa is the excess
+        kurtosis of lognormal weights with the observed effective sample size: R - 1 if the runs hardly differ, and
+        fewer otherwise. The upper end is ``log_evidence + q stderr``. For many weights log(1 + c hidden) is added to
+        it, for the share that their tail may hide; c is 1 at the level 0.95, and proportional to normal quantiles.
 
-        They cover log p(x) with about that probability where `status` is "trust" or "caution", and nowhere else. A
-        computed value's interval is its error bound, whatever the level.
+        Intervals cover log p(x) with about the probability ``level`` if `status` is "trust" or "caution", but not if
+        it is "reject". The interval of a computed value is its error bound, for any level.
 
         Raises:
             InputError: if ``level`` is not between 0 and 1.
@@ -244,13 +245,13 @@ class Evidence(EstimateParts):
         return self.diagnostics.interval(self.estimate, level)
 
     def bits_per_dim(self, dims: int, levels: int = 1) -> Mean:
-        """The mean of -log p(x) / (dims log 2) + log2(levels), in bits a dimension.
+        """The mean of -log p(x) / (dims log 2) + log2(levels), in bits per dimension.
 
-        The sign turns the direction round: a lower bound of log p(x) is an upper bound here. Of integers that were
-        dequantised and scaled to [0, 1], the density's bits with ``levels`` are an upper bound of the integers' own.
+        Because of the sign, a lower bound of log p(x) becomes an upper bound. For integers that were dequantised and
+        scaled to [0, 1], the bits of the density with ``levels`` are an upper bound of the bits of the integers.
 
         Args:
-            dims: the number of dimensions of a datum, 784 for a 28 x 28 image.
+            dims: the number of dimensions of a datum: 784 for a 28 x 28 image.
             levels: how many values the integers had before they were dequantised, 256 for most images.
 
         Raises:
@@ -286,21 +287,21 @@ class Evidence(EstimateParts):
         return self.curves.mean()
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything as named tensors and settings in JSON's types; `unpack` takes them back."""
+        """Everything as named tensors and settings in JSON's types, for `unpack`."""
         return {name: getattr(self, name) for name in _TENSORS}, {n: getattr(self, n) for n in _SETTINGS}
 
     @classmethod
     def unpack(
         cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str = "packed"
     ) -> Evidence:
-        """What was packed; raises `InputError`, naming ``source``, if anything is missing or does not fit."""
+        """The inverse of `pack`; raises `InputError`, naming ``source``, if anything is missing or does not fit."""
         stored = Stored(source, tensors, settings)
         found: dict[str, Any] = {name: tensors[name] for name in _TENSORS if name in tensors}
         found |= {name: settings[name] for name in _SETTINGS if name in settings}
         missing = [name for name in (*_ESTIMATED, *_NEEDED) if name not in found]
         expected = "an evidence file written by Evidence.save"
         if missing:
-            raise InputError(source, expected, f"one without {', '.join(missing)}")
+            raise InputError(source, expected, f"a file without {', '.join(missing)}")
         check_settings(stored)
         for name in [name for name in _TENSORS if name in tensors]:
             stored.tensor(name, dtype=_DTYPES.get(name, torch.float64), nan=name != "log_evidence")
@@ -309,23 +310,23 @@ class Evidence(EstimateParts):
             made = cls.of(**found)
         except (InputError, NonFiniteError) as error:
             raise InputError(source, expected, error) from None
-        # An older file may lack counts: they are then what the constructor fills in.
+        # An older file may have no counts; the constructor then fills them in.
         whole = Stored(source, {name: getattr(made, name) for name in _TENSORS}, settings)
         check_rows(whole, made.curve_k.tolist(), made.num_samples)
         check_agreement(whole)
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one safetensors file, atomically; `load` gives it back exactly."""
+        """Write everything to one safetensors file, atomically; `load` reads it without any change."""
         tensors, settings = self.pack()
         files.write_tensors(path, tensors, {"kind": _KIND, **settings})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evidence:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: naming the file, if it is missing, broken, or holds anything else (a model, say).
+            InputError: naming the file, if it is missing, damaged, or another kind of file (such as a saved model).
         """
         other = "a safetensors file of something else, such as a saved model"
         tensors, metadata = files.read_kind(path, _KIND, "an evidence file written by Evidence.save", other)

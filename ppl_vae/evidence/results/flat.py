@@ -28,13 +28,13 @@ class Flat(Generic[T]):
 
 
 class OfParts:
-    """A frozen dataclass whose fields are parts, frozen dataclasses, too: made and changed by flat names."""
+    """A frozen dataclass whose fields are frozen dataclasses (parts); it is made and changed by flat names."""
 
     _parts: ClassVar[dict[str, type]] = {}
 
     @classmethod
     def flat_names(cls) -> dict[str, Flat[Any]]:
-        """The flat names of all parts, in the order in which they are written down."""
+        """The flat names of all parts, in the order of their definition."""
         owners = reversed(cls.__mro__)
         return {
             name: flat for owner in owners for name, flat in vars(owner).items() if isinstance(flat, Flat)
@@ -42,7 +42,7 @@ class OfParts:
 
     @classmethod
     def of(cls: type[W], **values: Any) -> W:
-        """One whose parts have these values, by flat names; other names are fields of its own."""
+        """An object whose parts have these values, by flat names; other names are fields of the object itself."""
         return cls._of(cls._parts, values)
 
     @classmethod
@@ -53,14 +53,14 @@ class OfParts:
         )
 
     def replace(self: W, **changes: Any) -> W:
-        """The same with other values, by flat names or by those of fields."""
+        """A copy with some values changed, by flat names or names of fields."""
         given, own = self._by_part(changes)
         parts = {part: dataclasses.replace(getattr(self, part), **values) for part, values in given.items()}
         return dataclasses.replace(self, **own, **parts)  # type: ignore[type-var]  # every subclass is one
 
     @classmethod
     def _by_part(cls, values: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-        """Values by flat names as values of each part, and those that are of no part."""
+        """The values of each part, from values by flat names; and the values that belong to no part."""
         names, given, own = cls.flat_names(), dict[str, dict[str, Any]](), dict[str, Any]()
         for name, value in values.items():
             if name in names:
@@ -71,7 +71,7 @@ class OfParts:
 
 
 class EstimateParts(OfParts):
-    """The flat names of what an estimate of log p(x) consists of; what they mean is told in `Evidence`."""
+    """The flat names of the parts of an estimate of log p(x); see `Evidence` for their meaning."""
 
     log_evidence = Flat[Tensor]("estimate", "value")
     stderr = Flat[Tensor]("estimate", "stderr")
@@ -93,5 +93,5 @@ class EstimateParts(OfParts):
     unconfirmed = Flat[Tensor]("diagnostics", "unconfirmed")
 
     def per_datum(self) -> dict[str, Tensor]:
-        """All tensors with a row a datum, by flat names."""
+        """All tensors with one row for each datum, by flat names."""
         return {name: getattr(self, name) for name in EstimateParts.flat_names() if name != "curve_k"}

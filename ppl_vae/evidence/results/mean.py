@@ -1,4 +1,4 @@
-"""Mean: an average over data, its Monte Carlo error, its error over data, and whether these are known."""
+"""Mean: an average over data, with its Monte Carlo error and its error over data."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mean:
-    """An average over data, with its two errors kept apart.
+    """An average over data, with two separate errors.
 
     Attributes:
         value: the mean over the N data.
-        mc_stderr: sqrt(sum_n stderr_n**2) / N, from the finite number of samples a datum: it falls with S. NaN where
-            it is not known, since the estimates of most data are rejected.
-        data_stderr: sd over data / sqrt(N), from which data were drawn: it falls with N only. It holds the
-            Monte Carlo part as well, since the spread is that of the estimates. NaN for N = 1.
-        limit: "at least" or "at most" where most estimates are rejected and it is known on which side of the value
-            the truth is; "about" where it is not; empty elsewhere.
+        mc_stderr: sqrt(sum_n stderr_n**2) / N, the Monte Carlo error, which decreases with S. NaN if it is not known
+            because the estimates of most data are rejected.
+        data_stderr: sd over data / sqrt(N), the error from the choice of the data, which decreases with N only. It
+            includes the Monte Carlo error, because the estimates contain it. NaN for N = 1.
+        limit: "at least" or "at most" if most estimates are rejected and it is known on which side of the value the
+            true mean is; "about" if this is not known; empty if most estimates are not rejected.
     """
 
     value: float
@@ -30,7 +30,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Tensor, stderr: Tensor) -> Mean:
-        """The average of values ``(N,)`` that are known to standard errors ``(N,)``."""
+        """The average of values ``(N,)`` with standard errors ``(N,)``."""
         N = len(values)
         error = math.sqrt(float((stderr**2).sum())) / N if N else math.nan
         spread = float(values.std()) / math.sqrt(N) if N > 1 else math.nan

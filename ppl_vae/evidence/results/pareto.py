@@ -1,15 +1,15 @@
-"""Pareto k-hat: whether there are enough samples for the mean of these weights to be believed.
+"""Pareto k-hat: a diagnostic of whether the number of samples is large enough for a reliable mean of the weights.
 
-The largest importance weights of one datum are fitted by a generalised Pareto distribution; its shape k tells
-how many moments the weights have (moments of order below 1/k exist). Above a threshold that depends on the
-number of samples S the estimate is not to be believed, nor is its standard error.
+A generalised Pareto distribution is fitted to the largest importance weights of each datum. Its shape k gives the
+number of moments of the weights (moments of order below 1/k exist). Above a threshold that depends on the number of
+samples S, neither the estimate nor its standard error is reliable.
 
 Sources: Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 25 (2024); the fit
 is that of Zhang & Stephens, "A new and efficient estimation method for the generalized Pareto distribution",
 Technometrics 51 (2009).
 
-Everything is done on logarithms. A bad guide gives tails that span thousands of nats, whose exceedances
-underflow when they are exponentiated: the diagnostic would then fail on just the data that it exists for.
+All computations use logarithms. The tails of a poor guide span thousands of nats, and their exceedances would underflow
+without logarithms, exactly for the data that need the diagnostic.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from torch import Tensor
 from ppl_vae.errors import InputError, check_positive_int, describe
 
 MIN_TAIL = 5
-"""The fewest draws that a tail is fitted to."""
+"""The smallest number of draws for a fit of the tail."""
 
 ROUND_OFF = 1e-6
-"""Tail log weights within ``ROUND_OFF * max(1, |largest|)`` nats of one another are taken to be equal.
+"""Tail log weights that differ by at most ``ROUND_OFF * max(1, |largest|)`` nats count as equal.
 
-About 8 units in the last place of float32: under an exact posterior, a float32 network's log weights differ
-by as much, and what tail that noise has says nothing. A real tail this short moves the estimate by no more
-than it.
+This is about 8 units in the last place of float32: with an exact posterior, the log weights of a float32 network differ
+by this much, and a fit to this noise would be meaningless. A real tail of this length changes the estimate by no more
+than this.
 """
 
 _PRIOR_DRAWS, _PRIOR_K = 10, 0.5
-_TOP = 10  # weights that the index at the very end of the tail is read from
-_MOST, _MOST_FITTED = 0.9, 0.8  # the largest k that a tail is taken to go on with
+_TOP = 10  # number of largest weights from which the index at the end of the tail is estimated
+_MOST, _MOST_FITTED = 0.9, 0.8  # the largest k with which a tail is continued
 
 
 def tail_size(num_samples: int) -> int:
@@ -43,7 +43,7 @@ def tail_size(num_samples: int) -> int:
 
 
 def khat_threshold(num_samples: int) -> float:
-    """The largest k-hat at which S samples are to be believed, min(1 - 1 / log10(S), 0.7); -inf for S = 1."""
+    """The largest k-hat at which S samples are reliable, min(1 - 1 / log10(S), 0.7); -inf for S = 1."""
     check_positive_int("num_samples", num_samples)
     return -math.inf if num_samples == 1 else min(1 - 1 / math.log10(num_samples), 0.7)
 
@@ -56,62 +56,61 @@ def fit_generalised_pareto(exceedances: Tensor) -> tuple[Tensor, Tensor]:
     consistent for every k; no prior on k is applied here (`khat` does).
 
     Args:
-        exceedances: ``(N, n)``, what each draw has above the cut-off; zeros are no exceedances and are left
-            out.
+        exceedances: ``(N, n)``, each draw minus the cut-off; zeros are not exceedances and are left out.
 
     Returns:
-        k and sigma, float64 ``(N,)``; NaN where fewer than 5 exceedances are above zero.
+        k and sigma, float64 ``(N,)``; NaN if fewer than 5 exceedances are above zero.
     """
     shape, log_scale = _fit(exceedances.detach().to(torch.float64).log().sort(dim=1).values)
     return shape, log_scale.exp()
 
 
 def khat(log_tail: Tensor, num_samples: int) -> Tensor:
-    """The Pareto shape k-hat of the weights of each datum, from their largest.
+    """The Pareto shape k-hat of the weights of each datum, from the largest weights.
 
-    ``k-hat = (n k + 10 * 0.5) / (n + 10)``, where k is fitted to the n exceedances of the M largest weights
-    above the next largest, and the rest is the weak prior of Vehtari et al. Equal to R's loo; `arviz_stats`
-    rounds M down where loo and this function round it up, and agrees to round-off where M is the same.
+    ``k-hat = (n k + 10 * 0.5) / (n + 10)``. Here k is fitted to the n exceedances of the M largest weights above the
+    next largest, and the other terms are the weak prior of Vehtari et al. The result equals that of R's loo.
+    `arviz_stats` rounds M down, while loo and this function round it up; for the same M it agrees to round-off.
 
-    Edge cases, per datum:
+    Edge cases for each datum:
 
-    - M < 5 (S <= 20): NaN, there are too few draws for a diagnostic.
-    - The M largest are equal within `ROUND_OFF`: -inf. There is no tail, as under an exact posterior.
-    - Draws that tie with the cut-off (discrete latents; weights of zero, when the cut-off is zero) are no
-      exceedances and are left out. If fewer than 5 are left, NaN; but if that is because fewer than 5 weights
-      of all S are above zero, +inf: the estimate rests on next to no samples.
+    - M < 5 (S <= 20): NaN, since there are too few draws for a diagnostic.
+    - The M largest weights are equal within `ROUND_OFF`: -inf. There is no tail, as with an exact posterior.
+    - Draws equal to the cut-off (discrete latents, or weights of zero if the cut-off is zero) are not exceedances, and
+      are left out. If fewer than 5 are left: NaN. If this is because fewer than 5 of all S weights are above zero:
+      +inf, since the estimate depends on very few samples.
     - All weights zero: NaN. NaN among the log weights: NaN.
 
     Args:
         log_tail: ``(N, min(M + 1, S))`` the largest log weights of each datum, in any order; M is
             ``tail_size(S)``.
-        num_samples: S, the number of samples that they are the largest of.
+        num_samples: S, the total number of samples.
 
     Returns:
-        float64 ``(N,)``, without unit. To be read against `khat_threshold`.
+        float64 ``(N,)``, without unit. Compare it with `khat_threshold`.
 
     Raises:
-        InputError: if ``log_tail`` is of another shape.
+        InputError: if ``log_tail`` has another shape.
     """
     return diagnose(log_tail, num_samples, log_tail[:, 0].double())[0]
 
 
 def hidden_share(log_tail: Tensor, num_samples: int, log_sum: Tensor) -> Tensor:
-    """How much of p(x) the tail of the weights may still hide: what S draws have not seen, as a share of the estimate.
+    """The mass that the tail of the weights may hide because S draws have not seen it, as a share of the estimate.
 
-    k-hat tells how many moments the weights have, and nothing of how much their tail holds: both a tail of a thousandth
-    of p(x) and one of all of it may have a k-hat above 1. If the weights beyond the largest go on as a power law of
-    index k, they hold beyond what they would hold if none was larger
+    k-hat gives the number of moments of the weights, but not the mass of their tail: a tail with a thousandth of p(x)
+    and a tail with all of p(x) may both have a k-hat above 1. If the weights beyond the largest one follow a power law
+    of index k, they add to the sum of the weights
 
         h = w_max / sum(w) * k / (1 - k).
 
-    k is read from the logarithms of the m largest weights, m = 10 and half of the tail (Hill 1975), with one standard
-    error added, k (1 + 1 / sqrt(m)), and is at most 0.9: weights have a mean, so no tail goes on with k = 1. A third
-    estimate is that of the generalised Pareto distribution of `khat`, with its standard error added and k at most 0.8:
-    the mean excess beyond its quantile at 1 - 1 / S, times k. The largest of the three is returned.
+    k is estimated from the logarithms of the m largest weights, for m = 10 and for half of the tail (Hill 1975). One
+    standard error is added, k (1 + 1 / sqrt(m)), and k is at most 0.9, because the weights have a mean and so a k below
+    1. A third estimate of h comes from the generalised Pareto distribution of `khat`, with its standard error added and
+    k at most 0.8: the mean excess above its quantile at 1 - 1 / S, times k. The largest of the three is returned.
 
-    On the exact models of `ppl_vae.validation` it is from one to five times what a typical estimate is short of; of the
-    intervals that it widens (`Evidence.interval`), from 92 to 98 % hold log p(x), in light tails and in heavy ones.
+    On the exact models of `ppl_vae.validation` it is one to five times the deficit of a typical estimate. Of the
+    intervals that it widens (`Evidence.interval`), 92 to 98 % contain log p(x), for light and for heavy tails.
 
     Args:
         log_tail: as for `khat`.
@@ -119,13 +118,13 @@ def hidden_share(log_tail: Tensor, num_samples: int, log_sum: Tensor) -> Tensor:
         log_sum: ``(N,)`` the log of the sum of all S weights.
 
     Returns:
-        float64 ``(N,)``, from 0 up; infinite where fewer than 5 weights are above zero. NaN where a log weight is, or
-        where S <= 20.
+        float64 ``(N,)``, at least 0; infinite if fewer than 5 weights are above zero; NaN if a log weight is NaN or
+        S <= 20.
 
     Raises:
-        InputError: if ``log_tail`` is of another shape.
+        InputError: if ``log_tail`` has another shape.
 
-    Source of the first: Hill, "A simple general approach to inference about the tail of a distribution" (1975).
+    Source: Hill, "A simple general approach to inference about the tail of a distribution" (1975).
     """
     return diagnose(log_tail, num_samples, log_sum)[1]
 
@@ -139,7 +138,7 @@ def diagnose(log_tail: Tensor, num_samples: int, log_sum: Tensor) -> tuple[Tenso
         log_sum: ``(N,)`` the log of the sum of all S weights.
 
     Raises:
-        InputError: if ``log_tail`` is of another shape.
+        InputError: if ``log_tail`` has another shape.
     """
     ordered = _ordered(log_tail, num_samples)
     nan = torch.full_like(ordered[:, 0], math.nan)
@@ -157,7 +156,7 @@ def diagnose(log_tail: Tensor, num_samples: int, log_sum: Tensor) -> tuple[Tenso
     found = [_power_law(largest, ordered, m) for m in {min(_TOP, size), max(size // 2, 1)}]
     upper = (k + (1 + k.clamp(min=0)) / number.clamp(min=1).sqrt()).clamp(0, _MOST_FITTED)
     beyond = (log_scale - log_sum).exp() * size**upper * upper / (1 - upper)
-    found.append(beyond.nan_to_num(nan=0.0))  # no fit, since the tail is tied: the others tell
+    found.append(beyond.nan_to_num(nan=0.0))  # NaN without a fit, for a tail of equal weights
     hidden = torch.stack(found).amax(dim=0)
     hidden = torch.where(too_few, math.inf, hidden)
 
@@ -167,7 +166,7 @@ def diagnose(log_tail: Tensor, num_samples: int, log_sum: Tensor) -> tuple[Tenso
 
 
 def _power_law(largest: Tensor, ordered: Tensor, m: int) -> Tensor:
-    """What a power law beyond the largest weight holds, its index from the m largest of ``ordered`` log weights."""
+    """The mass of a power law beyond the largest weight; its index is from the m largest of ``ordered`` log weights."""
     k = (ordered[:, -m:] - ordered[:, -m - 1, None]).mean(dim=1) * (1 + 1 / math.sqrt(m))
     k = k.clamp(max=_MOST).nan_to_num(nan=_MOST)
     return largest * k / (1 - k)
@@ -177,18 +176,18 @@ def smooth(log_tail: Tensor, num_samples: int) -> Tensor:
     """The largest log weights of each datum, Pareto smoothed.
 
     The n weights above the cut-off are replaced, in their order, by the quantiles of the fitted generalised Pareto
-    distribution at (j - 1/2) / n, j = 1..n, and none is made larger than the largest was. Weights that no tail can
-    be fitted to stay what they are: those that `khat` is NaN or infinite for, and those that tie with the cut-off.
+    distribution at (j - 1/2) / n, j = 1..n, but none becomes larger than the largest weight. Weights do not change if
+    no tail can be fitted (`khat` is NaN or infinite), or if they are equal to the cut-off.
 
     Args:
         log_tail: as for `khat`.
         num_samples: S.
 
     Returns:
-        ``(N, min(M + 1, S))`` float64, ascending; the first is the cut-off, as it was.
+        ``(N, min(M + 1, S))`` float64, ascending; the first is the cut-off, unchanged.
 
     Raises:
-        InputError: if ``log_tail`` is of another shape.
+        InputError: if ``log_tail`` has another shape.
     """
     ordered = _ordered(log_tail, num_samples)
     if tail_size(num_samples) < MIN_TAIL:
@@ -213,7 +212,7 @@ def smooth(log_tail: Tensor, num_samples: int) -> Tensor:
 
 
 def _ordered(log_tail: Tensor, num_samples: int) -> Tensor:
-    """The M + 1 largest log weights, ascending, in float64, once their shape is checked."""
+    """The M + 1 largest log weights, ascending, in float64, after a check of their shape."""
     width = min(tail_size(check_positive_int("num_samples", num_samples)) + 1, num_samples)
     if log_tail.ndim != 2 or log_tail.shape[1] != width:
         raise InputError("log_tail", f"shape (N, {width}) for {num_samples} samples", describe(log_tail))
@@ -221,7 +220,7 @@ def _ordered(log_tail: Tensor, num_samples: int) -> Tensor:
 
 
 def _log_exceedances(cut: Tensor, tail: Tensor) -> Tensor:
-    """log(w - cut), of which a tie (0) and zero above a cut-off of zero (-inf minus -inf) are both -inf."""
+    """log(w - cut); -inf for a weight equal to the cut-off, and for zero if the cut-off is zero."""
     return torch.where(tail > cut, tail + (-torch.expm1(cut - tail)).log(), -math.inf)
 
 
@@ -230,13 +229,13 @@ def _with_prior(shape: Tensor, number: Tensor) -> Tensor:
 
 
 def _equal(tail: Tensor) -> Tensor:
-    """``(N,)`` whether there is no tail: the largest weights are the same but for round-off."""
+    """``(N,)`` whether there is no tail: the largest weights are equal up to round-off."""
     largest = tail[:, -1]
     return (largest - tail[:, 0] <= ROUND_OFF * largest.abs().clamp(min=1)) & largest.isfinite()
 
 
 def _fit(log_x: Tensor) -> tuple[Tensor, Tensor]:
-    """Shape k and log sigma from ``(N, n)`` log exceedances, ascending, -inf where there is none.
+    """Shape k and log sigma from ``(N, n)`` log exceedances, ascending, -inf for weights that are not exceedances.
 
     Zhang & Stephens' grid is over b = -k / sigma. In units of the largest exceedance it reads b = 1 - exp(t)
     with t = log(sqrt(m / (j - 1/2)) - 1) - log(3 x_quartile), so 1 - b x = (1 - x) + x exp(t): a sum of

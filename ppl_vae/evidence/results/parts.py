@@ -1,4 +1,4 @@
-"""Parts of a result: an estimate with its error, the IWAE-K curves, the cost, and where the numbers come from."""
+"""Parts of a result: an estimate with its error, the IWAE-K curves, the cost, and the estimator with its settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOUNDS = {
     "upper": "stochastic upper bound",
     "consistent": "consistent estimate, no bound",
 }
-"""Which way an estimate may err, in words."""
+"""The direction of an estimate's bias, in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Estimate:
 
     Attributes:
         value: ``(N,)`` the estimates.
-        stderr: ``(N,)`` their standard errors, NaN where they are not known.
+        stderr: ``(N,)`` their standard errors, NaN if they are not known.
     """
 
     value: Tensor
@@ -32,7 +32,7 @@ class Estimate:
 
     @classmethod
     def none(cls, num_data: int) -> Estimate:
-        """That of an estimator that has none: NaN."""
+        """NaN for all data: the part of an estimator without this quantity."""
         nothing = torch.full((num_data,), torch.nan, dtype=torch.float64)
         return cls(nothing, nothing)
 
@@ -43,8 +43,8 @@ class Curve:
 
     Attributes:
         k: ``(J,)`` the K, int64.
-        bound: ``(J,)`` the mean over data of E[log (1/K) sum_k w_k], non-decreasing in K but for the error.
-        stderr: ``(J,)`` its Monte Carlo standard error. The points share samples: their errors are not
+        bound: ``(J,)`` estimates of the mean over data of E[log (1/K) sum_k w_k], which is non-decreasing in K.
+        stderr: ``(J,)`` their Monte Carlo standard errors. All points use the same samples, so their errors are not
             independent.
     """
 
@@ -58,7 +58,7 @@ class Curves:
     """The IWAE-K bounds (Burda et al. 2016) of each of N data, in nats.
 
     Attributes:
-        k: ``(J,)`` the K, int64; J = 0 where an estimator has no curve.
+        k: ``(J,)`` the K, int64; J = 0 if an estimator has no curve.
         bound: ``(N, J)`` the estimates of E[log (1/K) sum_k w_k].
         stderr: ``(N, J)`` their standard errors.
     """
@@ -69,7 +69,7 @@ class Curves:
 
     @classmethod
     def none(cls, num_data: int) -> Curves:
-        """Those of an estimator that has none."""
+        """Empty curves: the part of an estimator without curves."""
         empty = torch.zeros(num_data, 0, dtype=torch.float64)
         return cls(torch.zeros(0, dtype=torch.int64), empty, empty)
 
@@ -81,12 +81,11 @@ class Curves:
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """What an estimate cost for each datum: what estimators are compared at equal amounts of.
+    """The cost of an estimate for each datum, for comparisons of estimators at equal cost. Pilot runs are included.
 
     Attributes:
         density_evals: ``(N,)`` evaluations of log p(x, z) without a gradient.
-        gradient_evals: ``(N,)`` evaluations of log p(x, z) together with its gradient in z; none by default. Pilot runs
-            are counted, too.
+        gradient_evals: ``(N,)`` evaluations of log p(x, z) together with its gradient in z; none by default.
     """
 
     density_evals: Tensor
@@ -100,12 +99,12 @@ class Cost:
 
     @property
     def density(self) -> float:
-        """Evaluations without a gradient a datum, on average."""
+        """Evaluations without a gradient for each datum, on average."""
         return float(self.density_evals.mean())
 
     @property
     def gradient(self) -> float:
-        """Evaluations with a gradient a datum, on average."""
+        """Evaluations with a gradient for each datum, on average."""
         return float(self.gradient_evals.mean())
 
     def summary(self) -> dict[str, float]:
@@ -114,25 +113,25 @@ class Cost:
 
     @property
     def passes(self) -> float:
-        """Passes through the decoder a datum: 1 for a density, 2 for a gradient (forward, and backward to z)."""
+        """Passes through the decoder for each datum: 1 for a density, 2 for a gradient (forward, and backward to z)."""
         return self.density + 2 * self.gradient
 
 
 @dataclass(frozen=True)
 class Origin:
-    """How an estimate was made, and which way it errs.
+    """The estimator, its settings, and the direction of its bias.
 
     Attributes:
-        num_samples: S, the number of weights a datum: samples, chains, or independent runs. Where data got different
-            numbers of them, the largest.
+        num_samples: S, the number of weights for each datum: samples, chains, or independent runs. If it differs
+            between data, the largest number.
         method: the estimator's name, such as "importance".
-        bound: "lower" or "upper" (in expectation: a stochastic bound), or "consistent" (no bound).
-        seed: the seed that the estimate can be had again from.
+        bound: "lower" or "upper" (a stochastic bound, which holds in expectation), or "consistent" (no bound).
+        seed: the seed of the random numbers.
         certified: whether ``bound`` is proved. False for a heuristic, such as an upper bound whose chains start from
-            approximate posterior samples, and for products of a lower precision: it then holds for the model with
-            rounded products, and not for the program.
-        details: how it was run, in words, for tables and plots.
-        precision: of the matrix products: "full", or the lower one that they were computed in.
+            approximate posterior samples. False also for matrix products of a lower precision: the bound then holds for
+            the model with rounded products, and not for the program.
+        details: the settings in words, for tables and plots.
+        precision: the precision of the matrix products: "full", "bfloat16" or "tf32".
     """
 
     num_samples: int
@@ -145,7 +144,7 @@ class Origin:
 
     @property
     def direction(self) -> str:
-        """Which way the estimate errs, in words."""
+        """The direction of the estimate's bias, in words."""
         if self.certified:
             return BOUNDS[self.bound]
         if self.precision != FULL:

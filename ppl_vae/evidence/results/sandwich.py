@@ -1,4 +1,4 @@
-"""Sandwich: a lower and an upper bound of the same log evidences."""
+"""Sandwich: a lower and an upper bound of the log evidence of the same data."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from ppl_vae.evidence.results.verdict import RESOLVED
 from ppl_vae.program import Data
 
 _KIND = "ppl_vae.Sandwich"
-_NOISE = 2.0  # standard errors of a gap beyond which an upper bound is not confirmed
+_NOISE = 2.0  # a gap of more of its standard errors does not confirm an upper bound
 _CLEARLY = 3.0  # the same for a lower bound
-_OWN = 4.0  # standard errors of the upper bound alone: a lower one that knows little does not excuse a larger gap
-_NEAR = 0.05  # nats: a gap that is no reason for doubt, however small its error
+_OWN = 4.0  # the same in standard errors of the upper bound, since a lower bound may have a large error
+_NEAR = 0.05  # nats: a smaller gap confirms both bounds, even if its error is smaller still
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sandwich:
-    """Stochastic bounds of log p(x_n) from both sides, for N data, in nats.
+    """Stochastic lower and upper bounds of log p(x_n) for N data, in nats.
 
-    E[lower] <= log p(x) <= E[upper] for each datum, where ``upper`` is certified: where its chains start from exact
-    samples of the posterior, as there are for data simulated from the model and for no others.
+    E[lower] <= log p(x) <= E[upper] for each datum if ``upper`` is certified. It is certified if its chains start from
+    exact posterior samples, which are known only for data simulated from the model.
 
-    The reversed chains of a datum start around one exact sample, so their spread does not show what other samples, or
-    rare ways back to the guide, would give. The lower bound does: a certified upper bound is trusted only where the
-    lower one is not rejected and the gap is below 0.05 nats, or within 2 of its own standard errors, 4 of the upper
-    bound's, and 0.2 nats. A lower bound, whose chains are independent, is doubted only where both would be trusted and
-    the gap is above 3 of its standard errors.
+    The reversed chains of a datum start from one exact sample, so their spread does not show the variation over other
+    samples. The lower bound is used to check them: a certified upper bound is trusted only if the lower bound is not
+    rejected and the gap is small. The gap is small if it is below 0.05 nats, or if it is at most 2 of its standard
+    errors, 4 standard errors of the upper bound, and 0.2 nats. The chains of a lower bound are independent. It gets
+    caution only if both bounds would be trusted and the gap is above 3 of its standard errors.
 
     Attributes:
         lower: the lower bounds, with ``unconfirmed`` filled in.
-        upper: the upper bounds of the same data, likewise.
-        x: the data that were bounded, if they were simulated; else None.
+        upper: the upper bounds of the same data, with ``unconfirmed`` filled in.
+        x: the data, if they were simulated; else None.
 
     Raises:
-        InputError: if the two are not of as many data, or ``upper`` is no upper bound.
+        InputError: if the two have different numbers of data, or ``upper`` is not an upper bound.
     """
 
     lower: Evidence
@@ -64,12 +64,12 @@ class Sandwich:
 
     @property
     def certified(self) -> bool:
-        """Whether both bounds are proved (in expectation): no upper one that is a heuristic, no rounded products."""
+        """Whether both bounds are proved (in expectation), without a heuristic or rounded products."""
         return self.lower.certified and self.upper.certified
 
     @property
     def gap(self) -> Tensor:
-        """``(N,)`` upper - lower, in nats: zero but for noise when the sampler is perfect."""
+        """``(N,)`` upper - lower, in nats: zero, except for noise, if the sampler is perfect."""
         return self.upper.log_evidence - self.lower.log_evidence
 
     @property
@@ -78,7 +78,7 @@ class Sandwich:
         return (self.lower.stderr**2 + self.upper.stderr**2).sqrt()
 
     def _unconfirmed(self) -> dict[str, Tensor]:
-        """``(N,)`` bool for each side: where the other one does not confirm it. A heuristic confirms nothing."""
+        """``(N,)`` bool for each bound: whether the other one does not confirm it; all False for a heuristic."""
         nothing = torch.zeros(len(self), dtype=torch.bool)
         if not self.certified:
             return {"lower": nothing, "upper": nothing}
@@ -92,7 +92,7 @@ class Sandwich:
         return {"lower": both & clearly, "upper": rejected | loose}
 
     def mean_gap(self) -> Mean:
-        """The gap averaged over data, with its two errors kept apart."""
+        """The gap averaged over data, with its Monte Carlo error and its error over data."""
         return Mean.of(self.gap, self.gap_stderr)
 
     def summary(self) -> dict[str, Any]:
@@ -111,20 +111,20 @@ class Sandwich:
         }
 
     def interval(self, level: float = 0.99) -> tuple[Tensor, Tensor]:
-        """``(N,)`` and ``(N,)``: from the lower bound less its error to the upper bound plus its error.
+        """``(N,)`` and ``(N,)``: the lower end of the lower bound's interval, the upper end of the upper bound's.
 
-        Each side is that of the bound's own two-sided interval at ``level``, so log p(x) is inside with a
-        probability of at least about ``level``; see `Evidence.interval`.
+        Both intervals are two-sided at ``level``, so log p(x) is between these ends with a probability of at least
+        about ``level``; see `Evidence.interval`.
         """
         return self.lower.interval(level)[0], self.upper.interval(level)[1]
 
     def contains(self, log_evidence: Tensor, level: float = 0.99) -> Tensor:
-        """``(N,)`` bool: whether values ``(N,)`` lie inside `interval`."""
+        """``(N,)`` bool: whether values ``(N,)`` are inside `interval`."""
         low, high = self.interval(level)
         return (low <= log_evidence) & (log_evidence <= high)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write both bounds (not x) to one file, atomically; `load` gives them back exactly."""
+        """Write both bounds (not x) to one file, atomically; `load` reads them without any change."""
         sides = {"lower": self.lower.pack(), "upper": self.upper.pack()}
         tensors = {f"{side}/{k}": v for side, (packed, _) in sides.items() for k, v in packed.items()}
         settings = {side: metadata for side, (_, metadata) in sides.items()}
@@ -132,10 +132,10 @@ class Sandwich:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Sandwich:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: naming the file, if it is missing, broken, or holds anything else.
+            InputError: naming the file, if it is missing, damaged, or another kind of file.
         """
         tensors, metadata = files.read_kind(path, _KIND, "a file written by Sandwich.save")
         lower, upper = (

@@ -1,7 +1,7 @@
 """Stored rows: checks of the numbers of an estimate that is read from a file.
 
-Verdicts are not stored: they are computed again from these numbers, so a file cannot claim a trust that its numbers do
-not bear out.
+Verdicts are not stored. They are computed again from these numbers, so an edited file cannot contain a verdict that its
+numbers do not support.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _MOST = 2**62
 
 
 def check_rows(stored: Stored, curve_k: Sequence[int], num_samples: int, prefix: str = "") -> int:
-    """Check the tensors that have a row a datum; returns N.
+    """Check the tensors with one row for each datum; returns N.
 
     Args:
-        stored: what was read.
+        stored: the content of the file.
         curve_k: the K of the curve.
-        num_samples: the largest number of weights that a datum got.
-        prefix: what stands before the tensors' names.
+        num_samples: the largest number of weights of a datum.
+        prefix: the prefix of the tensors' names.
 
     Raises:
-        InputError: naming the file and the first field that is missing, of another shape or dtype, or out of range.
+        InputError: naming the file and the first field that is missing, has another shape or dtype, or is out of range.
     """
     N = stored.tensor(f"{prefix}log_evidence").numel()
     if sorted(set(curve_k)) != list(curve_k) or (
@@ -60,7 +60,7 @@ def check_rows(stored: Stored, curve_k: Sequence[int], num_samples: int, prefix:
 
 
 def check_settings(stored: Stored) -> None:
-    """Check what an `Evidence` says about itself; raises `InputError`, naming the file and the field."""
+    """Check the settings of an `Evidence`; raises `InputError`, naming the file and the field."""
     stored.number("num_samples", 1, _MOST)
     stored.number("seed", 0, 2**63 - 1)
     stored.text("method")
@@ -76,7 +76,7 @@ def check_settings(stored: Stored) -> None:
 
 
 def check_agreement(stored: Stored) -> None:
-    """Check what an `Evidence` says twice, after `check_rows` and `check_settings`.
+    """Check that the numbers of an `Evidence` are consistent, after `check_rows` and `check_settings`.
 
     Only an upper bound can be plus infinity, and the curve of independent weights starts at the ELBO.
 

@@ -1,4 +1,4 @@
-"""Table: what ``print(evidence)`` shows."""
+"""Table: the text of ``print(evidence)``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TABLE_DATA = 8
 
 
 class _Tabulated(Protocol):
-    """What the table reads of an `Evidence`; the meaning of each is told there."""
+    """The attributes of an `Evidence` that the table uses."""
 
     @property
     def estimate(self) -> Estimate: ...
@@ -53,7 +53,7 @@ class _Tabulated(Protocol):
 
 
 def table(e: _Tabulated) -> str:
-    """What ``print(evidence)`` shows."""
+    """The text of ``print(evidence)``."""
     N, origin, known = len(e), e.origin, e.diagnostics
     drawn = f", S = {origin.num_samples} {known.unit}, seed {origin.seed}" if known.drawn else ""
     header = f"{origin.method}: N = {N} data{drawn}, {origin.direction}; nats"

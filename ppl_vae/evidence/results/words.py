@@ -1,4 +1,4 @@
-"""Results in sentences, for who reads them for the first time."""
+"""Results in sentences, for users who see them for the first time."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from ppl_vae.evidence.results.evidence import Evidence
 
 
 def in_words(evidence: Evidence, datum: str = "datum", data: str = "data") -> str:
-    """What is log p(x), how far below is the ELBO, can it be trusted?
+    """Three sentences: log p(x), the gap to the ELBO, and whether the estimates can be trusted.
 
     Args:
         evidence: the estimate.
-        datum: what a datum is called.
-        data: what several are called.
+        datum: the word for a datum.
+        data: the word for several data.
     """
     mean, gap, share = evidence.mean(), evidence.mean("gap"), evidence.status_fractions()
     trusted, refused = share["trust"], share["reject"]
     if refused > 0.05:
         verdict = (
-            f"With care: for {refused:.0%} of the {data} the importance weights have too heavy a tail to believe the "
-            "estimate; for them it is a lower bound and no more"
+            f"only in part: for {refused:.0%} of the {data} the importance weights may miss much of p(x), and the "
+            "estimate is only a lower bound"
         )
     elif trusted > 0.5:
-        verdict = "Yes, on the whole"
+        verdict = "yes, for most of them"
     else:
-        verdict = f"The estimate yes, its error with care: the tails of most {data}' weights come close to too heavy"
+        verdict = (
+            f"the estimates yes, their errors with caution: for most {data} the tail of the weights is heavy"
+        )
     limit = f"{mean.limit} " if mean.limit else ""
-    error = "an error that is not known" if mean.limit else f"± {mean.mc_stderr:.2g}"
+    error = "error unknown" if mean.limit else f"± {mean.mc_stderr:.2g}"
     gap_error = "error unknown" if gap.limit else f"± {gap.mc_stderr:.1g}"
     return (
-        f"What is log p(x)? {limit}{mean.value:.2f} nats a {datum}, averaged over {len(evidence)} test {data}; "
+        f"log p(x): {limit}{mean.value:.2f} nats a {datum}, averaged over {len(evidence)} test {data}; "
         f"{error} from the {evidence.num_samples} samples, "
-        f"± {mean.data_stderr:.2g} from which {data} were tested.\n"
-        f"How far below is the ELBO? {limit}{gap.value:.2f} nats ({gap_error}): that is how much of log p(x) the "
-        "ELBO alone would hide.\n"
-        f"Can it be trusted? {verdict}: trust {trusted:.0%}, caution {share['caution']:.0%}, "
-        f"reject {refused:.0%} (what the tail of the weights may hide, {datum} by {datum})."
+        f"± {mean.data_stderr:.2g} from the choice of the {data}.\n"
+        f"gap: the ELBO is {limit}{gap.value:.2f} nats ({gap_error}) below log p(x).\n"
+        f"trusted: {verdict}; trust {trusted:.0%}, caution {share['caution']:.0%}, reject {refused:.0%} of the {data}."
     )

@@ -1,1 +1,1 @@
-"""What all estimators share: data in blocks, progress, checkpoints, and checks of what an estimate may have missed."""
+"""The parts that all estimators have in common: blocks of data, progress, checkpoints, and checks for missed mass."""

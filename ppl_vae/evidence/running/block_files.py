@@ -19,15 +19,15 @@ from ppl_vae.program import Data, Program, take
 from ppl_vae.stored import Stored
 
 DONE = "done/"
-"""What stands before the names of finished tensors."""
+"""The prefix of the names of finished tensors."""
 
 
 class Result(NamedTuple):
-    """What is made of blocks.
+    """The result of one or more blocks.
 
     Attributes:
-        rows: tensors with a row a datum, by name, on the CPU.
-        numbers: what all blocks have in common, in JSON's types.
+        rows: tensors with one row for each datum, by name, on the CPU.
+        numbers: numbers that all blocks have in common, in JSON's types.
     """
 
     rows: dict[str, Tensor]
@@ -35,30 +35,30 @@ class Result(NamedTuple):
 
     @property
     def num_data(self) -> int:
-        """How many data it is of."""
+        """The number of data."""
         return len(next(iter(self.rows.values())))
 
 
 def own_file(checkpoint: str | os.PathLike[str], resume: bool, ours: World) -> Path:
-    """This process's checkpoint; raises `InputError` where there is one of another number of processes to resume."""
+    """This process's checkpoint; raises `InputError` if the one to resume belongs to another number of processes."""
     alone, first = Path(checkpoint), Path(f"{os.fspath(checkpoint)}.rank0")
     if resume and not (alone if ours.size == 1 else first).exists():
         other = first if ours.size == 1 else alone
         if other.exists():
-            expected = "as many processes as the checkpoint is of"
+            expected = "as many processes as in the checkpoint"
             raise InputError("resume", expected, f"{ours.size} (and {other} exists)")
     return alone if ours.size == 1 else Path(f"{os.fspath(checkpoint)}.rank{ours.rank}")
 
 
 def forget(run: ResumeOptions) -> None:
-    """Remove the checkpoint of a run that kept it."""
+    """Remove the checkpoint that a finished run kept."""
     checkpoint = run.get("checkpoint")
     if checkpoint is not None:
         own_file(checkpoint, False, world()).unlink(missing_ok=True)
 
 
 def save(keeper: Checkpoint, done: Result | None, state: dict[str, Tensor]) -> None:
-    """Write what is finished, and the state of the block that is not."""
+    """Write the finished blocks, and the state of the current block."""
     tensors = {f"current/{name}": value for name, value in state.items()}
     if done is not None:
         tensors |= {f"{DONE}{name}": value for name, value in done.rows.items()}
@@ -68,10 +68,10 @@ def save(keeper: Checkpoint, done: Result | None, state: dict[str, Tensor]) -> N
 def load(
     keeper: Checkpoint, sizes: Sequence[int], check: Callable[[Stored], int]
 ) -> tuple[Result | None, dict[str, Tensor] | None]:
-    """What was finished, and the state of the block that was not; ``sizes`` are those of all blocks, in order.
+    """The finished blocks, and the state of the current block; ``sizes`` are those of all blocks, in order.
 
     Raises:
-        InputError: naming the checkpoint, if it holds what whole blocks cannot have.
+        InputError: naming the checkpoint, if the number of its data is not that of whole blocks.
     """
     saved = keeper.read()
     if saved is None:
@@ -89,11 +89,11 @@ def load(
 
 
 def identify(program: Program, x: Data) -> str:
-    """A digest of a program: of all its parameters and buffers, and of a few weights, which stand for its code.
+    """A digest of a program: of its parameters and buffers, and of a few log weights, which identify its code.
 
     Args:
         program: the program.
-        x: data that it takes; two weights of the first eight are computed.
+        x: its data; two log weights are computed for each of the first eight.
     """
     with poutine.trace(
         param_only=True

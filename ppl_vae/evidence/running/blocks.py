@@ -1,9 +1,9 @@
-"""Blocks: what all estimators share. Data in blocks, a stream for each, progress, checkpoints, the joined result.
+"""Blocks: the loop of all estimators over blocks of data, with random streams, progress, checkpoints and processes.
 
-An estimator says how it works on one block of data, as a `Work`: something that can be advanced a little at a time,
-whose state can be written down and taken up again. Blocks do not know of one another: the result is the same
-whatever is interrupted, resumed or shared out. Ctrl-C acts between two units of work, a second one at once. In more
-than one process (`ppl_vae.distributed`) each takes every so many-th block, and all return the whole.
+An estimator defines its work on one block of data as a `Work`: an object that makes progress in small steps, and whose
+state can be saved and restored. Blocks are independent, so interruptions, resuming and several processes do not change
+the result. Ctrl-C acts between two units of work; a second Ctrl-C acts at once. With several processes
+(`ppl_vae.distributed`), process r of P takes blocks r, r + P, ..., and all processes return the whole result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ppl_vae.stored import Stored
 State = dict[str, Tensor]
 
 _inside: ContextVar[bool] = ContextVar("inside a run", default=False)
-_FEW = 32  # data that a program is looked at with before a run
+_FEW = 32  # number of data with which a program is checked before a run
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Block:
 
     Attributes:
         x: the data.
-        index: which block of the run it is: the stream of its draws follows from it.
+        index: the index of the block in the run, which determines its random stream.
         offset: the index of its first datum in the user's data.
     """
 
@@ -62,28 +62,28 @@ class Block:
 
     @property
     def num_data(self) -> int:
-        """How many data."""
+        """The number of data."""
         return num_data(self.x)
 
 
 class Steps(Protocol):
-    """Work on one block, done a little at a time."""
+    """Work on one block in small steps."""
 
     def advance(self) -> int:
-        """Do a little (a tile, a temperature); returns how many units of work it was, 0 when all is done."""
+        """Make a step (a tile, a temperature); returns the number of units of work, 0 when all is done."""
 
     def state(self) -> State:
-        """Everything that `restore` needs to go on to the same bits, and nothing that grows with what is done."""
+        """Everything that `restore` needs to continue to the same bits; its size does not grow with the work."""
 
     def restore(self, state: State) -> int:
-        """Take up a `state`; returns how many units of work had been done."""
+        """Continue from a `state`; returns the number of units of work that were done."""
 
 
 class Work(Steps, Protocol):
-    """An estimator's work on one block, done a little at a time."""
+    """An estimator's work on one block in small steps."""
 
     def figures(self) -> Figures:
-        """The block's figures, once `advance` has returned 0."""
+        """The block's figures, after `advance` has returned 0."""
 
 
 W = TypeVar("W", bound=Steps)
@@ -91,16 +91,16 @@ W = TypeVar("W", bound=Steps)
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is cut up and told about.
+    """The division of a run into blocks and passes, and its name and settings.
 
     Attributes:
-        name: the estimator's, for the progress bar and the result.
-        block_size: data in a block: part of what the numbers are a function of, so it follows from the arguments.
-        units: units of work a datum, for the progress bar.
-        identity: the settings that make this run this one, in JSON's types: a checkpoint of others is refused.
-        effort: how much there is to do, by which ``compile="auto"`` goes; None for little.
-        tiles: data and samples of a pass, of those kinds that nearly all of the run consists of: they are compiled.
-        unit: what the progress bar calls a unit.
+        name: the estimator's name, for the progress bar and the result.
+        block_size: the number of data in a block. The numbers depend on it, so it follows from the arguments alone.
+        units: units of work for each datum, for the progress bar.
+        identity: the settings that identify the run, in JSON's types: a checkpoint with others is refused.
+        effort: the amount of work, which decides ``compile="auto"``; None for little.
+        tiles: the shapes (data, samples) of the passes of which nearly all of the run consists; they are compiled.
+        unit: the progress bar's name of a unit.
     """
 
     name: str
@@ -114,15 +114,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Kind(Generic[W]):
-    """What becomes of the work on blocks.
+    """A kind of job: how the work on blocks becomes a result.
 
     Attributes:
-        name: what the job is, for its checkpoint.
-        settings: how it is run, as far as a checkpoint of another way is to be refused.
-        finish: the result of a block whose work is done.
-        check: how many data the result in a checkpoint is of; refuses one that cannot be.
-        around: the context of the work on a block, from the program's sites.
-        running: the context of all of it.
+        name: the name of the job, for its checkpoint.
+        settings: settings of the run that a checkpoint must have in common.
+        finish: returns the result of a block whose work is done.
+        check: returns the number of data of the result in a checkpoint; refuses an impossible result.
+        around: the context manager of the work on a block, from the program's sites.
+        running: the context manager of the whole job.
     """
 
     name: str
@@ -134,11 +134,11 @@ class Kind(Generic[W]):
 
 
 class Prepared(NamedTuple):
-    """What an estimator works with.
+    """The checked arguments of an estimator.
 
     Attributes:
-        program: the program, or the same one with parameters that are cut to the rows of the data.
-        x: the data, with the numbers of their rows where parameters have rows.
+        program: the program, or the same program with parameters that are restricted to the rows of the data.
+        x: the data, with their row indices if parameters have rows.
         sites: the program's sites.
     """
 
@@ -148,19 +148,19 @@ class Prepared(NamedTuple):
 
 
 def prepare(program: Program, x: Data) -> Prepared:
-    """Check all of what an estimator is given before any work is done.
+    """Check the program and the data of an estimator before any work is done.
 
     Raises:
-        InputError: if ``program`` is no `Program`, or the data do not fit.
-        ProgramError: if the evidence of the pair is not defined per datum.
+        InputError: if ``program`` is not a `Program`, or the data do not fit.
+        ProgramError: if log p(x) is not defined for each datum.
     """
-    if not isinstance(program, Program):  # what mypy sees as impossible is what a user's VAE here would be
+    if not isinstance(program, Program):  # a user may pass a VAE
         hint = " (its .program is one)" if isinstance(getattr(program, "program", None), Program) else ""
         raise InputError("program", "a ppl_vae.Program", f"{type(program).__name__}{hint}")
     num_data(x)
     with torch.no_grad():
         if program.check_data is not None:
-            # All of x first: a block would count its bad datum from its own start.
+            # All of x first, so that the index in an error message is that of the user's data.
             program.check_data(x)
         return Prepared(*ready(program, x, _FEW))
 
@@ -174,18 +174,18 @@ def run_blocks(
     seed: int,
     **run: Unpack[RunOptions],
 ) -> Figures:
-    """Work through the blocks of ``x`` and join their figures.
+    """Do the work on all blocks of ``x`` and join their figures.
 
     Args:
         program: the program.
         x: the data.
-        plan: how they are cut up.
-        make: an estimator's `Work` for a block.
-        seed: the user's; part of the checkpoint's identity.
-        run: see `RunOptions`; ``chunk_size`` is for `make` to follow.
+        plan: the division into blocks.
+        make: returns an estimator's `Work` on a block.
+        seed: the user's seed; part of the checkpoint's identity.
+        run: see `RunOptions`; `make` must use ``chunk_size`` itself.
 
     Raises:
-        InputError: if ``checkpoint`` is there and not to be continued, or is of another run.
+        InputError: if ``checkpoint`` exists without ``resume``, or belongs to another run.
     """
     options: RunOptions = {**DEFAULTS, **run}
     device = device_of(x)
@@ -196,7 +196,7 @@ def run_blocks(
         identity = plan.identity
         return _taken_apart(count_edges(work.figures(), program, block.x, sites, identity, seed, block.index))
 
-    # A graph is compared at its own number of samples; without one, the first block is.
+    # A graph is compared with plain Pyro at its own number of samples. Without a graph, the first block is.
     samples = max((samples for _, samples in plan.tiles), default=None) if level == "plain" else None
     running = executing(level, plan.tiles, precision, device)
     kind = Kind(
@@ -218,24 +218,24 @@ def work_through(
     samples: int | None = None,
     keep: bool = False,
 ) -> Result:
-    """The loop over blocks: progress, checkpoints, Ctrl-C, and the other processes.
+    """The loop over blocks, with progress, checkpoints, Ctrl-C, and the other processes.
 
     Args:
         program: the program.
         x: the data.
-        plan: how they are cut up.
-        make: the work on a block.
-        kind: what becomes of it.
-        seed: the user's; part of the checkpoint's identity.
-        run: the checkpoint, whether to resume, and whether to show a bar.
-        samples: a number of samples that the program is compared with plain Pyro at, on the first block.
-        keep: leave a finished checkpoint there, for `forget` to remove: a run that goes on from it has nothing to do.
+        plan: the division into blocks.
+        make: returns the work on a block.
+        kind: the kind of job.
+        seed: the user's seed; part of the checkpoint's identity.
+        run: the checkpoint, whether to resume, and whether to show a progress bar.
+        samples: the number of samples for a comparison of the program with plain Pyro, on the first block.
+        keep: do not remove a finished checkpoint (`forget` removes it): a run that resumes from it has nothing to do.
 
     Returns:
-        A row a datum of each tensor, and the numbers of the first block.
+        One row for each datum of each tensor, and the numbers of the first block.
     """
     options: RunOptions = {**DEFAULTS, **run}
-    # What a block itself runs in this way, such as the refit of its guide, is no other process's business.
+    # A job inside of a block, such as the refit of its guide, is not divided among processes.
     n, ours = num_data(x), World() if _inside.get() else world()
     keeper, done, current = None, None, None
     mine = range(ours.rank, math.ceil(n / plan.block_size), ours.size)
@@ -256,7 +256,7 @@ def work_through(
             offset = index * plan.block_size
             part = take(x, slice(offset, min(offset + plan.block_size, n)))
             sites = program.check_more(part, offset=offset)
-            if samples is not None:  # once: what code does with shapes does not depend on which block it is
+            if samples is not None:  # once: the use of shapes in the user's code is the same for all blocks
                 program.check(part, offset=offset, num_samples=samples)
                 samples = None
             block = Block(part, index, offset)
@@ -277,9 +277,8 @@ def work_through(
                 save(keeper, done, {})
             give_way()
     if keeper is not None and done is not None and start < sum(sizes) and (keep or ours.size > 1):
-        save(
-            keeper, done, {}
-        )  # what is done here must outlive a kill, however long the others or the rest may take
+        # Saved first, since this process may be killed while it waits for the others.
+        save(keeper, done, {})
     if ours.size > 1:
         done = _gathered(done, n, plan.block_size)
         barrier()
@@ -302,11 +301,11 @@ def _inside_a_run() -> Iterator[None]:
 def evidence_of(figures: Figures, kind: type[Judge] = WeightDiagnostics, **settings: Any) -> Evidence:
     """The `Evidence` of joined figures.
 
-    Where products were rounded, it says so in its details and is not certified, whatever ``settings`` say.
+    If matrix products were rounded, the details say so, and the result is not certified, for any ``settings``.
 
     Args:
-        figures: of all data.
-        kind: of diagnostics: what the errors rest on.
+        figures: the figures of all data.
+        kind: the class of the diagnostics, which is the source of the errors.
         **settings: the method, bound, seed and so on of its `Origin`.
     """
     if figures.precision != FULL:
@@ -348,6 +347,6 @@ def _put_together(tensors: State, numbers: Mapping[str, Any]) -> Figures:
 
 
 def _check_figures(stored: Stored) -> int:
-    """How many data figures in a checkpoint are of, once they are seen to be such as figures can be."""
+    """The number of data of the figures in a checkpoint, after a check of the figures."""
     num_samples, ks = stored.number("num_samples", 1), stored.entry("curve_k", list)
     return check_rows(stored, ks, num_samples, DONE)

@@ -1,9 +1,9 @@
-"""Guide check: draws of the guide look for mass that the estimate of another proposal does not hold.
+"""Guide check: draws of the guide search for mass that the estimate of another proposal misses.
 
-The simulation check looks at the guide. A proposal that was made from the guide may cover less: the best
-member of a family by its ELBO lies in one of two modes, and a distribution with the guide's moments hardly ever hits a
-narrow spike that the guide knows. Its weights agree with one another then. But the mean of the guide's weights is
-unbiased for p(x), too: where it is clearly above the estimate, a part of the posterior is missed.
+The simulation check tests the guide only. A proposal that was made from the guide may cover less than the guide: a
+refitted guide may cover only one of two modes, and a distribution with the guide's moments may miss a narrow spike that
+the guide covers. The weights of such a proposal do not show this. But the mean of the guide's weights is unbiased for
+p(x), too. If it is clearly above the estimate, a part of the posterior is missed.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ppl_vae.program import Data, Program, device_of, num_data, take
 from ppl_vae.program.edges import edge_share
 
 DRAWS, MORE = 256, 2048
-"""Draws of the guide for each datum, and for data where these leave a doubt; at most as many as the estimate has."""
+"""Draws of the guide for each datum, and for doubtful data; at most as many as the estimate has."""
 
-_DOUBT = 1.5  # standard errors above the estimate from which on more draws are made
+_DOUBT = 1.5  # a datum is doubtful if the guide's estimate is above by this number of standard errors
 _AT_ONCE = 64
 
 
 def with_guide_check(figures: Figures, program: Program, block: Block, seed: int) -> Figures:
-    """Figures with ``missed`` set where draws of the guide find clearly more mass, and what that took in their cost.
+    """Figures with ``missed`` set if draws of the guide find clearly more mass, and with the cost of the check added.
 
-    The rule is that of `ppl_vae.evidence.running.prior_check.with_prior_check`, with the guide in the place of the
-    prior. Data where the guide's estimate is above by 1.5 standard errors get more draws, and are judged by these.
-    Where rounding puts draws of the guide onto an edge of their support, the guide accuses nobody: its own weights are
-    off, and the verdict is about the edge.
+    The rule is that of `ppl_vae.evidence.running.prior_check.with_prior_check`, with the guide instead of the prior.
+    If the guide's estimate is above by 1.5 standard errors, the datum gets more draws, and these decide. If rounding
+    puts draws of the guide onto an edge of their support, its weights are wrong, and ``missed`` is not set; the datum
+    then gets the verdict about the edge.
 
     Args:
-        figures: of independent weights of a block, from draws of another proposal than the guide.
+        figures: the figures of independent weights of a block, from another proposal than the guide.
         program: the program.
         block: the data.
-        seed: the user's; the draws have streams of their own.
+        seed: the user's seed; the check has its own random streams.
     """
     if bool((figures.hidden > LOST_IN_TAIL).all()):
         return figures  # rejected in any case
@@ -64,11 +64,11 @@ def with_guide_check(figures: Figures, program: Program, block: Block, seed: int
 
 
 def _weigh(program: Program, x: Data, number: int, seed: int, purpose: str, index: int) -> Figures:
-    """Figures of so many draws of the guide."""
+    """The figures of ``number`` draws of the guide."""
     device = device_of(x)
     sums = Accumulator(num_data(x), number, device)
     rng.reseed(device, seed, purpose, index)
     for draws in torch.arange(number).split(_AT_ONCE):
         weights = program.log_weights(x, len(draws), seed=None, check=False)
-        sums.add(torch.where(weights < math.inf, weights, -math.inf))  # what is no number finds nothing
+        sums.add(torch.where(weights < math.inf, weights, -math.inf))  # NaN and +inf count as zero mass
     return sums.finish()

@@ -1,9 +1,9 @@
-"""Mode search: gradient ascent from the guide, to find mass that an estimate does not hold.
+"""Mode search: gradient ascent from the guide, to find mass that an estimate misses.
 
-A narrow spike inside a broad hill is missed by draws, since none falls on it, and by tempered chains, since nearly all
-of the hill is far from its top. But the way up leads there. What is found is weighed by independent draws from a normal
-distribution with the curvature at the top: another unbiased estimate of p(x), which accuses the first if it is clearly
-above. A spike that is not on the way up is not found.
+Draws miss a narrow spike inside a broad mode, since none falls on it. Tempered chains miss it, since nearly all mass of
+the broad mode is far from it. But gradient ascent of the density may lead to it. Independent draws from a normal
+distribution with the curvature at the maximum then give another unbiased estimate of p(x). If this one is clearly above
+the first, the first has missed mass. A spike to which the ascent does not lead is not found.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from ppl_vae.evidence.running.prior_check import clearly_above
 from ppl_vae.program import Coordinates, Program, device_of, take
 
 STEPS = 24
-"""Gradients of the way up, for each datum."""
+"""The number of gradient steps for each datum."""
 
 MOST_STARTS, FEW_STARTS = 16, 8
-"""Points from which chains let the way up start: as many as there are chains, up to a number; beyond it, few."""
+"""Starts of the ascent for chains: the number of chains if it is at most the first number; else the second number."""
 
-_DRAWS = 16  # of the guide, whose mean and spread are start and unit
-_SUSPECTS, _LARGEST = 32, 256  # data of a block, and latent numbers, whose curvature is worth its cost
-_FIRST = 4  # suspects that are weighed before the others
-_WEIGHED = 128  # draws that weigh what was found
+_DRAWS = 16  # draws of the guide; their mean is the start, and their spread the unit
+_SUSPECTS, _LARGEST = (
+    32,
+    256,
+)  # the largest numbers of data of a block, and of dimensions, with a computed curvature
+_FIRST = 4  # data whose modes are weighed before the others
+_WEIGHED = 128  # draws around a mode
 _NEWTON = 3
-_STILL = 0.01  # nats that a step of Newton's promises, below which none is taken
+_STILL = 0.01  # nats: no Newton step is made if its expected gain is smaller
 
 ValueAndSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class PathPoint(Protocol):
-    """The densities at points of chains; see `ppl_vae.evidence.annealing.path.Point`."""
+    """The points of chains and the densities there; see `ppl_vae.evidence.annealing.path.Point`."""
 
     @property
     def log_end(self) -> Tensor:
@@ -53,7 +56,7 @@ class PathPoint(Protocol):
 
 
 class DensityPath(Protocol):
-    """What chains walk along, as the checks of an estimate use it; see `ppl_vae.evidence.annealing.path.Bridge`."""
+    """The annealing path, as checks use it; see `ppl_vae.evidence.annealing.path.AnnealingPath`."""
 
     coordinates: Coordinates
 
@@ -66,37 +69,38 @@ def with_mode_search(
     program: Program,
     block: Block,
     seed: int,
-    bridge: DensityPath | None = None,
+    path: DensityPath | None = None,
     starts: int = 1,
 ) -> Figures:
-    """Figures with ``missed`` set where the way up leads to more mass, and what that took in their cost.
+    """Figures with ``missed`` set if gradient ascent finds more mass, and with the cost of the search added.
 
-    From the mean of 16 draws of the guide, 24 steps up log p(x, z) in unconstrained coordinates, in units of the draws'
-    spread, with steps of Barzilai and Borwein inside a trust region. Where the density at the end is such that one draw
-    of the guide there would outweigh all draws of the estimate, the mode is weighed: of the four data where it would
-    outweigh them most, and of the others only if one of these four accuses its estimate.
+    The ascent starts at the mean of 16 draws of the guide and makes 24 steps on log p(x, z) in unconstrained
+    coordinates, in units of the draws' spread, with Barzilai-Borwein step sizes inside a trust region. If a draw of the
+    guide at the end would have more weight than all draws of the estimate, the mass of the mode is estimated: first for
+    the four data with the largest such weights, and for the others only if one of these four estimates is clearly above
+    the first one.
 
     Args:
-        figures: of one block.
-        program: the program. One with discrete latents or without gradients is left alone.
+        figures: the figures of one block.
+        program: the program. The figures do not change if it has discrete latents or no gradients.
         block: the data.
-        seed: the user's; the draws have a stream of their own.
-        bridge: that of chains of the block, whose densities may be compiled; None where there are no chains.
-        starts: where the way up starts: from the mean, and from one fewer of the draws.
+        seed: the user's seed; the search has its own random stream.
+        path: the annealing path of the block's chains, whose densities may be compiled; None without chains.
+        starts: the number of starts: the mean, and ``starts - 1`` of the draws.
     """
     device = device_of(block.x)
     rng.reseed(device, seed, "search for modes", block.index)
     try:
-        climb = _Climb(program, block, bridge, starts)
-        suspects = climb.suspects(figures.log_evidence + figures.draws.double().log())
+        ascent = _Ascent(program, block, path, starts)
+        suspects = ascent.suspects(figures.log_evidence + figures.draws.double().log())
         missed = figures.missed.clone()
         spent = torch.full_like(figures.log_evidence, float(starts * (STEPS + 1)))
         weighed = torch.zeros_like(spent)
         for some in (suspects[:_FIRST], suspects[_FIRST:]):
-            if not len(some) or climb.coordinates.dim > _LARGEST:
+            if not len(some) or ascent.coordinates.dim > _LARGEST:
                 break
             rows = some.to(device)
-            found, gradients = _weigh(program, Block(take(block.x, rows), 0, 0), climb, rows)
+            found, gradients = _weigh(program, Block(take(block.x, rows), 0, 0), ascent, rows)
             above = clearly_above(found, figures.log_evidence[some], figures.stderr[some])
             missed[some] |= above
             spent[some] += gradients
@@ -104,7 +108,9 @@ def with_mode_search(
             if not bool(above.any()):
                 break
     except Exception:
-        return figures  # an estimate must not fail because of what looks after it, whatever the user's model raises
+        return (
+            figures  # an estimate must not fail because of its check, for any exception of the user's model
+        )
     return figures.replace(
         missed=missed,
         density_evals=figures.density_evals + weighed,
@@ -112,39 +118,39 @@ def with_mode_search(
     )
 
 
-class _Climb:
-    """The way up for all data of a block, in coordinates v = (u - mean) / spread of the guide's draws.
+class _Ascent:
+    """Gradient ascent for all data of a block, in coordinates v = (u - mean) / spread of the guide's draws.
 
     Attributes:
-        v: ``(N, D)`` where it ends, from whichever start is highest then.
+        v: ``(N, D)`` the highest of the ends, over all starts.
     """
 
-    def __init__(self, program: Program, block: Block, bridge: DensityPath | None, starts: int) -> None:
-        self.coordinates = Coordinates(program, block.x) if bridge is None else bridge.coordinates
+    def __init__(self, program: Program, block: Block, path: DensityPath | None, starts: int) -> None:
+        self.coordinates = Coordinates(program, block.x) if path is None else path.coordinates
         with torch.no_grad():
             u = self.coordinates.draw_guide(max(_DRAWS, starts))
         self.mean, spread = u.mean(0), u.std(0)
         self.spread = torch.where(spread > 0, spread, 1.0)
         v = (u[:starts] - self.mean) / self.spread
         v[0] = 0.0
-        if bridge is None:
-            v, top = self._way_up(v, self._plain)
+        if path is None:
+            v, top = self._ascend(v, self._plain)
         else:
-            v, top = self._way_up(v, lambda v: self._compiled(v, bridge))
+            v, top = self._ascend(v, lambda v: self._compiled(v, path))
         best = top.nan_to_num(nan=-math.inf).argmax(0)
         self.v = v[best, torch.arange(v.shape[1], device=v.device)]
 
     def _plain(self, v: Tensor) -> tuple[Tensor, Tensor]:
         return value_and_slope(self.coordinates, v, self.mean, self.spread)
 
-    def _compiled(self, v: Tensor, bridge: DensityPath) -> tuple[Tensor, Tensor]:
-        point = bridge.at(self.mean + self.spread * v, gradient=True)
+    def _compiled(self, v: Tensor, path: DensityPath) -> tuple[Tensor, Tensor]:
+        point = path.at(self.mean + self.spread * v, gradient=True)
         if point.end_gradient is None:
             raise AssertionError("a gradient that was asked for is missing")
         return point.log_end, point.end_gradient * self.spread
 
-    def _way_up(self, v: Tensor, density: ValueAndSlope) -> tuple[Tensor, Tensor]:
-        """The ends of ways from ``v`` ``(S, N, D)``, and log p(x, u) there ``(S, N)``."""
+    def _ascend(self, v: Tensor, density: ValueAndSlope) -> tuple[Tensor, Tensor]:
+        """The ends of ascents from ``v`` ``(S, N, D)``, and log p(x, u) there ``(S, N)``."""
         log_joint, slope = density(v)
         size = torch.ones_like(log_joint)
         radius = torch.full_like(size, math.sqrt(self.coordinates.dim))
@@ -156,7 +162,7 @@ class _Climb:
             value, new = density(v + step)
             better = (value >= log_joint) & new.isfinite().all(-1)
             change = (step * (new - slope)).double().sum(-1).abs()
-            # The length at which the slope would vanish, if it went on to change as it did on the way.
+            # The step length at which the slope would be zero, if it continued to change at the same rate.
             size = torch.where(better & (change > 0), length**2 / change.clamp(min=1e-300), size)
             radius = torch.where(better, (2 * radius).clamp(max=1e3), length / 8)
             v = torch.where(better.unsqueeze(-1), v + step, v)
@@ -165,7 +171,7 @@ class _Climb:
         return v, log_joint
 
     def suspects(self, bar: Tensor) -> Tensor:
-        """Data at whose end the weight of a draw of the guide would be above ``bar``, the largest first."""
+        """Data for which a draw of the guide at the end would have a weight above ``bar``, the largest first."""
         with torch.no_grad():
             at = self.coordinates.densities((self.mean + self.spread * self.v)[None])
             weight = (at.log_joint - self.coordinates.log_guide(at))[0].cpu()
@@ -185,10 +191,10 @@ def value_and_slope(
     return value.detach(), slope
 
 
-def _weigh(program: Program, block: Block, climb: _Climb, rows: Tensor) -> tuple[Figures, float]:
-    """Independent estimates of p(x) from draws around modes, and the gradients that they took for each datum."""
+def _weigh(program: Program, block: Block, ascent: _Ascent, rows: Tensor) -> tuple[Figures, float]:
+    """Independent estimates of p(x) from draws around modes, and the number of gradients for each datum."""
     coordinates = Coordinates(program, block.x)
-    v, mean, spread = climb.v[rows], climb.mean[rows], climb.spread[rows]
+    v, mean, spread = ascent.v[rows], ascent.mean[rows], ascent.spread[rows]
     dim, double = coordinates.dim, v.dtype == torch.float64
     value, slope = (part[0] for part in value_and_slope(coordinates, v[None], mean, spread))
     precision = torch.eye(dim, dtype=torch.float64, device=v.device).expand(len(v), dim, dim)

@@ -1,4 +1,4 @@
-"""Run options: how an estimator is run. They are declared, documented and checked here, for all estimators."""
+"""Run options: compilation, precision, checkpoint and progress of all estimators, defined and checked in one place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppl_vae.errors import InputError, describe
 
 
 class ResumeOptions(TypedDict, total=False):
-    """Those of `RunOptions` that every estimator has."""
+    """The options of `RunOptions` that every estimator has."""
 
     checkpoint: str | os.PathLike[str] | None
     resume: bool
@@ -23,25 +23,25 @@ class ResumeOptions(TypedDict, total=False):
 
 
 class RunOptions(ResumeOptions, total=False):
-    """How an estimator is run. None of it changes what is estimated, and all of it may be left out.
+    """Options of a run. They do not change what is estimated, and all of them are optional.
 
-    An estimator takes them by keyword, ``annealed(program, x, compile=True, checkpoint="state")``, and the options
-    that it has are those of its signature. It refuses one that it has not, unless its value is the default.
+    An estimator takes them by keyword: ``annealed(program, x, compile=True, checkpoint="state")``. Its signature shows
+    which options it has. It refuses any other option, unless the value is the default.
 
     Attributes:
         compile: whether the program is captured as a tensor graph and compiled (see `ppl_vae.compiled`): "auto" (the
-            default) does it where there is enough to do for it to pay, by sizes alone; True and False decide. Levels
-            differ in round-off, not in the draws.
-        precision: of matrix products (see `ppl_vae.compiled.precision`): "full" (the default), or "bfloat16" or
-            "tf32", by which log p(x) is off as `precision_error` measures it; such a result is not certified, and
-            trusted nowhere.
-        checkpoint: a file that keeps the state as work goes on; removed when it is done. Some estimators keep others
-            beside it, whose names begin with its name. With more than one process (`ppl_vae.distributed`) each has its
-            own: ``.rank0`` and so on after its name. None by default.
-        resume: continue from ``checkpoint`` if it is there; False by default, which refuses a file that is there.
-        progress: show a bar on a terminal; True by default.
-        chunk_size: how many samples of a datum are drawn before the sums, the progress bar and the checkpoint are
-            brought up to date (rounded to whole tiles); None, the default, for one tile. It never changes a number.
+            default) compiles long runs, and decides from sizes alone; True always compiles, False never. The draws are
+            the same; the numbers differ by round-off only.
+        precision: of matrix products (see `ppl_vae.compiled.precision`): "full" (the default), "bfloat16" or "tf32".
+            A lower precision causes an error of log p(x), which `precision_error` measures; such a result is not
+            certified, and never trusted.
+        checkpoint: a file with the state of the run, which is updated during the run and removed at its end. Some
+            estimators use more files, whose names begin with its name. With several processes
+            (`ppl_vae.distributed`) each has its own file, with ``.rank0`` and so on after the name. None by default.
+        resume: continue from ``checkpoint`` if it exists. False by default; an existing file is then refused.
+        progress: show a progress bar on a terminal; True by default.
+        chunk_size: the number of samples of a datum between two updates of the sums, the progress bar and the
+            checkpoint (rounded to whole tiles); None, the default, for one tile. It never changes a number.
     """
 
     compile: Compile
@@ -57,7 +57,7 @@ DEFAULTS: RunOptions = {
     "progress": True,
     "chunk_size": None,
 }
-"""What stands for an option that is not given."""
+"""The defaults of all options."""
 
 ALL = tuple(DEFAULTS)
 """The options of estimators that have all of them."""
@@ -66,21 +66,20 @@ KEPT = ("checkpoint", "resume", "progress")
 """The options of estimators that are neither compiled nor run in another precision."""
 
 ALL_BUT_CHUNKS = ("compile", "precision", *KEPT)
-"""The options of estimators whose work is cut up in one way only."""
+"""The options of estimators without a chunk size."""
 
 Estimator = TypeVar("Estimator", bound=Callable[..., Any])
 
 
 def takes_run_options(*names: str) -> Callable[[Estimator], Estimator]:
-    """A decorator of a function with ``**run: Unpack[RunOptions]``: it takes the options ``names``, and no others.
+    """Decorate a function with ``**run: Unpack[RunOptions]``, so that it takes the options ``names`` and no others.
 
-    A word that is no option at all is refused as Python does it, by a `TypeError`; one of `RunOptions` that is not
-    among ``names`` by an `InputError`, unless its value is the default, which asks for nothing. Both are raised before
-    the function is entered. ``help`` and command lines see the options in the function's signature, and what they are
-    in its docstring, in the place of the line "run: see `RunOptions`.".
+    An unknown keyword raises a `TypeError`, as in Python. An option of `RunOptions` that is not among ``names`` raises
+    an `InputError`, unless its value is the default. Both are raised before the function runs. The options appear in
+    the function's signature, and their documentation in its docstring, instead of the line "run: see `RunOptions`.".
 
     Args:
-        names: which of `RunOptions`.
+        names: the options of `RunOptions` that the function has.
     """
 
     def decorate(estimator: Estimator) -> Estimator:
@@ -107,7 +106,7 @@ def takes_run_options(*names: str) -> Callable[[Estimator], Estimator]:
 
 
 def _with_options(signature: inspect.Signature, names: tuple[str, ...]) -> inspect.Signature:
-    """A signature with options, and their defaults, in the place of ``**run``."""
+    """A signature with options, and their defaults, instead of ``**run``."""
     types = get_type_hints(RunOptions)
     options: dict[str, Any] = {**DEFAULTS}
     more = [
@@ -119,7 +118,7 @@ def _with_options(signature: inspect.Signature, names: tuple[str, ...]) -> inspe
 
 
 def _with_texts(docstring: str, names: tuple[str, ...]) -> str:
-    """A docstring with what `RunOptions` says of options in the place of the line for ``**run``."""
+    """A docstring with the documentation of options from `RunOptions` instead of the line for ``**run``."""
     entries = re.split(rf"^ +(?=(?:{'|'.join(ALL)}): )", RunOptions.__doc__ or "", flags=re.MULTILINE)
     texts = {entry.partition(":")[0]: entry.rstrip() for entry in entries}
     return re.sub(

@@ -1,9 +1,9 @@
-"""Prior check: draws of the prior look for mass that an estimate does not hold.
+"""Prior check: draws of the prior search for mass that an estimate misses.
 
-Chains that start from a guide inside one mode agree with one another, and so do importance weights from it; the
-estimate lacks the other modes and looks well. The mean of p(x|z) over draws z ~ p(z) is unbiased for p(x), too. It is
-hopelessly imprecise in many dimensions, but where it is precise and clearly above the estimate, the estimate is wrong.
-The test has one side: a prior that finds nothing says nothing.
+If the guide covers only one mode, chains from the guide agree with one another, and so do its importance weights,
+although the estimate misses the other modes. The mean of p(x|z) over draws z ~ p(z) is unbiased for p(x), too. In many
+dimensions it is very imprecise. But if it is precise and clearly above the estimate, the estimate is wrong. The test is
+one-sided: a prior that finds no mass proves nothing.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from ppl_vae.program.draws import NoSamplerError
 from ppl_vae.program.tracing import PLAIN, run
 
 DRAWS = 16_384
-"""Draws of the prior a datum, at most."""
+"""The largest number of draws of the prior for each datum."""
 
 FEW = 2048
-"""Draws that cost next to nothing beside any chains."""
+"""A number of draws whose cost is small compared with that of chains."""
 
 CLEARLY = 3.0
-"""Standard errors by which the prior's estimate has to be above: chance does that for about one datum in 1,000."""
+"""Standard errors by which the prior's estimate must be above: by chance this happens for one datum in 1,000."""
 
 _FIRST = 256  # draws at a time
-_LOST = ((256, 0.75), (2048, 0.5))  # draws from which on so large a relative error is given up
-_ROUNDING = 1e-4  # a relative difference that float32 densities may have where neither estimate has an error
-_RESOLVED = 0.05  # relative error from which on a tenth of the mass that is missed shows
+_LOST = ((256, 0.75), (2048, 0.5))  # (number of draws, relative error): with a larger error the check stops
+_ROUNDING = 1e-4  # relative difference that rounding of float32 densities may cause
+_RESOLVED = 0.05  # with this relative error, a tenth of missed mass shows, and the check stops
 
 
 def check_prior_draws(value: object) -> int:
@@ -45,24 +45,25 @@ def check_prior_draws(value: object) -> int:
 
 
 def check_drawable(program: Program, x: Data) -> None:
-    """Refuse, by the name of its site, a prior that can only be scored: where draws of it are asked for."""
+    """Refuse a prior that cannot be sampled, by the name of its site."""
     device = device_of(x)
     with torch.no_grad(), rng.seeded(device, 0, "a draw of the prior"), program.evaluating():
         run(program.callable("model"), take(x, slice(0, 1)), 1, PLAIN)
 
 
 def with_prior_check(figures: Figures, program: Program, block: Block, seed: int, most: int) -> Figures:
-    """Figures with ``missed`` filled in, and what that took in their cost.
+    """Figures with ``missed`` filled in, and with the cost of the check added.
 
-    A datum is marked where r - 1 > 3 sqrt((r e)² + s²): r the ratio of the prior's estimate of p(x) to this one, e and
-    s their relative standard errors. So it takes e < 1/3, whatever r. A prior that can only be scored tells nothing.
+    ``missed`` is True if r - 1 > 3 sqrt((r e)² + s²), where r is the ratio of the prior's estimate of p(x) to this one,
+    and e and s are their relative standard errors. This requires e < 1/3 for any r. If the prior cannot be sampled, the
+    figures do not change.
 
     Args:
-        figures: of one block; of a lower bound.
+        figures: the figures of a lower bound for one block.
         program: the program.
         block: the data.
-        seed: the user's; the draws have a stream of their own.
-        most: draws of the prior a datum, 0 for none.
+        seed: the user's seed; the draws have their own random stream.
+        most: the largest number of draws of the prior for each datum; 0 for none.
     """
     if most == 0:
         return figures
@@ -88,7 +89,7 @@ def with_prior_check(figures: Figures, program: Program, block: Block, seed: int
 
 
 def clearly_above(prior: Figures, log_evidence: Tensor, stderr: Tensor, errors: float = CLEARLY) -> Tensor:
-    """``(N,)`` bool: where independent estimates of p(x) are clearly above others; see `with_prior_check`."""
+    """``(N,)`` bool: whether independent estimates of p(x) are clearly above others; see `with_prior_check`."""
     ratio = (prior.log_evidence - log_evidence).exp()
     own = stderr.nan_to_num(nan=1.0)
     return ratio - 1 > _ROUNDING + errors * ((ratio * prior.stderr) ** 2 + own**2).sqrt()

@@ -1,4 +1,4 @@
-"""Proposal: where importance samples come from, and the log weights that they get."""
+"""Proposal: the distribution of importance samples, and their log weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ppl_vae.program import Data, Program
 
 
 class ProposalOnData(Protocol):
-    """A proposal for some data, ready to be drawn from. Subclass it, or have what it has.
+    """A proposal for some data, ready to draw from. Subclass it, or define the same attributes and methods.
 
     Attributes:
-        density_evals: evaluations of log p(x, z) that binding took for each datum, ``(N,)`` or one number.
+        density_evals: evaluations of log p(x, z) that `Proposal.bind` took for each datum, ``(N,)`` or one number.
         gradient_evals: evaluations with the gradient in z that it took.
-        per_draw: runs of the model for one draw of one datum: one by default.
+        per_draw: runs of the model for one draw of one datum; one by default.
     """
 
     density_evals: Tensor | float = 0.0
@@ -24,35 +24,35 @@ class ProposalOnData(Protocol):
     per_draw: float = 1.0
 
     def log_weights(self, num_samples: int) -> Tensor:
-        """log w = log p(x, z) - log r(z), z ~ r, ``(S, N)`` float64 in nats, -inf where p(x, z) is zero.
+        """log w = log p(x, z) - log r(z), z ~ r, ``(S, N)`` float64 in nats, -inf if p(x, z) is zero.
 
-        Draws from torch's global generator as it stands. E[w] = p(x) for each datum, whatever r is, if r has density
-        wherever p(x, z) has; and nothing that is learned from one call may change what another one draws.
+        Use torch's global generator, without seeding it. E[w] = p(x) holds for each datum and any r whose density is
+        positive wherever p(x, z) is. A call must not change the distribution of later calls.
         """
 
     def take(self, rows: Tensor) -> ProposalOnData | None:  # noqa: ARG002
-        """The same proposal for the data at indices ``rows``; None if it has to be bound again for them."""
+        """The same proposal for the data with the indices ``rows``; None if it has to be bound to them again."""
         return None
 
 
 @runtime_checkable
 class Proposal(Protocol):
-    """A distribution r(z) for each datum to draw importance samples from: the settings, not yet the data.
+    """The settings of a distribution r(z) of importance samples; `bind` applies them to data.
 
-    A frozen dataclass is the best form: its ``repr`` names it in results, and tells one checkpoint from another's.
+    Make it a frozen dataclass: results and checkpoints identify it by its ``repr``.
     """
 
     def bind(self, program: Program, x: Data, seed: int, index: int) -> ProposalOnData:
         """This proposal for a block of data.
 
-        Whatever is tuned is tuned here, on draws of its own (`ppl_vae.rng.reseed` with ``seed``, a purpose of its
-        own and ``index``), and then frozen: weights of draws that also tuned the proposal would be biased.
+        Tune the proposal here, on separate draws (`ppl_vae.rng.reseed` with ``seed``, a purpose that is not used
+        elsewhere, and ``index``), and then keep it fixed: weights of draws that also tuned the proposal are biased.
 
         Args:
             program: the program.
             x: the data of the block.
-            seed: the user's.
-            index: a number for the block, of which every block has another one.
+            seed: the user's seed.
+            index: a number that is different for each block.
         """
 
 

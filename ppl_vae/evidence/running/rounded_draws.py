@@ -1,4 +1,4 @@
-"""Rounded draws: draws that rounding has put onto the edge of their support, and what they do to an estimate."""
+"""Rounded draws: the share of draws that rounding has put onto the edge of their support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppl_vae.program import Data, Program, Sites, device_of, num_data
 from ppl_vae.program.edges import edge_share
 
 DRAWS = 256
-"""Draws of a datum that are looked at."""
+"""The number of draws of a datum that are checked."""
 
 _NUMBERS = 2**20  # numbers in one pass
 _PLAIN = ("Guide", "Defensive")  # proposals whose draws are never mapped to unconstrained coordinates
@@ -24,7 +24,7 @@ _PLAIN = ("Guide", "Defensive")  # proposals whose draws are never mapped to unc
 
 @contextmanager
 def naming_edges(sites: Sites) -> Iterator[None]:
-    """Name the latents with edges in a `NonFiniteError`: rounding onto an edge is its most frequent cause."""
+    """Add the names of latents with edges to a `NonFiniteError`: rounding onto an edge is its most frequent cause."""
     try:
         yield
     except NonFiniteError as error:
@@ -46,16 +46,16 @@ def count_edges(
 ) -> Figures:
     """Figures with ``on_edge`` filled in: the share of draws that rounding has put onto an edge of their support.
 
-    Draws of its own are looked at, of what the estimator starts from; nothing where no latent has an edge.
+    New draws are checked, from the distribution that the estimator draws from. Without edges, nothing is drawn.
 
     Args:
-        figures: of a block.
+        figures: the figures of a block.
         program: the program.
         x: the data of the block.
-        sites: the program's.
+        sites: the program's sites.
         identity: the estimator's settings: "start" of chains, and "proposal".
-        seed: the user's.
-        index: of the block; it has a stream of its own.
+        seed: the user's seed.
+        index: index of the block, which has its own random stream.
     """
     if identity.get("computed"):
         return figures
@@ -78,13 +78,13 @@ def share_on_edge(
     prior: bool = False,
     unconstrained: bool = False,
 ) -> tuple[Tensor, int]:
-    """The share of draws that rounding puts onto an edge, ``(N,)`` on the CPU, and how many were looked at.
+    """The share of draws that rounding puts onto an edge, ``(N,)`` on the CPU, and the number of draws.
 
     Args:
         program: the program.
         x: the data.
-        sites: the program's; where none has an edge, nothing is drawn.
-        stream: the user's seed, a purpose and an index: where the random numbers come from.
+        sites: the program's sites; if none has an edge, nothing is drawn.
+        stream: the random stream: the user's seed, a purpose and an index.
         prior: as in `ppl_vae.program.edges.edge_share`.
         unconstrained: likewise.
     """

@@ -1,4 +1,4 @@
-"""Rows: the block loop for what is no estimate of log p(x), but has a row a datum: a refit, ranks, ELBOs, moments."""
+"""Rows: the block loop for results that are not estimates but have a row for each datum: refits, ranks, ELBOs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ppl_vae.program import Data, Program, Sites
 from ppl_vae.stored import Stored
 
 Rows = dict[str, Tensor]
-"""Tensors with a row a datum, by name."""
+"""Tensors with one row for each datum, by name."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """What the rows of one name can be: what a checkpoint holds is compared with it.
+    """The valid values of the rows of one name, to check a checkpoint.
 
     Attributes:
-        low: the least number.
+        low: the smallest number.
         high: the largest number.
-        shape: of a row.
-        dtype: of the rows.
-        nan: whether NaN is among the numbers.
+        shape: the shape of a row.
+        dtype: the dtype of the rows.
+        nan: whether NaN is valid.
     """
 
     low: float = -math.inf
@@ -50,23 +50,23 @@ def run_rows(
     run: ResumeOptions,
     keep: bool = False,
 ) -> Rows:
-    """Compute the rows of each block of ``x``, and join them. A checkpoint keeps whole blocks.
+    """Compute the rows of each block of ``x``, and join them. A checkpoint contains whole blocks.
 
     Args:
         program: the program.
         x: the data.
-        plan: how they are cut up; one unit of work a datum.
-        compute: gives the rows of a block.
-        columns: what rows there are.
-        seed: the user's; part of the checkpoint's identity.
-        run: the checkpoint, whether to resume, and whether to show a bar.
-        keep: leave a finished checkpoint there, for `block_files.forget` to remove.
+        plan: the division into blocks, with one unit of work for each datum.
+        compute: returns the rows of a block.
+        columns: the valid values of the rows, by name.
+        seed: the user's seed; part of the checkpoint's identity.
+        run: the checkpoint, whether to resume, and whether to show a progress bar.
+        keep: do not remove a finished checkpoint; `block_files.forget` removes it.
 
     Returns:
         The rows of all data, on the CPU.
 
     Raises:
-        InputError: if ``checkpoint`` is there and not to be continued, or is of another run.
+        InputError: if ``checkpoint`` exists without ``resume``, or belongs to another run.
     """
 
     def check(stored: Stored) -> int:
@@ -88,7 +88,7 @@ def run_rows(
 
 
 class _Once:
-    """The work on a block that is done in one step."""
+    """Work on a block in one step."""
 
     def __init__(self, compute: Callable[[Block], Rows], block: Block) -> None:
         self.compute, self.block = compute, block

@@ -1,12 +1,12 @@
-"""Simulation check: whether draws and chains go where exact posterior samples of simulated data are.
+"""Simulation check: whether draws and chains reach the exact posterior samples of simulated data.
 
-Mass that neither draws of the guide nor chains visit leaves no trace in their weights: they agree, and the estimate is
-too low. But for data x' simulated from the model an exact sample z' of the posterior p(z | x') is known, and exact
-samples come from everywhere in proportion. If a share r of the posterior is out of reach, so is a share r of them.
+If neither draws of the guide nor chains visit some mass, their weights do not show this: they agree, and the estimate
+is too low. But for data x' simulated from the model, an exact sample z' of the posterior p(z | x') is known. If a share
+r of the posterior is out of reach, a share r of the exact samples is out of reach, too.
 
-Half of the simulated data that are looked at are taken as they come, half are those of many that are most like the real
-ones: which x' are chosen depends on x' alone, so z' stays an exact sample given x'. What is found is a property of the
-model and its estimator on such data. It says nothing of data that the model hardly ever makes.
+Half of the simulated data are used without selection. The other half are those of many that are most similar to the
+real data. The selection depends on x' alone, so z' is still an exact sample given x'. The result is a property of the
+model and the estimator on such data. It does not apply to data that the model hardly ever generates.
 """
 
 from __future__ import annotations
@@ -29,42 +29,44 @@ from ppl_vae.evidence.running.proposal import Proposal
 from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
 
 NUM_DATA = 32
-"""Simulated data for each block of data."""
+"""The number of simulated data in a check."""
 
 FEW, MANY = 64, 128
-"""Draws for each simulated datum: at least, and at most."""
+"""The smallest and the largest number of draws for each simulated datum."""
 
 CANDIDATES = 1024
-"""Simulated data that they are chosen from: each is one run of the model."""
+"""The number of simulated data from which they are selected; each takes one run of the model."""
 
 SHARE = 0.02
-"""The share of the cost of a block's draws that the check may cost, where that is more than the fewest draws take."""
+"""The cost of the check as a share of the cost of a block's draws, with at least ``FEW`` draws."""
 
 VISITS = 10
-"""A part of the posterior is out of reach if fewer than so many times its share of p(x) of the draws go there."""
+"""A part of the posterior with share r of p(x) is out of reach if fewer than ``VISITS`` r draws are expected there."""
 
 OUT_OF_REACH = 2
-"""Simulated data out of reach from which on the verdict is that a part of the posterior may be missed."""
+"""With this number of simulated data out of reach, a part of the posterior may be missed."""
 
-_RUN_AGAIN = 8  # simulated data that an estimator with chains is run for, at most
+_RUN_AGAIN = 8  # the largest number of simulated data for which chains are run
 _SHORT, _MOVES = (
     40,
     20,
-)  # steps of the pilot that goes first, the shortest there is, and moves that follow it at most
+)  # steps of the shortest pilot, which is run first, and the largest number of moves after it
 _APART, _ROOM = 3.0, 3.0  # standard deviations of the chains' ends, and nats
-_COPIES = 32  # data in a block up to which suspects are repeated to fill one: a compiled pass of that shape is there
+_COPIES = (
+    32  # in blocks of at most this size, data are repeated to fill the block, whose shape is compiled already
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """Simulated data, their exact posterior samples, and how these look from the guide.
+    """Simulated data, their exact posterior samples, and the weights of both under the guide.
 
     Attributes:
         x: the M simulated data.
         z: ``(1, M, *event)`` an exact posterior sample of each.
         sums: figures of draws of the guide for them.
-        log_weight: ``(M,)`` log p(x', z') - log q(z' | x').
-        density_evals: evaluations of log p(x, z) spent.
+        log_weight: ``(M,)`` log p(x', z') - log q(z' | x') of the exact samples.
+        density_evals: the number of evaluations of log p(x, z).
     """
 
     x: Data
@@ -73,28 +75,28 @@ class Simulation:
     log_weight: Tensor
     density_evals: float
 
-    def beyond(self, num_samples: int) -> Tensor:
-        """``(M,)`` bool: where the exact sample weighs as much as so many draws of the guide together."""
+    def outweighs(self, num_samples: int) -> Tensor:
+        """``(M,)`` bool: whether the exact sample has more weight than ``num_samples`` draws of the guide together."""
         return self.log_weight > self.sums.log_evidence + math.log(num_samples)
 
-    def silent(self, num_samples: int) -> Tensor:
-        """``(M,)`` bool: where next to none of S draws go to the exact sample, and the draws made would be trusted.
+    def out_of_reach(self, num_samples: int) -> Tensor:
+        """``(M,)`` bool: whether almost no draws of S go to the exact sample, although the draws would be trusted.
 
-        Where a posterior share r has weights above c times their mean, the guide has a probability below r / c. With
-        c = S / 10 (but no less than the draws made, nor more than S) it gets fewer than 10 r of S draws.
+        If a posterior share r has weights above c times the mean weight, the guide's probability there is below r / c.
+        With c = S / 10 (at least the number of draws of the check, at most S), fewer than 10 r of S draws go there.
         """
         bar = min(max(num_samples // VISITS, self.sums.num_samples), max(num_samples, 1))
-        return self.beyond(bar) & (self.sums.hidden <= HIDDEN)
+        return self.outweighs(bar) & (self.sums.hidden <= HIDDEN)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What chains made of a simulation check.
+    """The result of a simulation check of chains.
 
     Attributes:
-        unvisited: whether they leave out a part of the posterior.
-        density_evals: evaluations of log p(x, z) spent.
-        gradient_evals: evaluations with a gradient.
+        unvisited: whether the chains miss a part of the posterior.
+        density_evals: the number of evaluations of log p(x, z).
+        gradient_evals: the number of evaluations with a gradient.
     """
 
     unvisited: bool
@@ -103,14 +105,14 @@ class Outcome:
 
 
 class SharedSimulation:
-    """One simulation check for all blocks of a run, made when the first of them asks for it: a function of the run.
+    """The simulation check of a run, which all blocks use. It is made for the first block that needs it.
 
     Args:
         program: the program.
         x: all of the data.
-        seed: the user's.
+        seed: the user's seed.
         num_samples: S, or the number of chains.
-        block_size: data in a block of the run.
+        block_size: the number of data in a block of the run.
     """
 
     def __init__(self, program: Program, x: Data, seed: int, num_samples: int, block_size: int) -> None:
@@ -126,28 +128,28 @@ class SharedSimulation:
         return self._found[0]
 
     def outcome(self, found: Simulation, chains: Chains) -> Outcome:
-        """What the chains of a run make of its simulation check."""
+        """The result of the simulation check for the chains of the run."""
         if self._outcome is None:
             try:
                 self._outcome = _visited(found, chains, self.block_size)
             except Exception:
-                # An estimate must not fail because of what looks after it, whatever the user's model raises.
+                # An estimate must not fail because of its check, for any exception of the user's model.
                 self._outcome = Outcome(False, found.density_evals, 0.0)
         return self._outcome
 
 
 def simulate_data(program: Program, block: Block, seed: int, num_samples: int) -> Simulation | None:
-    """Simulate data like those of a block, and weigh draws of the guide and the exact samples for them.
+    """Simulate data like those of a block, and compute the weights of draws of the guide and of the exact samples.
 
     Args:
         program: the program.
-        block: the data; their covariates are those of the simulated data.
-        seed: the user's; the simulation has a stream of its own.
-        num_samples: S, of the estimate that the simulation check is for: it costs about ``SHARE`` of that.
+        block: the data; the simulated data have the same covariates.
+        seed: the user's seed; the simulation has its own random stream.
+        num_samples: S of the estimate that is checked; the check costs about ``SHARE`` of it.
 
     Returns:
-        None where nothing can be simulated or scored: the observed values are computed from the data, say, or the
-        guide has no density at arbitrary points.
+        None if the data cannot be simulated or the samples have no density: if the observed values are computed from
+        the data, for example, or if the guide has no density at arbitrary points.
     """
     number = _draws(block.num_data, num_samples)
     device = device_of(block.x)
@@ -164,30 +166,30 @@ def simulate_data(program: Program, block: Block, seed: int, num_samples: int) -
                 sums.add(program.log_weights(x, number, seed=draws, check=False))
             figures = sums.finish()
     except Exception:
-        # An estimate must not fail because of what looks after it, whatever the user's model raises.
+        # An estimate must not fail because of its check, for any exception of the user's model.
         return None
     return Simulation(x, z, figures, log_weight, densities(block.num_data, num_samples))
 
 
 def densities(num_data: int, num_samples: int) -> float:
-    """Evaluations of log p(x, z) that a simulation check for a block of so many data takes in all."""
+    """The number of evaluations of log p(x, z) of a simulation check for a block of ``num_data`` data."""
     return CANDIDATES + NUM_DATA * (_draws(num_data, num_samples) + 1.0)
 
 
 def _draws(num_data: int, num_samples: int) -> int:
-    """Draws of the guide for each simulated datum."""
+    """The number of draws of the guide for each simulated datum."""
     return int(min(max(SHARE * num_samples * num_data / NUM_DATA, FEW), MANY))
 
 
 def _chosen(simulated: Data, real: Data) -> Tensor:
-    """Indices of simulated data: half of `NUM_DATA` as they come, half the nearest to real ones.
+    """Indices of simulated data: half of `NUM_DATA` without selection, half the nearest to real data.
 
-    For each of up to 16 real data, evenly spread, the nearest simulated datum that is left. Distances are Euclidean, of
-    all numbers of a datum, each in units of its spread over the simulated data. In many dimensions data with small
-    numbers are near to all others: that is why half of the data are not chosen by distance.
+    For each of up to 16 real data, evenly spread, the nearest simulated datum that is not yet chosen. Distances are
+    Euclidean, with each number in units of its spread over the simulated data. In many dimensions data with small
+    numbers are close to all others; this is why half of the data are not chosen by distance.
     """
     half = NUM_DATA // 2
-    # Of few real data, some repeatedly.
+    # If there are few real data, some of them are used more than once.
     wanted = torch.arange(NUM_DATA - half, device=device_of(real)) * num_data(real) // (NUM_DATA - half)
     made, given = _numbers(simulated), _numbers(take(real, wanted))
     spread = made.std(0)
@@ -201,7 +203,7 @@ def _chosen(simulated: Data, real: Data) -> Tensor:
 
 
 def _numbers(x: Data) -> Tensor:
-    """All numbers of each datum, ``(N, K)`` float64 on the CPU; what is not finite is 0."""
+    """All numbers of each datum, ``(N, K)`` float64 on the CPU; numbers that are not finite are set to 0."""
     parts = [x] if isinstance(x, Tensor) else [x[name] for name in sorted(x)]
     flat = [part.detach().cpu().double().reshape(len(part), -1) for part in parts]
     return torch.cat(flat, dim=1).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
@@ -216,26 +218,26 @@ def with_simulation_check(
     proposal: Proposal | None = None,
     num_samples: int | None = None,
 ) -> Figures:
-    """Figures of independent weights with ``unvisited`` filled in, and what that took in their cost.
+    """Figures of independent weights with ``unvisited`` filled in, and with the cost of the check added.
 
-    A simulated datum is out of reach where its exact posterior sample weighs more than a tenth of S draws of the guide
-    together and the weights of the draws would be trusted. All data of the block are marked if two of 32 simulated
-    data are: a part of the posterior of more than about 5 % is missed then, on data that the model makes. Real data
-    that are unlike them may fare better or worse.
+    A simulated datum is out of reach if its exact posterior sample has more weight than a tenth of S draws of the guide
+    together, although the draws would be trusted. If two of 32 simulated data are out of reach, all data of the block
+    are marked: on simulated data, a part of the posterior of more than about 5 % is missed. For real data that differ
+    from the simulated ones, the missed part may be smaller or larger.
 
-    Where nothing can be simulated, modes are searched instead (see `ppl_vae.evidence.running.mode_search`).
+    If nothing can be simulated, there is a search for modes instead (see `ppl_vae.evidence.running.mode_search`).
 
     With another proposal than the guide, a simulated datum counts only if the proposal's estimate is not clearly above
-    the guide's, which is known to be too low.
+    the guide's estimate, which is known to be too low.
 
     Args:
-        figures: of one block.
+        figures: the figures of one block.
         program: the program.
         block: the data.
-        seed: the user's.
+        seed: the user's seed.
         shared: the simulation check of the run.
-        proposal: where the draws came from; None for the guide.
-        num_samples: S, if it is not that of the figures.
+        proposal: the distribution of the draws; None for the guide.
+        num_samples: S, if it differs from that of the figures.
     """
     S = figures.num_samples if num_samples is None else num_samples
     if bool((figures.hidden > LOST_IN_TAIL).all()):
@@ -243,10 +245,10 @@ def with_simulation_check(
     found = shared()
     if found is None:
         return with_mode_search(figures, program, block, seed)
-    silent = found.silent(S)
+    out_of_reach = found.out_of_reach(S)
     spent = found.density_evals * block.num_data / shared.num_data
-    if proposal is not None and int(silent.sum()) >= OUT_OF_REACH:
-        rows = silent.nonzero()[:, 0]
+    if proposal is not None and int(out_of_reach.sum()) >= OUT_OF_REACH:
+        rows = out_of_reach.nonzero()[:, 0]
         x = take(found.x, rows.to(device_of(found.x)))
         index = rng.derive(seed, "rehearsal proposal", block.index) % 2**31
         bound = proposal.bind(program, x, seed, index)
@@ -255,13 +257,13 @@ def with_simulation_check(
         sums.add(bound.log_weights(MANY))
         theirs = sums.finish()
         error = (theirs.stderr**2 + found.sums.stderr[rows] ** 2).sqrt().nan_to_num(nan=math.inf)
-        silent[rows] = theirs.log_evidence - found.sums.log_evidence[rows] <= _APART * error + 0.1
+        out_of_reach[rows] = theirs.log_evidence - found.sums.log_evidence[rows] <= _APART * error + 0.1
         spent += len(rows) * MANY * bound.per_draw + float(torch.as_tensor(bound.density_evals).sum())
-    return marked(figures, int(silent.sum()) >= OUT_OF_REACH, spent)
+    return marked(figures, int(out_of_reach.sum()) >= OUT_OF_REACH, spent)
 
 
 def marked(figures: Figures, unvisited: bool, density: float, gradient: float = 0.0) -> Figures:
-    """Figures of a block with the verdict, and with what it took shared out over the data."""
+    """Figures of a block with ``unvisited`` set, and with the cost divided among the data."""
     n = len(figures.log_evidence)
     return figures.replace(
         unvisited=torch.full((n,), unvisited),
@@ -271,15 +273,15 @@ def marked(figures: Figures, unvisited: bool, density: float, gradient: float = 
 
 
 class Chains(Protocol):
-    """The chains of an estimator for one block, as `with_simulation_check_of_chains` uses them."""
+    """The chains of an estimator for one block, for `with_simulation_check_of_chains`."""
 
     block: Block
     program: Program
     seed: int
 
     @property
-    def bridge(self) -> DensityPath:
-        """What they walk along."""
+    def path(self) -> DensityPath:
+        """The annealing path."""
 
     @property
     def differentiable(self) -> bool:
@@ -293,32 +295,32 @@ class Chains(Protocol):
         """The same estimator for other data."""
 
     def ends(self) -> Tensor:
-        """log p(x, u) - log f_0(u) where the chains end, ``(S, N)``; runs them."""
+        """Run the chains; returns log p(x, u) - log f_0(u) at their ends, ``(S, N)``."""
 
     def cost(self) -> tuple[int, int]:
-        """Evaluations of log p(x, z), and of its gradient, that they take for a datum."""
+        """Evaluations of log p(x, z), and of its gradient, for each datum."""
 
     def pilot_ends(self, num_steps: int) -> Iterator[tuple[Tensor, int, int]]:
-        """`ends` and `cost` of a pilot of so many steps, and then of as many moves at p(x, z) as are asked for."""
+        """`ends` and `cost` after a pilot of ``num_steps`` steps, and after each further move at p(x, z)."""
 
 
 def with_simulation_check_of_chains(figures: Figures, chains: Chains, shared: SharedSimulation) -> Figures:
-    """The same for chains, from the guide or from the prior; and a search for modes, which costs little beside them.
+    """The same for chains from the guide or the prior, and a search for modes, whose cost is small compared with them.
 
-    Where exact samples of simulated data outweigh the draws of the guide, whatever these tell, the chains are run for
-    some of these data, 8 at most, and must come to where the samples are: a datum is out of reach if
-    log p(x', z) - log f_0(z) of its exact sample is above that of all ends of chains by more than 3 of their standard
-    deviations and 3 nats, f_0 being what the chains start from. A short pilot goes first: data where one of its chains
-    comes as high as the exact sample are in reach, and the chains themselves are run for what is left.
+    If exact samples of simulated data outweigh the draws of the guide, the chains are run for up to 8 of these data,
+    and must reach the exact samples. A datum is out of reach if log p(x', z) - log f_0(z) of its exact sample is above
+    that of the ends of all chains by more than 3 of their standard deviations plus 3 nats, where f_0 is the start
+    density of the chains. A short pilot is run first: data for which one of its chains comes as high as the exact
+    sample are in reach, and the chains are run for the other data only.
 
     Args:
-        figures: of one block.
-        chains: of the block.
+        figures: the figures of one block.
+        chains: the chains of the block.
         shared: the simulation check of the run.
     """
     if chains.differentiable:
         starts = chains.num_chains if chains.num_chains <= MOST_STARTS else FEW_STARTS
-        figures = with_mode_search(figures, chains.program, chains.block, chains.seed, chains.bridge, starts)
+        figures = with_mode_search(figures, chains.program, chains.block, chains.seed, chains.path, starts)
     found = shared()
     if found is None:
         return figures
@@ -328,7 +330,7 @@ def with_simulation_check_of_chains(figures: Figures, chains: Chains, shared: Sh
 
 
 def _visited(found: Simulation, chains: Chains, block_size: int) -> Outcome:
-    suspects = found.beyond(MANY).nonzero()[:, 0][:_RUN_AGAIN]
+    suspects = found.outweighs(MANY).nonzero()[:, 0][:_RUN_AGAIN]
     density, gradient = found.density_evals, 0.0
     for short in (True, False):
         if len(suspects) < OUT_OF_REACH:
@@ -337,8 +339,8 @@ def _visited(found: Simulation, chains: Chains, block_size: int) -> Outcome:
         which = torch.arange(copies) % len(suspects)
         rows = suspects[which].to(device_of(found.x))
         again = chains.again(Block(take(found.x, rows), 0, 0))
-        exact = again.bridge.coordinates.to_vector({name: value[:, rows] for name, value in found.z.items()})
-        level = again.bridge.at(exact, gradient=False).log_ratio()[0]
+        exact = again.path.coordinates.to_vector({name: value[:, rows] for name, value in found.z.items()})
+        level = again.path.at(exact, gradient=False).log_ratio()[0]
         reached = torch.zeros(len(suspects), dtype=torch.bool)
         if short:
             for pilot in islice(again.pilot_ends(_SHORT), _MOVES):

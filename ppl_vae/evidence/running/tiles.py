@@ -1,4 +1,4 @@
-"""Tiles: how the samples of some data are cut into pieces that are evaluated in one pass."""
+"""Tiles: the division of the samples of some data into pieces that are evaluated in one pass."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ import torch
 
 from ppl_vae.compiled.effort import Effort
 
-_DATA = 256  # data in a tile on a CPU, at most
-_SAMPLES = 64  # the accumulator's own block: a tile of samples is a multiple of it
+_DATA = 256  # the largest number of data in a tile on a CPU
+_SAMPLES = 64  # a tile of samples is a multiple of this number
 
 
 def numbers_in_pass(device: torch.device) -> int:
-    """How many numbers one pass is to hold: what fits a CPU's caches, and what keeps a GPU busy."""
+    """The number of numbers in one pass: it fits a CPU's caches, or is large enough for a GPU."""
     return 2**25 if device.type == "cuda" else 2**20
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How S samples of N data are cut into pieces that are evaluated in one pass.
+    """The division of S samples of N data into pieces that are evaluated in one pass.
 
-    A tile is a fixed unit: same shapes, same random stream, same arithmetic, whoever evaluates it and whatever
-    chunks it is gathered in. That is why the results cannot depend on chunk size, on resuming, or on sharing
-    blocks of data among workers.
+    A tile is a fixed unit with the same shapes, random stream and arithmetic in any chunk and any process. The results
+    therefore do not depend on the chunk size, on resuming, or on the division of blocks among processes.
 
     Attributes:
         num_data: N.
         num_samples: S.
-        data: data in a tile.
-        samples: samples of each of them, a multiple of 64 (or S).
+        data: the number of data in a tile.
+        samples: the number of samples of each of them, a multiple of 64 (or S).
     """
 
     num_data: int
@@ -43,14 +42,13 @@ class Tiles:
     def plan(cls, num_data: int, num_samples: int, width: int, device: torch.device) -> Tiles:
         """Tiles for a program with ``width`` numbers for each sample of a datum.
 
-        About a million numbers a pass on a CPU: small enough for its caches, large enough that Pyro's cost for
-        each pass is lost in the arithmetic. A GPU wants more at a time. Blocks are as equal as can be, since each
-        kind of pass that there is has to be compiled.
+        A pass on a CPU has about a million numbers: few enough for its caches, and so many that Pyro's cost for a pass
+        is small in comparison. A GPU needs more. Blocks have nearly equal sizes, because each shape is compiled.
         """
         pairs = min(max(numbers_in_pass(device) // max(width, 1), 256), 2**16)
-        # The sums keep the largest of a datum's weights, O(sqrt(S)): on a CPU few enough data for that to be little.
+        # The sums keep the O(sqrt(S)) largest weights of each datum, so the number of data on a CPU is limited.
         data = min(num_data, max(1, pairs // _SAMPLES), num_data if device.type == "cuda" else _DATA)
-        data = math.ceil(num_data / math.ceil(num_data / data))  # blocks as equal as can be
+        data = math.ceil(num_data / math.ceil(num_data / data))  # blocks of nearly equal sizes
         samples = max(_SAMPLES, round(pairs / data / _SAMPLES) * _SAMPLES)
         return cls(num_data, num_samples, data, min(samples, num_samples))
 
@@ -65,7 +63,7 @@ class Tiles:
         return math.ceil(self.num_samples / self.samples)
 
     def effort(self, numbers: float) -> Effort:
-        """What all of it takes, of a program with so many numbers for each sample of a datum."""
+        """The amount of work, for a program with ``numbers`` numbers for each sample of a datum."""
         return Effort(self.num_data * self.num_samples, self.blocks * self.tiles, numbers)
 
     def rows(self, block: int) -> slice:

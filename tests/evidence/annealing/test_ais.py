@@ -149,18 +149,18 @@ def test_schedules_and_details():
 
 
 def test_the_cost_is_what_was_evaluated(monkeypatch):
-    """Counted at the bridge: every evaluation of the model's density at a chain's position."""
+    """Counted at the path: every evaluation of the model's density at a chain's position."""
     exact = models.linear_vae(3, 6, 5, seed=3, widen=1.3)
-    from ppl_vae.evidence.annealing.path import Bridge
+    from ppl_vae.evidence.annealing.path import AnnealingPath
 
     counted = {True: 0, False: 0}
-    original = Bridge.at
+    original = AnnealingPath.at
 
     def at(self, u, *, gradient):
         counted[gradient] += u.shape[0]
         return original(self, u, gradient=gradient)
 
-    monkeypatch.setattr(Bridge, "at", at)
+    monkeypatch.setattr(AnnealingPath, "at", at)
     # What looks after the chains has costs of its own, which are counted apart.
     module = importlib.import_module(
         "ppl_vae.evidence.annealing.ais"

@@ -1,4 +1,4 @@
-"""Transitions: they leave f_b where it is, their reversal reverses them, and the bridge's gradients are gradients."""
+"""Transitions: they leave f_b where it is, their reversal reverses them, and the path's gradients are gradients."""
 
 import math
 
@@ -10,7 +10,7 @@ from scipy import stats
 
 from ppl_vae import InputError
 from ppl_vae.evidence.annealing.kernels import HMC, Chains, RandomWalk, langevin
-from ppl_vae.evidence.annealing.path import Bridge, Point
+from ppl_vae.evidence.annealing.path import AnnealingPath, Point
 from ppl_vae.program import Coordinates
 
 TRANSITIONS = {
@@ -36,7 +36,7 @@ def test_f_b_is_left_where_it_is(name, beta, reverse):
     accept step fails by far.
     """
     exact = models.normal_normal([1.7], widen=1.5, shift=0.5)
-    bridge = Bridge(exact.program, exact.x)
+    path = AnnealingPath(exact.program, exact.x)
     # f_b of two normals is normal: its precision is the mixture of theirs.
     variance = 1 / (1 / 2.0**2 + 1 / 0.8**2)
     mean = variance * (0.5 / 2.0**2 + 1.7 / 0.8**2)
@@ -46,11 +46,11 @@ def test_f_b_is_left_where_it_is(name, beta, reverse):
     law = stats.norm(float((precisions * means).sum() / precisions.sum()), float(precisions.sum()) ** -0.5)
     u = torch.as_tensor(law.rvs(20_000, random_state=1)).reshape(-1, 1, 1)
     kernel, noise = TRANSITIONS[name], generator(2)
-    chains = kernel.start(bridge.at(u, gradient=kernel.needs_gradient), noise)
+    chains = kernel.start(path.at(u, gradient=kernel.needs_gradient), noise)
     at = torch.tensor([beta], dtype=torch.float64)
     step = torch.full((1, 1), 0.9, dtype=torch.float64)
     for _ in range(5):
-        chains, accept = kernel.move(chains, bridge, at, step, noise, reverse=reverse)
+        chains, accept = kernel.move(chains, path, at, step, noise, reverse=reverse)
     assert stats.kstest(chains.point.u.flatten().numpy(), law.cdf).pvalue > 1e-4
     assert 0.05 < float(accept.mean()) < 0.999
     moved = float((chains.point.u != u).double().mean())
@@ -62,28 +62,28 @@ def test_f_b_is_left_where_it_is(name, beta, reverse):
 def test_the_dynamics_are_reversible():
     """Leapfrog, flip, leapfrog, flip: back where it began, to round-off."""
     exact = models.linear_vae(3, 6, 5, seed=3, widen=1.3)
-    bridge = Bridge(exact.program, exact.x)
+    path = AnnealingPath(exact.program, exact.x)
     torch.manual_seed(0)
-    start = bridge.at(bridge.draw(7), gradient=True)
+    start = path.at(path.draw(7), gradient=True)
     momentum = torch.randn(start.u.shape, generator=generator(), dtype=torch.float64)
     kernel, beta = HMC(6), torch.full((5,), 0.3, dtype=torch.float64)
     sizes = torch.full((1, 1, 3), 0.2, dtype=torch.float64)
-    there, there_momentum = kernel._leapfrog(start, momentum, bridge, beta, sizes)
+    there, there_momentum = kernel._leapfrog(start, momentum, path, beta, sizes)
     assert (there.u - start.u).abs().min() > 1e-6
-    back, back_momentum = kernel._leapfrog(there, -there_momentum, bridge, beta, sizes)
+    back, back_momentum = kernel._leapfrog(there, -there_momentum, path, beta, sizes)
     torch.testing.assert_close(back.u, start.u, rtol=0, atol=1e-12)
     torch.testing.assert_close(-back_momentum, momentum, rtol=0, atol=1e-12)
 
 
 def test_a_proposal_that_is_not_a_number_is_rejected():
     exact = models.gamma_poisson(3)
-    bridge = Bridge(exact.program, exact.x)
+    path = AnnealingPath(exact.program, exact.x)
     torch.manual_seed(0)
-    start = bridge.at(bridge.draw(5), gradient=True)
+    start = path.at(path.draw(5), gradient=True)
     kernel = HMC(3)
     chains = kernel.start(start, generator())
     step = torch.full((3, 1), 1e6, dtype=torch.float64)
-    moved, accept = kernel.move(chains, bridge, torch.ones(3, dtype=torch.float64), step, generator(1))
+    moved, accept = kernel.move(chains, path, torch.ones(3, dtype=torch.float64), step, generator(1))
     assert torch.equal(moved.point.u, start.u)
     assert (accept == 0).all()
 
@@ -102,14 +102,14 @@ def test_a_proposal_that_is_not_a_number_is_rejected():
 def test_gradients_are_those_of_the_densities(make, start):
     """Against central differences, coordinate by coordinate; chains and data do not touch one another."""
     exact = make()
-    bridge = Bridge(exact.program, exact.x, start)
+    path = AnnealingPath(exact.program, exact.x, start)
     torch.manual_seed(1)
-    point = bridge.at(bridge.draw(3), gradient=True)
+    point = path.at(path.draw(3), gradient=True)
     h = 1e-5
     for d in range(point.u.shape[-1]):
         shift = torch.zeros_like(point.u)
         shift[..., d] = h
-        up, down = bridge.at(point.u + shift, gradient=False), bridge.at(point.u - shift, gradient=False)
+        up, down = path.at(point.u + shift, gradient=False), path.at(point.u - shift, gradient=False)
         for name, gradient in (("log_start", point.start_gradient), ("log_end", point.end_gradient)):
             slope = (getattr(up, name) - getattr(down, name)) / (2 * h)
             torch.testing.assert_close(gradient[..., d], slope, rtol=1e-5, atol=1e-5)
@@ -161,12 +161,12 @@ def test_the_density_over_u_integrates_to_the_evidence(make, name):
 
 def test_zero_density_is_minus_infinity_and_not_a_number_nowhere():
     exact = annealing_models.straying_guide(3)
-    bridge = Bridge(exact.program, exact.x)
+    path = AnnealingPath(exact.program, exact.x)
     torch.manual_seed(0)
-    u = bridge.draw(200)
+    u = path.draw(200)
     outside = ~u.isfinite().all(-1)
     assert 0.1 < outside.double().mean() < 0.5
-    point = bridge.at(u, gradient=True)
+    point = path.at(u, gradient=True)
     assert torch.equal(point.log_ratio() == -math.inf, outside)
     assert not point.log_ratio().isnan().any()
     for beta in (0.0, 0.5, 1.0):
@@ -185,26 +185,26 @@ def test_points_are_chosen_and_gathered():
     assert torch.equal(picked.u[:, 0], u[[2, 2, 0], 0])
     assert torch.equal(picked.log_end[:, 1], a.log_end[[0, 1, 2], 1])
     with pytest.raises(InputError, match="start"):
-        Bridge(models.normal_normal([1.0]).program, torch.ones(1), "end")
+        AnnealingPath(models.normal_normal([1.0]).program, torch.ones(1), "end")
 
 
 def test_random_walks_never_ask_for_a_gradient(monkeypatch):
     """A model that is not differentiable in its latents will do."""
     exact = models.normal_normal([1.7], widen=1.2)
-    bridge = Bridge(exact.program, exact.x)
+    path = AnnealingPath(exact.program, exact.x)
     asked = []
-    original = Bridge.at
+    original = AnnealingPath.at
     monkeypatch.setattr(
-        Bridge,
+        AnnealingPath,
         "at",
         lambda self, u, *, gradient: asked.append(gradient) or original(self, u, gradient=gradient),
     )
     kernel = RandomWalk(3)
     torch.manual_seed(0)
-    chains = kernel.start(bridge.at(bridge.draw(4), gradient=False), generator())
+    chains = kernel.start(path.at(path.draw(4), gradient=False), generator())
     assert isinstance(chains, Chains)
     assert chains.momentum is None
     kernel.move(
-        chains, bridge, torch.ones(1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64), generator()
+        chains, path, torch.ones(1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64), generator()
     )
     assert asked == [False] * 4

@@ -43,10 +43,10 @@ class Metropolis:
     def start(self, point, generator):
         return Chains(point, None)
 
-    def move(self, chains, bridge, beta, step, generator, *, reverse=False):
+    def move(self, chains, path, beta, step, generator, *, reverse=False):
         point = chains.point
         noise = torch.randn(point.u.shape, dtype=point.u.dtype, generator=generator)
-        proposal = bridge.at(point.u + step * noise, gradient=False)
+        proposal = path.at(point.u + step * noise, gradient=False)
         accept = (proposal.log_density(beta) - point.log_density(beta)).exp().clamp(max=1)
         uniform = torch.rand(accept.shape, dtype=accept.dtype, generator=generator)
         return Chains(point.select(uniform < accept, proposal), None), accept

@@ -12,7 +12,7 @@ from exact_models import identical, repeated
 import ppl_vae as pv
 from ppl_vae import InputError, checkpoint
 from ppl_vae.evidence.annealing.kernels import HMC, Chains, RandomWalk
-from ppl_vae.evidence.annealing.path import Bridge
+from ppl_vae.evidence.annealing.path import AnnealingPath
 from ppl_vae.evidence.annealing.resampling import Systematic
 from ppl_vae.evidence.annealing.smc import _Particles
 
@@ -77,8 +77,8 @@ def adaptive(exact, schedule, seed, particles=8, threshold=0.9):
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        bridge, kernel = Bridge(exact.program, exact.x, "prior"), HMC()
-        chains = kernel.start(bridge.at(bridge.draw(particles), gradient=True), generator)
+        path, kernel = AnnealingPath(exact.program, exact.x, "prior"), HMC()
+        chains = kernel.start(path.at(path.draw(particles), gradient=True), generator)
     n = len(exact.x)
     step = torch.ones(n, 1, dtype=torch.float64)
     beta, log_evidence = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
@@ -108,7 +108,7 @@ def adaptive(exact, schedule, seed, particles=8, threshold=0.9):
         chains, beta = Chains(chains.point.rows(index), momentum), new
         used.append(beta)
         for _ in range(2):
-            chains, _ = kernel.move(chains, bridge, beta, step, generator)
+            chains, _ = kernel.move(chains, path, beta, step, generator)
     return log_evidence, torch.stack(used)
 
 

@@ -11,7 +11,7 @@ from ppl_vae.evidence.importance_sampling.draws import check_draws
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sobol(1), "scrambles: expected at least 2, whose spread is the error, received 1"),
+        (lambda: Sobol(1), "scrambles: expected at least 2, since their spread gives the error, received 1"),
         (lambda: Sobol(2.5), "scrambles: expected a positive integer, received 2.5"),
         (lambda: UntilStderr(0.0), "target: expected a positive, finite number, received 0.0"),
         (lambda: UntilStderr("small"), "target: expected a positive, finite number"),

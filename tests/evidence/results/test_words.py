@@ -36,20 +36,19 @@ class Estimate:
 @pytest.mark.parametrize(
     ("shares", "verdict"),
     [
-        ((0.8, 0.2, 0.0), "Can it be trusted? Yes, on the whole"),
-        ((0.3, 0.7, 0.0), "The estimate yes, its error with care: the tails of most digits' weights"),
-        ((0.8, 0.1, 0.1), "With care: for 10% of the digits"),
+        ((0.8, 0.2, 0.0), "trusted: yes, for most of them"),
+        ((0.3, 0.7, 0.0), "trusted: the estimates yes, their errors with caution: for most digits the tail"),
+        ((0.8, 0.1, 0.1), "trusted: only in part: for 10% of the digits"),
     ],
 )
 def test_the_verdict(shares, verdict):
     text = in_words(Estimate(shares), "digit", "digits")
-    assert "What is log p(x)? -20.00 nats a digit, averaged over 250 test digits; ± 0.01" in text
+    assert "log p(x): -20.00 nats a digit, averaged over 250 test digits; ± 0.01" in text
     assert verdict in text
 
 
 def test_an_error_that_is_not_known_is_not_made_up():
     text = in_words(Estimate((0.0, 0.0, 1.0), "at least"))
     assert "at least -20.00 nats a datum" in text
-    assert "an error that is not known" in text
-    assert "error unknown" in text
+    assert text.count("error unknown") == 2
     assert "± 0.01" not in text

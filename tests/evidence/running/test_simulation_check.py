@@ -88,7 +88,7 @@ def test_no_honest_estimate_is_accused(name):
     model = MODELS[name](num_data=12)
     for seed in range(10):
         found = rehearsal.simulate_data(model.program, Block(model.x, 0, 0), seed, 1000)
-        assert int(found.silent(1000).sum()) < rehearsal.OUT_OF_REACH
+        assert int(found.out_of_reach(1000).sum()) < rehearsal.OUT_OF_REACH
 
 
 def test_a_prior_start_is_not_blamed_for_the_guide():

@@ -1,7 +1,7 @@
-"""Where importance samples come from: proposals for evaluation only, chosen without training anything again.
+"""Proposals: the distributions of importance samples. They are used in evaluation only, and need no new training.
 
-A proposal is a value, such as ``Defensive(alpha=0.1)``; an estimator binds it to data. One of your own is any object
-with a ``bind`` that returns a `ProposalOnData`.
+A proposal is a value, such as ``Defensive(alpha=0.1)``; an estimator binds it to data. Your own proposal is any object
+with a method ``bind`` that returns a `ProposalOnData`.
 """
 
 from ppl_vae.evidence.importance_sampling.proposals.defensive import Defensive

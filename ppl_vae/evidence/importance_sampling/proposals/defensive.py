@@ -1,4 +1,4 @@
-"""Defensive proposal: a share of the draws comes from the prior, which bounds the weights."""
+"""Defensive proposal: a mixture of the guide and the prior, which bounds the weights."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from ppl_vae.program.mixture import mix_prior
 class Defensive:
     """r(z) = (1 - alpha) q(z|x) + alpha p(z): each draw comes from the prior with probability alpha.
 
-    Every weight is p(x, z) / r(z) <= p(x|z) / alpha, so where the likelihood is bounded the weights are, and have all
-    moments, however narrow the guide. The price is at most a factor of 1 / (1 - alpha) in the second moment of the
-    weights. It rescues a guide that misses mass which the prior finds; in many dimensions the prior finds little.
+    Each weight is p(x, z) / r(z) <= p(x|z) / alpha. If the likelihood is bounded, the weights are bounded and have all
+    moments, even if the guide is very narrow. The second moment of the weights grows by at most a factor of
+    1 / (1 - alpha). This helps if the guide misses mass that the prior covers; in many dimensions few draws of the
+    prior are useful.
 
     Args:
-        alpha: the prior's share, between 0 and 1.
+        alpha: the share of the prior, between 0 and 1.
 
     Source: Hesterberg, "Weighted average importance sampling and defensive mixture distributions" (1995).
     """

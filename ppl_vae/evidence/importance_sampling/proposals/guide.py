@@ -1,4 +1,4 @@
-"""Guide proposal: samples from the guide itself, the default."""
+"""Guide proposal: samples from the guide, the default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppl_vae.program import Data, Program, take
 
 @dataclass(frozen=True)
 class Guide:
-    """q(z|x), as it is."""
+    """q(z|x), the guide without changes."""
 
     def bind(self, program: Program, x: Data, seed: int, index: int) -> ProposalOnData:  # noqa: ARG002
         """The guide for data ``x``; nothing is tuned."""

@@ -1,4 +1,4 @@
-"""Refitted proposal: the guide's family fitted to each datum anew."""
+"""Refitted proposal: the guide's family fitted to each datum."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ppl_vae.program import Data, Program, take
 
 @dataclass(frozen=True)
 class Refitted:
-    """The member of the guide's family that `refit` finds for each datum, on draws of its own.
+    """The member of the guide's family that `refit` finds for each datum, with its own random draws.
 
-    It takes away the gap that amortisation leaves, and the weights' variance with it; it costs some thousand gradients
-    a datum, which are counted in ``gradient_evals``. The best member by the ELBO is too narrow rather than too wide, a
-    bad proposal in itself; so its moments are given the tails of Student's t, as by `StudentT`.
+    It removes the amortisation gap, and so reduces the variance of the weights. It takes some thousand gradients for
+    each datum, which are counted in ``gradient_evals``. The member with the best ELBO is usually too narrow for a
+    proposal. The samples are therefore drawn from a Student t distribution with its moments, as by `StudentT`.
 
     Args:
-        num_samples: draws in a gradient.
-        step_size: the optimiser's, at first.
-        max_steps: when to give up on a datum.
-        tolerance: in nats: a datum that gains less has converged.
-        df: degrees of freedom of the tails; None for the refitted guide itself.
+        num_samples: the number of draws in a gradient.
+        step_size: the optimiser's first step size.
+        max_steps: the largest number of steps for a datum.
+        tolerance: in nats: the gain of 50 steps below which a datum stalls; see `refit`.
+        df: degrees of freedom of the t distribution; None for the refitted guide itself.
 
     Raises:
         ProgramError: naming a guide site that is discrete, or that cannot be refitted for another reason.

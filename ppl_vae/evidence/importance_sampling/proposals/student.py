@@ -20,16 +20,16 @@ class StudentT:
     """A multivariate t distribution with the guide's mean m and scale**2 times its covariance V as scale matrix.
 
     u = m + scale L e sqrt(df / c), V = L L^T, e ~ N(0, I), c ~ chi2(df), in unconstrained coordinates. V is the exact
-    covariance for a single site of real numbers whose distribution has one; otherwise that of 1,024 pilot draws, the
-    matrix up to 64 dimensions and its diagonal above.
+    covariance if there is a single site of real numbers whose distribution has one. Otherwise it is estimated from
+    1,024 pilot draws: the full matrix up to 64 dimensions, and its diagonal above.
 
-    Tails of order |u|**-(df + D) keep the weights bounded under any posterior with lighter ones. In many dimensions
-    they cost samples even where they are not needed: under a perfect Gaussian guide, df = 5 makes the second moment of
+    Tails of order |u|**-(df + D) keep the weights bounded for any posterior with lighter tails. In many dimensions they
+    increase the variance even if they are not needed: with a perfect Gaussian guide, df = 5 makes the second moment of
     the weights 1.2 times p(x)**2 at D = 5, 1.4 times at 10, and 2.5 times at 50.
 
     Args:
-        df: degrees of freedom: the fewer, the heavier the tails.
-        scale: what the guide's standard deviations are multiplied by.
+        df: degrees of freedom; fewer give heavier tails.
+        scale: factor of the guide's standard deviations.
 
     Raises:
         ProgramError: naming a latent that is discrete.

@@ -1,4 +1,4 @@
-"""A guide in unconstrained coordinates, where it can be widened or given other tails."""
+"""Unconstrained coordinates of a guide, in which its scale or its tails can be changed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ppl_vae.program import Coordinates, Data, Densities, Program, device_of, ta
 from ppl_vae.program.moments import Moments, guide_moments, is_unconstrained
 
 PILOT_DRAWS = 1024
-"""Draws that moments are estimated from, where the guide does not say what they are."""
+"""The number of draws from which moments are estimated, if the guide's moments are not known exactly."""
 
 FULL_COVARIANCE = 64
-"""The most dimensions in which an estimated covariance is a matrix: 1,024 draws say little about a larger one."""
+"""The largest dimension for a full estimated covariance: 1,024 draws do not estimate a larger matrix well."""
 
 _CHUNK = 64
 
@@ -22,11 +22,11 @@ class Space:
     """The latents of a program at data ``x`` as vectors u of D real numbers.
 
     Attributes:
-        coordinates: what maps u to the latents.
-        draw_cost: runs of the model that one of the guide's draws takes: none where u is z itself.
+        coordinates: the map from u to the latents.
+        draw_cost: runs of the model for one draw of the guide: none if u is z itself.
 
     Raises:
-        ProgramError: naming a latent site that is discrete, or that no smooth map reaches.
+        ProgramError: naming a latent site that is discrete, or whose support has no smooth map from the real numbers.
     """
 
     def __init__(self, program: Program, x: Data) -> None:
@@ -36,7 +36,7 @@ class Space:
         self.draw_cost = 0.0 if self._plain else 2.0
 
     def draw(self, num_samples: int) -> tuple[Tensor, Tensor]:
-        """u for z ~ q(z|x), ``(S, N, D)``, not finite where the model cannot give z, and log q(u) ``(S, N)``."""
+        """u for z ~ q(z|x), ``(S, N, D)``, and log q(u), ``(S, N)``; u is not finite outside of the model's support."""
         if self._plain:
             z = self.program.sample_guide(self.x, num_samples, seed=None)
             u = self._flat(z)
@@ -56,10 +56,10 @@ class Space:
         return torch.where(found.log_prior == -torch.inf, -torch.inf, found.log_joint)
 
     def moments(self, seed: int, index: int) -> tuple[Moments, float]:
-        """Means and covariances of u under the guide, and what runs of the model they took.
+        """Means and covariances of u under the guide, and the runs of the model that they needed.
 
-        They are exact where the guide's distribution says them, and otherwise those of `PILOT_DRAWS` draws from
-        stream ``index`` of ``seed``: any values give an unbiased estimate, and good ones a precise one.
+        They are exact if the guide's distribution has known moments. Otherwise they are estimated from `PILOT_DRAWS`
+        draws of stream ``index`` of ``seed``. Any values give an unbiased estimate; better values make it more precise.
         """
         exact = guide_moments(self.program, self.x)
         if exact is not None:
@@ -101,17 +101,17 @@ class Space:
 
 
 def outside(u: Tensor) -> Tensor:
-    """``(S, N)`` whether a vector is not finite: a draw that the model gives no density to."""
+    """``(S, N)`` whether a vector is not finite: a draw outside of the model's support."""
     return ~u.isfinite().all(-1)
 
 
 def _deviation(variance: Tensor) -> Tensor:
-    """Standard deviations, 1 where draws that the model can give are too few to have any."""
+    """Standard deviations; 1 if there are too few draws inside the model's support."""
     return torch.where(variance > 0, variance, 1.0).sqrt()
 
 
 def _cholesky(covariance: Tensor) -> Tensor:
-    """Cholesky factors; of the diagonal alone where the matrix has none."""
+    """Cholesky factors; of the diagonal if the matrix is not positive definite."""
     factor, failed = torch.linalg.cholesky_ex(covariance)
     diagonal = _deviation(covariance.diagonal(dim1=-2, dim2=-1)).diag_embed()
     return torch.where((failed != 0).reshape(-1, 1, 1), diagonal, factor)

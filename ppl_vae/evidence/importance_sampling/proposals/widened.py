@@ -1,4 +1,4 @@
-"""Widened proposal: the guide scaled about its mean."""
+"""Widened proposal: the guide, scaled around its mean."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ppl_vae.program import Data, Program
 class Widened:
     """The guide's draws moved away from its mean m: u = m + scale (v - m), v ~ q, in unconstrained coordinates.
 
-    r(u) = q(m + (u - m) / scale) / scale**D, so any guide keeps its shape, correlations and conditionals, and has its
-    covariance multiplied by scale**2. A guide trained by an ELBO is too narrow as a rule, and one that is a little
-    too wide costs little. m is exact for a single site of real numbers whose distribution has a mean, and otherwise
-    that of pilot draws; each draw of a constrained latent then takes three runs of the model rather than one.
+    r(u) = q(m + (u - m) / scale) / scale**D, so the guide keeps its shape, correlations and conditionals, and its
+    covariance is multiplied by scale**2. A guide trained by an ELBO is usually too narrow, and a proposal that is a
+    little too wide costs little. m is exact if there is a single site of real numbers whose distribution has a mean.
+    Otherwise it is the mean of pilot draws. Each draw of a constrained latent needs three runs of the model instead of
+    one.
 
     Args:
         scale: the factor; 1 is the guide itself.
