@@ -105,7 +105,9 @@ def load_trusting(
             for role, network in given.items()
         }
         try:
-            vae = VAE(**parts, encoder=networks["encoder"], decoder=networks["decoder"]).to(dtype)
+            vae = VAE(
+                **parts, encoder=networks["encoder"], decoder=networks["decoder"], **_options(config)
+            ).to(dtype)
         except InputError as error:
             if given.get(error.argument) is not None:
                 raise
@@ -138,6 +140,11 @@ def _check_classes(metadata: Any, source: str, trust: Trust, given: Mapping[str,
         if not isinstance(spec, dict) or not isinstance(spec.get("init_args"), dict):
             raise InputError(f"{source}: {role}", "a class_path and its init_args", describe(spec))
         trust.find(spec.get("class_path"), base, f"{source}: {role}")
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a VAE beside its parts, which a file has only if they were given."""
+    return {name: config[name] for name in ("missing",) if name in config}
 
 
 def _check_sizes(
