@@ -144,7 +144,7 @@ def _check_classes(metadata: Any, source: str, trust: Trust, given: Mapping[str,
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a VAE beside its parts, which a file has only if they were given."""
-    return {name: config[name] for name in ("missing",) if name in config}
+    return {name: config[name] for name in ("missing", "covariates") if name in config}
 
 
 def _check_sizes(

@@ -50,6 +50,10 @@ class VAE(nn.Module):
             were. log p is that of the observed numbers, and what x holds elsewhere, NaN or anything, is never looked
             at. The encoder's input has twice the numbers: the features of x, with their mean over the observed training
             data where a number is missing, and the mask; both are stacked on the first axis.
+        covariates: what p(x|...) is conditioned on, by name, and how many numbers each of them has, such as
+            ``{"batch": 3, "age": 1}``. The data are then a dict with these entries beside ``"x"``: ``(N, numbers)``, or
+            ``(N,)`` of integers from 0, the categories of which ``numbers`` is the number. Encoder and decoder see them
+            beside x and z, and so does a prior with ``num_covariates``.
 
     Raises:
         InputError: if the parts do not fit together; says which, and the sizes.
@@ -70,6 +74,7 @@ class VAE(nn.Module):
         decoder: Network | None = None,
         seed: int = 0,
         missing: bool = False,
+        covariates: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         for argument, part, kind in (
@@ -84,7 +89,11 @@ class VAE(nn.Module):
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
         self.latent_dim = prior.dim
         self.shape = likelihood.shape
-        self.entries = Entries(self.shape, missing)
+        self.entries = Entries(self.shape, missing, {} if covariates is None else covariates)
+        if prior.num_covariates not in (0, self.entries.num_covariates):
+            raise InputError(
+                "prior", f"one of {self.entries.num_covariates} covariates", prior.num_covariates
+            )
         if not isinstance(hidden, Sequence):
             raise InputError("hidden", "a sequence of widths such as (200, 200)", describe(hidden))
         # Whether `start_from` was called: kept with the parameters, so that training goes on from where it was.
@@ -98,13 +107,13 @@ class VAE(nn.Module):
             self.decoder = _network(
                 "decoder",
                 decoder,
-                torch.Size([self.latent_dim]),
+                torch.Size([self.latent_dim + self.entries.num_covariates]),
                 likelihood.out_shape,
                 hidden[::-1],
                 activation,
             )
             # A prior made of encodings (VampPrior) draws its first parameters here, on the same stream.
-            prior.bind(self.encode_features, self.shape)
+            prior.bind(self.encode_features, self.entries.features_shape)
         self.program = Program(self.model, self.guide, check_data=self.check_data)
 
     # ---- the two programs -----------------------------------------------------------------------------
@@ -121,10 +130,10 @@ class VAE(nn.Module):
             the value of site ``"x"``.
         """
         expose_parameters("vae", self)
-        given, n = self.entries.read(x), check_positive_int("num_data", num_data) if x is None else _length(x)
+        given, n = self.read(x), check_positive_int("num_data", num_data) if x is None else _length(x)
         with pyro.plate("data", n, dim=-1):
-            z = pyro.sample("z", self.prior())
-            p = observed_part(self.decode(z), given.mask, self.likelihood.support)
+            z = pyro.sample("z", self.prior_given(given))
+            p = observed_part(self.decode_given(z, given), given.mask, self.likelihood.support)
             drawn: torch.Tensor = pyro.sample("x", p, obs=given.x)
         return drawn
 
@@ -146,33 +155,64 @@ class VAE(nn.Module):
 
     def encode(self, x: Data) -> TorchDistribution:
         """q(z|x) for data ``(..., *shape)``: batch shape ``(...)``, event shape ``(latent_dim,)``."""
-        given = self.entries.read(x)
+        given = self.read(x)
         return self.encode_features(self.features(given), given.mask)
 
+    def read(self, x: Data | None) -> Read:
+        """The entries of data; see `Entries.read`."""
+        return self.entries.read(x, next((p.dtype for p in self.parameters()), torch.get_default_dtype()))
+
     def features(self, given: Read) -> torch.Tensor:
-        """What the encoder sees of x, ``(..., *shape)``: its features, and `fill` where nothing was observed."""
+        """What the encoder sees of x, ``(..., *shape)``: its features, and `fill` where nothing was observed.
+
+        Covariates stand beside it, on the first axis of a datum.
+        """
         x = given.x
         if x is None:
             raise InputError("x", "data with an entry 'x'", None)
         features = self.likelihood.features(filled(x, given.mask, self.likelihood.support))
-        return features if given.mask is None else torch.where(given.mask, features, self.fill)
+        features = features if given.mask is None else torch.where(given.mask, features, self.fill)
+        return self.entries.with_covariates(features, given.covariates)
 
     def encode_features(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> TorchDistribution:
-        """q(z|x) from what the encoder sees of x (see `Likelihood.features`), and of which numbers were observed."""
-        if self.entries.missing:
-            observed = torch.ones_like(features) if mask is None else mask.to(features)
-            features = torch.cat([features, observed], -len(self.shape))
+        """q(z|x) from `features`, and which numbers were observed: all of them without a mask."""
+        features = self.entries.with_mask(features, mask)
         flat = _run(self.encoder, features, len(self.shape))
         q: TorchDistribution = self.posterior(_split(flat, self.posterior.param_shapes))
         return q
 
-    def decoder_params(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The likelihood's unconstrained parameters, ``(..., *param_shapes[name])``, for latents ``(..., dim)``."""
-        return _split(_run(self.decoder, z, 1), self.likelihood.param_shapes)
+    def prior_given(self, given: Read) -> TorchDistribution:
+        """p(z), or p(z|covariates) of batch shape ``(N,)`` where the prior takes them."""
+        p: TorchDistribution = self.prior(given.covariates) if self.prior.num_covariates else self.prior()
+        return p
 
-    def decode(self, z: torch.Tensor) -> TorchDistribution:
-        """p(x|z) for latents ``(..., latent_dim)``: batch shape ``(...)``, event shape ``shape``."""
-        p: TorchDistribution = self.likelihood(self.decoder_params(z))
+    def decoder_params(self, seen: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The likelihood's unconstrained parameters, ``(..., *param_shapes[name])``.
+
+        Args:
+            seen: what the decoder sees: latents ``(..., dim)``, and covariates, if there are any, to their right.
+        """
+        return _split(_run(self.decoder, seen, 1), self.likelihood.param_shapes)
+
+    def params_given(self, z: torch.Tensor, given: Read) -> dict[str, torch.Tensor]:
+        """The likelihood's parameters for latents ``(..., N, dim)`` and the entries of N data."""
+        covariates = given.covariates
+        if covariates is not None:
+            z = torch.cat([z, covariates.expand(*z.shape[:-1], -1)], -1)
+        return self.decoder_params(z)
+
+    def decode(self, z: torch.Tensor, x: Data | None = None) -> TorchDistribution:
+        """p(x|z) for latents ``(..., latent_dim)``: batch shape ``(...)``, event shape ``shape``.
+
+        Args:
+            z: the latents.
+            x: data whose covariates p(x|z) is conditioned on, of a VAE that has some.
+        """
+        return self.decode_given(z, self.read(x))
+
+    def decode_given(self, z: torch.Tensor, given: Read) -> TorchDistribution:
+        """`decode`, with the entries read."""
+        p: TorchDistribution = self.likelihood(self.params_given(z, given))
         return p
 
     # ---- data -----------------------------------------------------------------------------------------
@@ -183,15 +223,10 @@ class VAE(nn.Module):
         Raises:
             InputError: naming ``argument``, what was expected and what came (with the index of the datum).
         """
-        given = self.entries.check(x, argument)
+        given = self.entries.check(x, next(self.parameters()).dtype, argument)
         value = given.x
-        dtype = next(self.parameters()).dtype
-        if value is None or value.dtype != dtype:
-            raise InputError(
-                argument,
-                f"a tensor of dtype {dtype} (the networks compute with it)",
-                None if value is None else value.dtype,
-            )
+        if value is None:
+            raise AssertionError("data without x")
         support = self.likelihood.support
         check_support(filled(value, given.mask, support), support, type(self.likelihood).__name__, argument)
 
@@ -203,10 +238,11 @@ class VAE(nn.Module):
         missing number is the mean of those that were observed. `fit` calls it the first time that it trains this VAE;
         later training goes on from where it was, also after saving.
         """
-        given = self.entries.read(x)
+        given = self.read(x)
         with torch.no_grad():
             if self.entries.missing:
-                self.fill.copy_(observed_mean(self.features(given), given.mask))
+                alone = given._replace(covariates=None)
+                self.fill.copy_(observed_mean(self.features(alone), given.mask))
             set_output_bias = getattr(self.decoder, "set_output_bias", None)
             if set_output_bias is not None:
                 start = self.likelihood.initial_params(self._mean(given))
@@ -229,7 +265,11 @@ class VAE(nn.Module):
             name: network.config() if isinstance(network, Part) else None
             for name, network in (("encoder", self.encoder), ("decoder", self.decoder))
         }
-        return {**parts, **networks, **({"missing": True} if self.entries.missing else {})}
+        options: dict[str, Any] = {
+            "missing": self.entries.missing,
+            "covariates": dict(self.entries.covariates),
+        }
+        return {**parts, **networks, **{name: value for name, value in options.items() if value}}
 
 
 def _check_for_missing(likelihood: Likelihood) -> None:

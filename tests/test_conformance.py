@@ -31,6 +31,7 @@ PRIORS = {
     "Normal": [{}],
     "Laplace": [{}],
     "StudentT": [{"df": 4.0}],
+    "ConditionalNormal": [],  # of a VAE with covariates: see test_covariates
 }
 LIKELIHOODS = {
     "Bernoulli": [{}],

@@ -233,7 +233,7 @@ def test_a_joint_likelihood_is_refused():
     [
         ({"mask": torch.ones(N, 6)}, ["'mask'", "bool", "float32"]),
         ({"mask": torch.ones(N, 5, dtype=torch.bool)}, ["'mask'", "(12, 6)", "(12, 5)"]),
-        ({"masks": torch.ones(N, 6, dtype=torch.bool)}, ["'x' and 'mask'", "'masks'"]),
+        ({"masks": torch.ones(N, 6, dtype=torch.bool)}, ["'x', 'mask'", "'masks'"]),
         ({"x": torch.zeros(N, 5)}, ["(N, 6)", "(12, 5)"]),
         ({"x": torch.zeros(N, 6).double()}, ["float32", "float64"]),
         ({"x": torch.full((N, 6), 0.5)}, ["Bernoulli", "0.5 at datum"]),

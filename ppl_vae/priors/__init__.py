@@ -1,6 +1,7 @@
 """Priors p(z): modules that, called with nothing, return a Pyro distribution over the latent vector."""
 
 from ppl_vae.priors.base import Prior
+from ppl_vae.priors.conditional_normal import ConditionalNormal
 from ppl_vae.priors.laplace import Laplace
 from ppl_vae.priors.mixture_of_gaussians import MixtureOfGaussians
 from ppl_vae.priors.normal import Normal
@@ -8,4 +9,13 @@ from ppl_vae.priors.standard_normal import StandardNormal
 from ppl_vae.priors.student_t import StudentT
 from ppl_vae.priors.vamp import VampPrior
 
-__all__ = ["Laplace", "MixtureOfGaussians", "Normal", "Prior", "StandardNormal", "StudentT", "VampPrior"]
+__all__ = [
+    "ConditionalNormal",
+    "Laplace",
+    "MixtureOfGaussians",
+    "Normal",
+    "Prior",
+    "StandardNormal",
+    "StudentT",
+    "VampPrior",
+]
