@@ -25,11 +25,13 @@ class Read(NamedTuple):
         x: ``(N, *shape)``; None where it is to be drawn.
         mask: which numbers of x were observed, bool ``(N, *shape)``; None where all of them were.
         covariates: all of them side by side, ``(N, K)``; None where the VAE has none.
+        exposure: what the mean of x is multiplied by, ``(N, *ones)``, as many axes as x has; or None.
     """
 
     x: Tensor | None
     mask: Tensor | None = None
     covariates: Tensor | None = None
+    exposure: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Entries:
         shape: of one datum of ``"x"``.
         missing: whether there may be a ``"mask"`` of the numbers that were observed.
         covariates: the entries that p(x|...) is conditioned on, and how many numbers each of them has.
+        exposure: the entry that the mean of x is multiplied by, or None.
     """
 
     shape: torch.Size
     missing: bool = False
     covariates: Mapping[str, int] = field(default_factory=dict)
+    exposure: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.missing, bool):
@@ -56,16 +60,25 @@ class Entries:
             if name in (X, MASK):
                 raise InputError("covariates", f"other names than {X!r} and {MASK!r}", repr(name))
             check_positive_int(f"covariates[{name!r}]", number)
+        if self.exposure in (X, MASK):
+            raise InputError(
+                "likelihood", f"an exposure of another name than {X!r} and {MASK!r}", repr(self.exposure)
+            )
+        if self.exposure is not None and self.covariates.get(self.exposure, 1) != 1:
+            raise InputError(
+                f"covariates[{self.exposure!r}]", "1 of an exposure", self.covariates[self.exposure]
+            )
 
     @property
     def several(self) -> bool:
         """Whether the data may be a dict."""
-        return self.missing or bool(self.covariates)
+        return self.missing or bool(self.given)
 
     @property
     def given(self) -> tuple[str, ...]:
         """The names of the entries that p(x|...) is conditioned on."""
-        return tuple(self.covariates)
+        exposure = [self.exposure] if self.exposure is not None else []
+        return tuple(dict.fromkeys([*self.covariates, *exposure]))
 
     @property
     def num_covariates(self) -> int:
@@ -89,7 +102,10 @@ class Entries:
             return Read(data)
         self.check_given(data)
         columns = [_columns(data[name], number, dtype) for name, number in self.covariates.items()]
-        return Read(data.get(X), data.get(MASK), torch.cat(columns, -1) if columns else None)
+        exposure = None if self.exposure is None else data[self.exposure]
+        if exposure is not None:
+            exposure = exposure.reshape(len(exposure), *(1,) * len(self.shape))
+        return Read(data.get(X), data.get(MASK), torch.cat(columns, -1) if columns else None, exposure)
 
     def with_covariates(self, features: Tensor, covariates: Tensor | None) -> Tensor:
         """``(N, *shape)`` and ``(N, K)`` as ``(N, *features_shape)``."""
@@ -123,7 +139,7 @@ class Entries:
         if not isinstance(data, Mapping) or not self.several:
             x, entries = data, {}
         else:
-            known = [X, *([MASK] if self.missing else []), *self.covariates]
+            known = [X, *([MASK] if self.missing else []), *self.given]
             unknown = [name for name in data if name not in known]
             if unknown:
                 raise InputError(
@@ -150,6 +166,11 @@ class Entries:
             raise InputError(argument, expected, describe(mask))
         for name, number in self.covariates.items():
             _check_column(name, entries[name], number, dtype, argument)
+        if self.exposure is not None:
+            _check_column(self.exposure, entries[self.exposure], 1, dtype, argument)
+            if not bool((entries[self.exposure] > 0).all()):
+                low = entries[self.exposure].min().item()
+                raise InputError(argument, f"positive numbers in the entry {self.exposure!r}", f"{low:g}")
         return self.read(entries, dtype)
 
     def check_given(self, entries: Mapping[str, Any], argument: str = "x") -> None:
@@ -161,6 +182,7 @@ class Entries:
     def _words(self) -> str:
         """The entries beside x, in words."""
         named = [f"the covariate {name!r}" for name in self.covariates]
+        named += [] if self.exposure is None else [f"the exposure {self.exposure!r}"]
         named += [f"a {MASK!r} of the numbers that were observed"] if self.missing else []
         return ", ".join(named)
 

@@ -88,18 +88,26 @@ def interpolate(
     """
     if check_positive_int("steps", steps) < 2:
         raise InputError("steps", "at least 2", steps)
-    both: list[Data] = []
+    ends = []
     for name, value in (("x0", x0), ("x1", x1)):
-        x = value.get("x") if isinstance(value, Mapping) else value
+        entries = value if isinstance(value, Mapping) else {"x": value}
+        x = entries.get("x")
         if not isinstance(x, torch.Tensor) or x.shape != vae.shape:
             raise InputError(name, f"one datum, a tensor of shape {tuple(vae.shape)}", describe(value))
-        both.append({k: v[None] for k, v in value.items()} if isinstance(value, Mapping) else x[None])
-        vae.check_data(both[-1], name)
+        ends.append({key: entry[None] for key, entry in entries.items()})
+        vae.check_data(ends[-1] if isinstance(value, Mapping) else x[None], name)
+    first, last = ends
+    if first.keys() != last.keys():
+        raise InputError(
+            "x1", f"the entries of x0: {', '.join(map(repr, first))}", ", ".join(map(repr, last))
+        )
+    joined = {key: torch.cat([first[key], last[key]]) for key in first}
+    both: Data = joined if vae.entries.several else joined["x"]
     with in_mode([vae], training=False):
-        ends = torch.cat([_encode_mean(vae, each) for each in both])
-        weight = torch.linspace(0, 1, steps, dtype=ends.dtype, device=ends.device)[:, None]
-        given = vae.read(both[0]) if covariates is None else vae.read(_checked(vae, covariates, steps))
-        return _decode_mean(vae, (1 - weight) * ends[0] + weight * ends[1], given)
+        means = _encode_mean(vae, both)
+        weight = torch.linspace(0, 1, steps, dtype=means.dtype, device=means.device)[:, None]
+        given = take(both, slice(0, 1)) if covariates is None else _checked(vae, covariates, steps)
+        return _decode_mean(vae, (1 - weight) * means[0] + weight * means[1], vae.read(given))
 
 
 @torch.no_grad()

@@ -37,7 +37,8 @@ class VAE(nn.Module):
 
     Args:
         prior: p(z).
-        likelihood: p(x|z); gives the shape of a datum.
+        likelihood: p(x|z); gives the shape of a datum. One with an ``exposure`` needs data with that entry, a positive
+            number for each datum.
         posterior: q(z|x), of the prior's dimension.
         hidden: the widths of the hidden layers of the encoder; the decoder mirrors them.
         activation: their activation, by name (see `ppl_vae.networks.MLP`).
@@ -89,7 +90,9 @@ class VAE(nn.Module):
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
         self.latent_dim = prior.dim
         self.shape = likelihood.shape
-        self.entries = Entries(self.shape, missing, {} if covariates is None else covariates)
+        self.entries = Entries(
+            self.shape, missing, {} if covariates is None else covariates, likelihood.exposure
+        )
         if prior.num_covariates not in (0, self.entries.num_covariates):
             raise InputError(
                 "prior", f"one of {self.entries.num_covariates} covariates", prior.num_covariates
@@ -199,7 +202,8 @@ class VAE(nn.Module):
         covariates = given.covariates
         if covariates is not None:
             z = torch.cat([z, covariates.expand(*z.shape[:-1], -1)], -1)
-        return self.decoder_params(z)
+        params = self.decoder_params(z)
+        return params if given.exposure is None else self.likelihood.exposed(params, given.exposure)
 
     def decode(self, z: torch.Tensor, x: Data | None = None) -> TorchDistribution:
         """p(x|z) for latents ``(..., latent_dim)``: batch shape ``(...)``, event shape ``shape``.
@@ -246,6 +250,8 @@ class VAE(nn.Module):
             set_output_bias = getattr(self.decoder, "set_output_bias", None)
             if set_output_bias is not None:
                 start = self.likelihood.initial_params(self._mean(given))
+                if given.exposure is not None:  # the decoder's mean is that of an exposure of 1
+                    start = self.likelihood.exposed(start, 1 / given.exposure.mean(0))
                 set_output_bias(torch.cat([start[name].flatten() for name in self.likelihood.param_shapes]))
             self.prior.start_from(self.features(given), rng.generator(seed, "prior start"))
             self.started.fill_(True)
