@@ -162,6 +162,9 @@ def _check_sizes(
             expected = f"sizes for which the file has parameters ({there} numbers)"
             raise InputError(f"{source}: {where}", expected, describe(value))
 
+    covariates = config.get("covariates")
+    for name, number in covariates.items() if isinstance(covariates, dict) else ():
+        check(f"covariates: {name}", _product(number), number)
     own = {role: config[role] for role in roles if config[role]["class_path"].startswith("ppl_vae.")}
     arguments = {role: spec["init_args"] for role, spec in own.items()}
     for role, given in arguments.items():

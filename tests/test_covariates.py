@@ -246,6 +246,27 @@ def test_what_a_vae_cannot_be_made_with(options, argument):
     assert caught.value.argument == argument
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("covariates", {"batch": 10**13}, ["sizes", "10000000000000"]),
+        ("covariates", {"batch": 5}, ["encoder"]),
+        ("covariates", ["batch"], ["covariates"]),
+        ("missing", 3, ["missing"]),
+    ],
+)
+def test_a_changed_file_is_refused(name, value, words, tmp_path):
+    vae = conditional()
+    config = {**vae.config(), name: value}
+    vae.config = lambda: config
+    pv.save(vae, tmp_path / "vae")
+    with pytest.raises(InputError) as caught:
+        pv.load(tmp_path / "vae")
+    assert caught.value.argument.startswith(str(tmp_path))
+    for word in words:
+        assert word in str(caught.value)
+
+
 def test_nothing_changes_without_covariates():
     assert "covariates" not in make().config()
     assert same(state(make()), state(make(covariates={})))
