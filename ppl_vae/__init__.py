@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with what
     from ppl_vae.generate import reconstruct as reconstruct
     from ppl_vae.generate import sample as sample
     from ppl_vae.history import History as History
+    from ppl_vae.imputation import Imputed as Imputed
+    from ppl_vae.imputation import impute as impute
     from ppl_vae.persistence import load as load
     from ppl_vae.persistence import save as save
     from ppl_vae.program import Program as Program
@@ -47,6 +49,7 @@ _NAMES = {
     "evidence.results.sandwich": "Sandwich",
     "generate": "interpolate reconstruct sample",
     "history": "History",
+    "imputation": "Imputed impute",
     "persistence": "load save",
     "program": "Program",
     "training": "fit",

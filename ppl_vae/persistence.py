@@ -105,7 +105,9 @@ def load_trusting(
             for role, network in given.items()
         }
         try:
-            vae = VAE(**parts, encoder=networks["encoder"], decoder=networks["decoder"]).to(dtype)
+            vae = VAE(
+                **parts, encoder=networks["encoder"], decoder=networks["decoder"], **_options(config)
+            ).to(dtype)
         except InputError as error:
             if given.get(error.argument) is not None:
                 raise
@@ -140,6 +142,11 @@ def _check_classes(metadata: Any, source: str, trust: Trust, given: Mapping[str,
         trust.find(spec.get("class_path"), base, f"{source}: {role}")
 
 
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a VAE beside its parts, which a file has only if they were given."""
+    return {name: config[name] for name in ("missing", "covariates") if name in config}
+
+
 def _check_sizes(
     config: Mapping[str, Any],
     roles: Sequence[str],
@@ -155,6 +162,9 @@ def _check_sizes(
             expected = f"sizes for which the file has parameters ({there} numbers)"
             raise InputError(f"{source}: {where}", expected, describe(value))
 
+    covariates = config.get("covariates")
+    for name, number in covariates.items() if isinstance(covariates, dict) else ():
+        check(f"covariates: {name}", _product(number), number)
     own = {role: config[role] for role in roles if config[role]["class_path"].startswith("ppl_vae.")}
     arguments = {role: spec["init_args"] for role, spec in own.items()}
     for role, given in arguments.items():

@@ -37,6 +37,7 @@ PRIORS = {
     "StudentT": [{"df": 4.0}],
     "PowerSpherical": [{}],
     "Flow": [SMALL_FLOW] if HAS_ZUKO else [],
+    "ConditionalNormal": [],  # of a VAE with covariates: see test_covariates
 }
 LIKELIHOODS = {
     "Bernoulli": [{}],

@@ -22,6 +22,7 @@ from ppl_vae.evidence.exact.linear_gaussian import (
     linear_gaussian_posterior,
 )
 from ppl_vae.evidence.exact.quadrature import quadrature
+from ppl_vae.evidence.importance_sampling.conditional import Conditional, conditional
 from ppl_vae.evidence.importance_sampling.draws import IID, Sobol, UntilStderr
 from ppl_vae.evidence.importance_sampling.importance import importance
 from ppl_vae.evidence.importance_sampling.jackknife import jackknife
@@ -38,6 +39,7 @@ __all__ = [
     "HMC",
     "IID",
     "Chains",
+    "Conditional",
     "Curve",
     "Defensive",
     "Evidence",
@@ -64,6 +66,7 @@ __all__ = [
     "annealed",
     "best_mean_field_elbo",
     "concatenate",
+    "conditional",
     "enumerate_latents",
     "importance",
     "jackknife",

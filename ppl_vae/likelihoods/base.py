@@ -29,10 +29,12 @@ class Likelihood(Part):
         param_shapes: the shapes of the parameters that the decoder emits for one datum, by name, in order.
         base_measure: what the density is normalised against: ``"counting"`` (probabilities of integers) or
             ``"lebesgue"`` (densities per unit of x). Evidence under different measures cannot be compared.
+        exposure: the name of an entry of the data that the mean is multiplied by; None in a family that takes none.
     """
 
     base_measure: ClassVar[Literal["counting", "lebesgue"]]
     param_shapes: dict[str, torch.Size]
+    exposure: str | None = None
 
     def __init__(self, shape: int | Sequence[int]) -> None:
         super().__init__()
@@ -55,6 +57,15 @@ class Likelihood(Part):
         """E[x|z], ``(..., *shape)``, from parameters ``(..., *param_shapes[name])``."""
         mean: torch.Tensor = self(params).mean
         return mean
+
+    def exposed(self, params: Mapping[str, torch.Tensor], exposure: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The parameters that multiply the mean by an exposure; a family that sets ``exposure`` says how.
+
+        Args:
+            params: ``(..., *param_shapes[name])``.
+            exposure: positive numbers that broadcast to ``(..., *shape)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no exposure")
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """What the encoder sees of x: x itself, unless a family rescales it to the order of one."""

@@ -10,17 +10,16 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import nn
-from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from ppl_vae.errors import InputError, check_positive_float, describe
 from ppl_vae.gamma_ratio import log_rising
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.counts import Counts
 
 TotalCount = float | Literal["learned", "decoder"]
 
 
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(Counts):
     """p(x|z) = prod_i Γ(x_i + r_i) / (Γ(r_i) x_i!) σ(-l_i)^r_i σ(l_i)^x_i, for x of integers from 0.
 
     The mean μ = exp(log_mean) comes from the decoder, and l = log μ - log r. The variance is μ + μ² / r: a large r is
@@ -31,15 +30,21 @@ class NegativeBinomial(Likelihood):
         shape: the shape of one datum: an int, or a sequence such as ``(1, 28, 28)``.
         total_count: r. A number: fixed. ``"learned"``: a parameter for each number of x, starting at 1.
             ``"decoder"``: from the decoder, as the mean is.
+        exposure: the name of an entry of the data that μ is multiplied by (see `Counts`), such as ``"library_size"``.
 
     Attributes:
         log_total_count: ``shape``, the logarithm of r; only with ``total_count="learned"``.
     """
 
-    base_measure = "counting"
+    log_mean = "log_mean"
 
-    def __init__(self, shape: int | Sequence[int], total_count: TotalCount = "learned") -> None:
-        super().__init__(shape)
+    def __init__(
+        self,
+        shape: int | Sequence[int],
+        total_count: TotalCount = "learned",
+        exposure: str | None = None,
+    ) -> None:
+        super().__init__(shape, exposure)
         self.param_shapes = {"log_mean": self.shape}
         if isinstance(total_count, str):
             if total_count not in ("learned", "decoder"):
@@ -68,16 +73,6 @@ class NegativeBinomial(Likelihood):
         """p(x|z): batch shape ``(...)``, event shape ``shape``, from parameters ``(..., *shape)`` each."""
         p: TorchDistribution = self.distribution(params).to_event(len(self.shape))
         return p
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """An integer from 0."""
-        counts: constraints.Constraint = constraints.nonnegative_integer
-        return counts
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """``log(1 + x)``."""
-        return x.log1p()
 
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
         """The logarithm of ``x_mean``, of 0.001 where nothing was counted; a decoder's r starts at 1."""

@@ -8,41 +8,31 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from torch.distributions import constraints
 
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.counts import Counts
 from ppl_vae.likelihoods.summary import Summary
 
 
-class Poisson(Likelihood):
+class Poisson(Counts):
     """p(x|z) = prod_i λ_i^x_i exp(-λ_i) / x_i!, for x of integers from 0, with λ = exp(log_rate) from the decoder.
 
     log p(x|z) = sum_i x_i · log_rate_i - exp(log_rate_i) - log x_i!, in nats. The encoder sees log(1 + x).
 
     Args:
         shape: the shape of one datum: an int, or a sequence such as ``(1, 28, 28)``.
+        exposure: the name of an entry of the data that λ is multiplied by (see `Counts`).
     """
 
-    base_measure = "counting"
+    log_mean = "log_rate"
 
-    def __init__(self, shape: int | Sequence[int]) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: int | Sequence[int], exposure: str | None = None) -> None:
+        super().__init__(shape, exposure)
         self.param_shapes = {"log_rate": self.shape}
 
     def forward(self, params: Mapping[str, torch.Tensor]) -> TorchDistribution:
         """p(x|z): batch shape ``(...)``, event shape ``shape``, from ``log_rate`` ``(..., *shape)``."""
         p: TorchDistribution = _Poisson(params["log_rate"]).to_event(len(self.shape))
         return p
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """An integer from 0."""
-        counts: constraints.Constraint = constraints.nonnegative_integer
-        return counts
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """``log(1 + x)``."""
-        return x.log1p()
 
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
         """The logarithm of ``x_mean``, of 0.001 where nothing was counted."""

@@ -23,10 +23,16 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     Args:
         shape: the shape of one datum: an int, or a sequence such as ``(1, 28, 28)``.
         total_count: r of the negative binomial: a number, ``"learned"`` or ``"decoder"``.
+        exposure: the name of an entry of the data that exp(log_mean) is multiplied by (see `Counts`).
     """
 
-    def __init__(self, shape: int | Sequence[int], total_count: TotalCount = "learned") -> None:
-        super().__init__(shape, total_count)
+    def __init__(
+        self,
+        shape: int | Sequence[int],
+        total_count: TotalCount = "learned",
+        exposure: str | None = None,
+    ) -> None:
+        super().__init__(shape, total_count, exposure)
         self.param_shapes["gate_logits"] = self.shape
 
     def distribution(self, params: Mapping[str, torch.Tensor]) -> TorchDistribution:

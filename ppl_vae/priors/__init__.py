@@ -1,6 +1,7 @@
 """Priors p(z): modules that, called with nothing, return a Pyro distribution over the latent vector."""
 
 from ppl_vae.priors.base import Prior
+from ppl_vae.priors.conditional_normal import ConditionalNormal
 from ppl_vae.priors.flow import Flow
 from ppl_vae.priors.laplace import Laplace
 from ppl_vae.priors.mixture_of_gaussians import MixtureOfGaussians
@@ -11,6 +12,7 @@ from ppl_vae.priors.student_t import StudentT
 from ppl_vae.priors.vamp import VampPrior
 
 __all__ = [
+    "ConditionalNormal",
     "Flow",
     "Laplace",
     "MixtureOfGaussians",

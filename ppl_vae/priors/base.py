@@ -19,9 +19,17 @@ class Prior(Part):
     a normalised distribution with batch shape ``()`` and event shape ``(dim,)``. Its parameters, if any, are
     ordinary ``nn.Parameter`` attributes and are trained with the rest of the model.
 
+    A prior p(z|c) sets `num_covariates`, and its `forward` takes the covariates c, ``(N, num_covariates)``: its batch
+    shape is then ``(N,)``.
+
     Args:
         dim: the number of latent dimensions.
+
+    Attributes:
+        num_covariates: how many numbers c has; 0 for a prior that depends on nothing.
     """
+
+    num_covariates: int = 0
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -6,15 +6,16 @@ NaN is NaN times zero, which is NaN. The NaN is therefore replaced before the de
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import transform_to
+from torch.distributions import constraints, transform_to
 
 from ppl_vae.program.masks import counted, expanded
-from ppl_vae.program.supports import hull, support_of
+from ppl_vae.program.supports import bounds_of, hull, support_of
 
 
 class Filled(Messenger):
@@ -40,7 +41,11 @@ class Filled(Messenger):
 
 def _inside(fn: Any, value: Tensor) -> Tensor:
     """A value on the support of a distribution, that broadcasts to ``value``."""
-    support = support_of(fn)
+    return on_support(support_of(fn), value)
+
+
+def on_support(support: constraints.Constraint | None, value: Tensor) -> Tensor:
+    """A value on a support, that broadcasts to ``value``; 0 where no support is known."""
     if support is None:
         return value.new_zeros(())
     support = hull(support)
@@ -50,5 +55,8 @@ def _inside(fn: Any, value: Tensor) -> Tensor:
         transform = transform_to(support)
         shape = value.shape if support.event_dim else torch.Size()
         return transform(value.new_zeros(transform.inverse_shape(shape) if support.event_dim else shape))
-    except NotImplementedError:
-        return value.new_zeros(())
+    except NotImplementedError:  # a constraint of somebody's own
+        ends = bounds_of(support) or (-math.inf, math.inf)
+        low, high = (torch.as_tensor(end, dtype=value.dtype, device=value.device) for end in ends)
+        above = torch.where(high.isinf(), low + 1, (low + high) / 2)
+        return torch.where(low.isinf(), torch.where(high.isinf(), 0.0, high - 1), above)
