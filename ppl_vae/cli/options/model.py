@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pyro.infer import ELBO
+from pyro.infer import ELBO, Trace_ELBO
 from torch import nn
 
-from ppl_vae import config, likelihoods, memory, posteriors, priors, rng
+from ppl_vae import config, likelihoods, memory, objectives, posteriors, priors, rng
 from ppl_vae._part import families
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError, UsageError, option, under_options
@@ -37,7 +37,7 @@ _ROLES: dict[str, tuple[type, str, str]] = {
 _PACKAGES: dict[type, ModuleType] = {Prior: priors, Likelihood: likelihoods, Posterior: posteriors}
 _OURS: dict[type, list[str]] = {
     Network: ["MLP", "ConvNet"],
-    ELBO: ["Trace_ELBO", "TraceMeanField_ELBO", "another of Pyro's"],
+    ELBO: [*objectives.NAMES, "Trace_ELBO", "TraceMeanField_ELBO", "another of Pyro's"],
     **{base: [kind.__name__ for kind in families(package, base)] for base, package in _PACKAGES.items()},
 }
 CLASSES = {
@@ -85,6 +85,8 @@ def resolve(settings: dict[str, Any]) -> None:
     # Not the option's default: jsonargparse gives what a default class has in common with the chosen one to that.
     usual = {"class_path": "ppl_vae.networks.MLP", "init_args": config.defaults(MLP, 2)}
     settings["network"] = settings["network"] or usual
+    elbo = {"class_path": "pyro.infer.Trace_ELBO", "init_args": config.defaults(Trace_ELBO, 0)}
+    settings["objective"] = settings["objective"] or elbo
     for role in _ROLES:
         if settings[role] is not None:
             given = settings[role].get("init_args") or {}
