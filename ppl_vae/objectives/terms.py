@@ -65,6 +65,10 @@ class Terms:
         """log p(x, z)."""
         return self._sum(self.log_prob(site) for site in self.model.values())
 
+    def log_likelihood(self) -> Tensor:
+        """log p(x|z)."""
+        return self._sum(self.log_prob(site) for site in self.model.values() if site["is_observed"])
+
     def log_guide(self) -> Tensor:
         """log q(z|x)."""
         return self._sum(self.log_prob(self._scored(site)) for site in self.guide.values())
@@ -104,7 +108,13 @@ class Terms:
     def scaled(self, site: Any, value: Tensor) -> Tensor:
         """A value on a site's batch, such as a KL, masked and scaled as the site's log density is."""
         value = value.expand(torch.broadcast_shapes(value.shape, site["fn"].batch_shape))
-        return self.reduce(site, scale_and_mask(value, self._factor(site), site["mask"]))
+        return self.filled(self.reduce(site, scale_and_mask(value, self._factor(site), site["mask"])))
+
+    def filled(self, value: Tensor) -> Tensor:
+        """A value with an axis for each plate, that of particles first: ``(K, *data)``."""
+        depth = 2 if self.folded else self._depth
+        value = value.reshape((1,) * max(depth - value.ndim, 0) + value.shape)
+        return value.expand(self.num_particles, *value.shape[1:])
 
     def reduce(self, site: Any, value: Tensor) -> Tensor:
         """A value on a site's batch, summed over all but particles and data."""
@@ -161,10 +171,7 @@ class Terms:
 
     def _sum(self, values: Iterable[Tensor]) -> Tensor:
         zero = next(iter(self.model.values()))["unscaled_log_prob"].new_zeros((), dtype=torch.float64)
-        total = sum(values, zero)
-        depth = 2 if self.folded else self._depth
-        total = total.reshape((1,) * max(depth - total.ndim, 0) + total.shape)
-        return total.expand(self.num_particles, *total.shape[1:])
+        return self.filled(sum(values, zero))
 
     @cached_property
     def _depth(self) -> int:

@@ -28,6 +28,8 @@ class Case:
 
 
 CASES = {
+    "BetaELBO": Case({"beta": 2.0, "num_particles": 2}),
+    "FreeBits": Case({"nats": 0.3, "num_particles": 2}),
     "IWAE": Case({"num_particles": 4, "alpha": 0.2}),
 }
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
