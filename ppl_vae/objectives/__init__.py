@@ -7,9 +7,10 @@ not of the batch, and the scale of a subsampled plate stands outside of the loga
 
 from ppl_vae.objectives.base import Objective
 from ppl_vae.objectives.beta import BetaELBO, FreeBits
+from ppl_vae.objectives.dreg import DReG
 from ppl_vae.objectives.iwae import IWAE
 
-__all__ = ["IWAE", "BetaELBO", "FreeBits", "Objective"]
+__all__ = ["IWAE", "BetaELBO", "DReG", "FreeBits", "Objective"]
 
 NAMES = tuple(name for name in __all__ if name != "Objective")
 """The objectives by name."""

@@ -29,6 +29,7 @@ class Case:
 
 CASES = {
     "BetaELBO": Case({"beta": 2.0, "num_particles": 2}),
+    "DReG": Case({"num_particles": 3}),
     "FreeBits": Case({"nats": 0.3, "num_particles": 2}),
     "IWAE": Case({"num_particles": 4, "alpha": 0.2}),
 }
