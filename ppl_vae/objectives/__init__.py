@@ -9,8 +9,11 @@ from ppl_vae.objectives.base import Objective
 from ppl_vae.objectives.beta import BetaELBO, FreeBits
 from ppl_vae.objectives.dreg import DReG
 from ppl_vae.objectives.iwae import IWAE
+from ppl_vae.objectives.thermodynamic import Thermodynamic
+from ppl_vae.objectives.vimco import VIMCO
+from ppl_vae.objectives.wake_wake import WakeWake
 
-__all__ = ["IWAE", "BetaELBO", "DReG", "FreeBits", "Objective"]
+__all__ = ["IWAE", "VIMCO", "BetaELBO", "DReG", "FreeBits", "Objective", "Thermodynamic", "WakeWake"]
 
 NAMES = tuple(name for name in __all__ if name != "Objective")
 """The objectives by name."""

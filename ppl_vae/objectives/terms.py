@@ -75,7 +75,12 @@ class Terms:
 
     def log_score(self) -> Tensor:
         """log q of the latents that are not reparameterised, without scales."""
-        return self._sum(self.reduce(site, _masked(site)) for site in self.guide.values() if is_scored(site))
+        scored = {name: site for name, site in self.guide.items() if is_scored(site)}
+        for name, site in scored.items():
+            if getattr(site["fn"], "has_rsample", False):
+                expected = "a distribution that is reparameterised, or is not"
+                raise ProgramError(f"guide site {name!r}", expected, "one that is in part")
+        return self._sum(self.reduce(site, _masked(site)) for site in scored.values())
 
     @cached_property
     def latents(self) -> list[str]:
@@ -138,7 +143,7 @@ class Terms:
                 raise ProgramError(
                     f"guide site {name!r}",
                     f"a reparameterised distribution, which {objective} differentiates draws of (VIMCO, "
-                    "ReweightedWakeSleep and Thermodynamic need none)",
+                    "WakeWake and Thermodynamic need none)",
                     f"a {kind}",
                 )
 
