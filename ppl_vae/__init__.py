@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with what
     from ppl_vae import evidence as evidence
     from ppl_vae import likelihoods as likelihoods
     from ppl_vae import networks as networks
+    from ppl_vae import objectives as objectives
     from ppl_vae import plots as plots
     from ppl_vae import posteriors as posteriors
     from ppl_vae import priors as priors
@@ -43,7 +44,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with what
 __version__ = "0.1.0"
 
 _NAMES = {
-    "": "analysis compiled data distributed evidence likelihoods networks plots posteriors priors validation",
+    "": "analysis compiled data distributed evidence likelihoods networks objectives plots posteriors priors "
+    "validation",
     "errors": "InputError NonFiniteError ProgramError",
     "evidence.results.evidence": "Evidence",
     "evidence.results.sandwich": "Sandwich",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compiled.graph.capture import CaptureError
+from ppl_vae.objectives.gates import Gated
 
 
 def traced(losses: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
@@ -17,7 +18,7 @@ def traced(losses: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
     Gradients are laid out as their leaves are, and no two share memory: an optimiser may keep them as they are.
 
     Args:
-        losses: gives (loss, surrogate).
+        losses: gives (loss, surrogate); the surrogate is a tensor or a `Gated`.
         leaves: what the surrogate is differentiated by.
     """
     with torch.enable_grad():
@@ -25,8 +26,11 @@ def traced(losses: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         if not isinstance(loss, Tensor):
             raise CaptureError("the loss is no tensor")
-        reaches = isinstance(surrogate, Tensor) and surrogate.requires_grad and wanted
-        found = torch.autograd.grad(surrogate, wanted, allow_unused=True) if reaches else [None] * len(wanted)
+        found: Sequence[Tensor | None] = [None] * len(wanted)
+        if isinstance(surrogate, Gated):
+            found = surrogate.gradients(wanted)
+        elif isinstance(surrogate, Tensor) and surrogate.requires_grad and wanted:
+            found = torch.autograd.grad(surrogate, wanted, allow_unused=True)
     gradients = iter(found)
     outputs = [loss.detach()]
     seen: set[int] = set()

@@ -16,6 +16,7 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFi
 from torch import Tensor
 
 from ppl_vae import rng
+from ppl_vae.objectives.base import Objective
 from ppl_vae.program import Data, Program, device_of
 from ppl_vae.program.plain import ROLES
 from ppl_vae.program.tracing import PLAIN, run
@@ -34,6 +35,8 @@ def suited(objective: ELBO, program: Program, x: Data) -> ELBO:
     layouts = program.layouts(x)
     if not _is_vectorised(objective) or not any(layout.folded for layout in layouts):
         return objective
+    if isinstance(objective, Objective) and not _has_other_plates(program, x):
+        return objective.as_folded()
     other = copy(objective)
     if type(objective) in (RenyiELBO, *_SUMS) and not _has_other_plates(program, x):
         other.__class__ = _FoldedRenyi if isinstance(objective, RenyiELBO) else _folded_class(type(objective))

@@ -82,8 +82,8 @@ def fit(
         target: a `VAE`, or a `Program` (a hand-written model and guide).
         x_train: the training data.
         x_valid: validation data; their plain ELBO is computed after each epoch, with the same noise each time.
-        objective: any Pyro ELBO but the jitted ones, `ReweightedWakeSleep` and `TraceTailAdaptive_ELBO`; `Trace_ELBO`
-            by default. It is summed over the batch, as Pyro sums it.
+        objective: one of `ppl_vae.objectives`, or any Pyro ELBO but the jitted ones, `ReweightedWakeSleep` and
+            `TraceTailAdaptive_ELBO`; `Trace_ELBO` by default. It is summed over the batch, as Pyro sums it.
         epochs: passes over the data.
         batch_size: data a step; the last batch of an epoch may be smaller.
         lr: the learning rate.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pyro.infer import ELBO
 
-from ppl_vae import __version__, files, modes, persistence, rng, training
+from ppl_vae import __version__, files, modes, objectives, persistence, rng, training
 from ppl_vae.cli.options import compile as compiling
 from ppl_vae.cli.options import data as data_options
 from ppl_vae.cli.options import device, model, results
@@ -129,8 +129,9 @@ def parser() -> ArgumentParser:
         type=ELBO,
         default={"class_path": "pyro.infer.Trace_ELBO"},
         metavar="CLASS",
-        help="one of Pyro's by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, ...; none of the Jit classes, and not "
-        "ReweightedWakeSleep or TraceTailAdaptive_ELBO), or one of your own by its import path",
+        help=f"{', '.join(objectives.NAMES)}; or one of Pyro's by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, ...; "
+        "none of the Jit classes, and not ReweightedWakeSleep or TraceTailAdaptive_ELBO); or one of your own by its "
+        "import path",
     )
     compiling.add_option(group)
     device.add_options(group)
@@ -139,6 +140,9 @@ def parser() -> ArgumentParser:
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     """The options, before anything is resolved."""
+    named = [argument.partition("=")[0] for argument in argv]
+    if "--objective" not in named and any(name.startswith("--objective.") for name in named):
+        argv = ["--objective", "Trace_ELBO", *argv]  # which has these options
     settings = parse(parser(), argv, model.CLASSES)
     settings.pop("config", None)
     return settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyro.infer import ELBO
 from torch import nn
 
-from ppl_vae import config, likelihoods, memory, posteriors, priors, rng
+from ppl_vae import config, likelihoods, memory, objectives, posteriors, priors, rng
 from ppl_vae._part import families
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError, UsageError, option, under_options
@@ -37,7 +37,7 @@ _ROLES: dict[str, tuple[type, str, str]] = {
 _PACKAGES: dict[type, ModuleType] = {Prior: priors, Likelihood: likelihoods, Posterior: posteriors}
 _OURS: dict[type, list[str]] = {
     Network: ["MLP", "ConvNet"],
-    ELBO: ["Trace_ELBO", "TraceMeanField_ELBO", "another of Pyro's"],
+    ELBO: [*objectives.NAMES, "Trace_ELBO", "TraceMeanField_ELBO", "another of Pyro's"],
     **{base: [kind.__name__ for kind in families(package, base)] for base, package in _PACKAGES.items()},
 }
 CLASSES = {
