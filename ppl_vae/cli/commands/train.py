@@ -129,9 +129,9 @@ def parser() -> ArgumentParser:
         type=ELBO,
         default={"class_path": "pyro.infer.Trace_ELBO"},
         metavar="CLASS",
-        help=f"{', '.join(objectives.NAMES)}; or one of Pyro's by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, ...; "
-        "none of the Jit classes, and not ReweightedWakeSleep or TraceTailAdaptive_ELBO); or one of your own by its "
-        "import path",
+        help=f"{', '.join(objectives.NAMES)}; or one of Pyro's by name (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, "
+        "...; none of the Jit classes, and not ReweightedWakeSleep or TraceTailAdaptive_ELBO); or one of your own by "
+        "its import path",
     )
     compiling.add_option(group)
     device.add_options(group)
