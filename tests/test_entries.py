@@ -94,6 +94,15 @@ def test_the_evidence_is_that_of_the_observed_numbers(fraction):
     assert (error.abs() < 5 * found.stderr + 1e-12).all()
 
 
+def test_quadrature_gives_the_evidence_of_the_observed_numbers():
+    vae = gaussian()
+    data = holed(vae, 10, 0.5)
+    found = pv.evidence.quadrature(vae.program, data)
+    torch.testing.assert_close(
+        found.log_evidence, exact(vae, drawn(vae, 10), data["mask"]), rtol=0, atol=1e-9
+    )
+
+
 @pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=str)
 def test_what_is_not_observed_changes_nothing(name, arguments):
     def fitted(junk):

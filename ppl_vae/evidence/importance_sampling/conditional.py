@@ -55,7 +55,6 @@ class Conditional:
     def __len__(self) -> int:
         return len(self.value)
 
-    @property
     def mean(self) -> Mean:
         """The mean over data, with its two errors."""
         return Mean.of(self.value, self.stderr)
@@ -67,12 +66,12 @@ class Conditional:
         return (self.joint_khat <= threshold) & (self.given_khat <= threshold)
 
     def __repr__(self) -> str:
-        return f"Conditional(N={len(self)}, S={self.num_samples}, mean {self.mean})"
+        return f"Conditional(N={len(self)}, S={self.num_samples}, mean {self.mean()})"
 
     def __str__(self) -> str:
         lines = [
             f"log p(x_a | x_b): N = {len(self)} data, S = {self.num_samples} samples, seed {self.seed}; nats",
-            f"conditional   {self.mean}",
+            f"conditional   {self.mean()}",
             f"joint         {float(self.log_joint.mean()):.4f}",
             f"given         {float(self.log_given.mean()):.4f}",
             f"ESS           at least {float(torch.minimum(self.joint_ess, self.given_ess).min()):.1f}",

@@ -31,7 +31,7 @@ def test_it_is_the_exact_difference_within_its_error(world):
     scores = (found.value - truth)[some] / found.stderr[some]
     assert scores.abs().max() < 5
     assert 0.8 < scores.square().mean().sqrt() < 1.2
-    assert abs(found.mean.value - float(truth.mean())) < 4 * found.mean.mc_stderr
+    assert abs(found.mean().value - float(truth.mean())) < 4 * found.mean().mc_stderr
     assert found.reliable.double().mean() > 0.95
     torch.testing.assert_close(found.value, found.log_joint - found.log_given)
 
