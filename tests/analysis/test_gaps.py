@@ -142,7 +142,7 @@ def test_a_refit_done_before():
     assert torch.equal(result.converged, fitted.converged)
     assert torch.equal(result.steps, fitted.steps)
     for x, wrong in ((exact.x[:6], fitted), (exact.x + 1, fitted), (exact.x, "refit")):
-        with pytest.raises(InputError, match="refitted: expected what refit returned"):
+        with pytest.raises(InputError, match="refitted: expected the result of refit"):
             gaps(exact.program, x, 200, refitted=wrong)
 
 
@@ -159,7 +159,7 @@ def test_a_refit_that_gave_up_or_failed_is_told():
     )
     result = gaps(exact.program, exact.x, 500, refitted=worse)
     assert result.worsened.all()
-    assert "12 data are worse off refitted" in str(result)
+    assert "the refit made the ELBO worse for 12 data" in str(result)
     assert "amortisation is too small" in str(result)
 
 
@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_refused():
         ({"seed": -1}, "seed"),
         ({"evidence": 3.0}, "evidence: expected an Evidence"),
         ({"evidence": lambda program, x: 3.0}, "evidence: expected an Evidence"),
-        ({"evidence": computed(exact.log_evidence[:3])}, "evidence: expected one of 6 data"),
+        ({"evidence": computed(exact.log_evidence[:3])}, "evidence: expected an Evidence of 6 data"),
     ):
         with pytest.raises(InputError, match=words):
             gaps(program, x, **options)
