@@ -1,4 +1,4 @@
-"""What a trained VAE generates: samples, reconstructions, and paths between data."""
+"""Generation from a trained VAE: samples, reconstructions, and interpolations between data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ppl_vae.errors import InputError, check_positive_int, check_seed, describe
 from ppl_vae.modes import in_mode
 from ppl_vae.vae import VAE
 
-_CHUNK = 1000  # images a pass; part of what the seed means
-_DRAWS = 256  # whose mean stands for one that is not known
+_CHUNK = 1000  # images in a pass; the random streams depend on it
+_DRAWS = 256  # number of draws that estimate an unknown mean
 
 
 @torch.no_grad()
 def sample(vae: VAE, num_data: int, *, seed: int = 0, mean: bool = False) -> torch.Tensor:
     """Draws from the model: z ~ p(z), then x ~ p(x|z), or E[x|z] with ``mean``: ``(num_data, *shape)``.
 
-    The latent draws are those of ``seed`` either way, so samples and means of one seed belong together.
+    The latent draws depend on ``seed`` only, so samples and means with the same seed belong together.
     """
     check_positive_int("num_data", num_data)
     check_seed(seed)
@@ -52,7 +52,7 @@ def interpolate(vae: VAE, x0: torch.Tensor, x1: torch.Tensor, *, steps: int = 9)
         vae: the model.
         x0: the datum at the start, ``shape``.
         x1: the datum at the end, ``shape``.
-        steps: points on the line, both ends included.
+        steps: the number of points on the line, including both ends.
     """
     if check_positive_int("steps", steps) < 2:
         raise InputError("steps", "at least 2", steps)
@@ -68,7 +68,7 @@ def interpolate(vae: VAE, x0: torch.Tensor, x1: torch.Tensor, *, steps: int = 9)
 
 @torch.no_grad()
 def latent_means(vae: VAE, x: torch.Tensor) -> torch.Tensor:
-    """The mean of q(z|x) for each datum, ``(N, latent_dim)``; of a family that knows no mean, that of 256 draws."""
+    """The mean of q(z|x) for each datum, ``(N, latent_dim)``; the mean of 256 draws if the family has no known mean."""
     vae.check_data(x)
     with in_mode([vae], training=False):
         return torch.cat([_encode_mean(vae, part) for part in x.split(_CHUNK)])
@@ -93,7 +93,7 @@ def _decode_mean(vae: VAE, z: torch.Tensor) -> torch.Tensor:
 def _mean(
     known: Callable[[], torch.Tensor], distribution: Callable[[], TorchDistribution], device: torch.device
 ) -> torch.Tensor:
-    """A mean, or that of draws where a distribution, such as a flow, does not know its own."""
+    """The mean of a distribution, or the mean of draws if it is not known, as for a flow."""
     try:
         return known()
     except (NotImplementedError, AttributeError):
