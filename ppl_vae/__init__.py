@@ -1,9 +1,9 @@
-"""Variational autoencoders as probabilistic programs, with honest estimates of their log evidence.
+"""Variational autoencoders as probabilistic programs, with estimates of their log evidence, their errors and verdicts.
 
     import ppl_vae as pv
 
-The names below are the public surface. They are imported when they are first used: torch and Pyro take a
-second to start, and asking the command line for help need not wait for them.
+The names below are the public interface. They are imported at their first use: importing torch and Pyro takes a second,
+and the help of the command line does not need them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _NAMES = {
     "training": "fit",
     "vae": "VAE",
 }
-"""Where names come from; the first ones are modules."""
+"""The modules of public names; the names of the first entry are modules themselves."""
 
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 

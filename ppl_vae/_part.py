@@ -1,7 +1,7 @@
-"""What the swappable parts of a VAE have in common: they remember how they were made.
+"""Part: the base class of a VAE's priors, likelihoods, posteriors and networks, which record their constructor call.
 
-A saved model is its parameters and the constructor calls that rebuild it; a user's own class gets this by
-inheriting from `Prior`, `Likelihood` or `Posterior` and writing a plain ``__init__``.
+A saved model consists of its parameters and the constructor calls that rebuild it. A user's own class needs only to
+inherit from `Prior`, `Likelihood` or `Posterior` and to have an ordinary ``__init__``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ppl_vae.errors import InputError, describe
 
 
 class _RecordsItsCall(ABCMeta):
-    """Metaclass that keeps the constructor's arguments on the object, before ``__init__`` can change them.
+    """Metaclass that stores the constructor's arguments on the object, before ``__init__`` can change them.
 
-    Defaults are kept too, so that a saved model does not change when a default does; a default that is not
-    plain (a function, say) is left to the constructor.
+    Defaults are stored, too, so that a saved model does not change with a default. A default that JSON cannot represent
+    (a function, for example) is not stored.
     """
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """What ``help`` and editors show: the constructor's signature, not that of `__call__`."""
+        """The signature for ``help`` and editors: that of the constructor, not that of `__call__`."""
         signature = inspect.signature(cls.__init__)  # type: ignore[misc]
         return inspect.Signature(list(signature.parameters.values())[1:])
 

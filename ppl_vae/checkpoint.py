@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a long job in one file, which knows the job that it belongs to."""
+"""Checkpoints: the state of a long job in one file, with the identity of the job."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from ppl_vae import files
 from ppl_vae.errors import InputError, one_line
 
-MIN_SECONDS = 1.0  # between two writings, at least
-MAX_SHARE = 0.05  # of the running time that writing may take
+MIN_SECONDS = 1.0  # the smallest time between two writings
+MAX_SHARE = 0.05  # the largest share of the running time for writing
 
 
 def digest(tensors: torch.Tensor | Mapping[str, torch.Tensor]) -> str:
@@ -35,9 +35,9 @@ class Checkpoint:
 
     Args:
         path: the file.
-        kind: what the job is, in words: "training", "evidence".
-        identity: what makes the job this one, in JSON's types: a checkpoint of another one is refused.
-        resume: whether a file that is already there may be continued from.
+        kind: the kind of job: "training", "evidence".
+        identity: the settings that identify the job, in JSON's types: a checkpoint of another job is refused.
+        resume: whether to continue from an existing file.
 
     Raises:
         InputError: if the file exists and ``resume`` is false.
@@ -56,7 +56,7 @@ class Checkpoint:
         self._written, self._took = -math.inf, 0.0
 
     def due(self) -> bool:
-        """Whether the last writing is long enough ago that another one does not slow the job."""
+        """Whether enough time has passed since the last writing, so that writing does not slow the job."""
         return time.monotonic() - self._written >= max(MIN_SECONDS, self._took / MAX_SHARE)
 
     def write(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
@@ -71,10 +71,10 @@ class Checkpoint:
         self._took = self._written - start
 
     def read(self) -> tuple[dict[str, torch.Tensor], Any] | None:
-        """The tensors and the state that were written last; ``None`` if there are none.
+        """The tensors and the state of the last writing; ``None`` if there is no file.
 
         Raises:
-            InputError: if the file is no checkpoint, or one of another job; names the first difference.
+            InputError: if the file is not a checkpoint, or belongs to another job; names the first difference.
         """
         if not os.path.lexists(self.path):
             return None
@@ -93,23 +93,23 @@ class Checkpoint:
 
     @contextmanager
     def believing(self) -> Iterator[None]:
-        """Put what was read to use: whatever does not work out is the file's fault, and is named with it.
+        """Use the content of the checkpoint inside of the context: errors become an `InputError` that names the file.
 
-        The digest has found every accident; what is left is a file that was edited and signed anew.
+        The digest detects damaged files. The remaining case is a file that was edited together with its digest.
         """
         try:
             yield
         except InputError as error:
             if error.argument == str(self.path):
                 raise
-            received = f"{error.argument}: {error.received} in the place of {error.expected}"
+            received = f"{error.argument}: {error.received} instead of {error.expected}"
             raise InputError(str(self.path), f"the state of {self.kind}", received) from None
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             received = f"{type(error).__name__}: {one_line(error, 160)}"
             raise InputError(str(self.path), f"the state of {self.kind}", received) from error
 
     def remove(self) -> None:
-        """Delete the checkpoint: the job is done."""
+        """Delete the checkpoint at the end of the job."""
         self.path.unlink(missing_ok=True)
 
     def __str__(self) -> str:
@@ -117,7 +117,7 @@ class Checkpoint:
 
 
 def _difference(ours: Any, theirs: Any, where: str = "") -> str:
-    """The first thing in which two identities differ, in words; empty if they do not."""
+    """The first difference between two identities, in words; empty if they are equal."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in [*ours, *theirs]:
             found = _difference(ours.get(key), theirs.get(key), f"{where} {key}".strip())

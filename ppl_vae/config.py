@@ -1,4 +1,4 @@
-"""Configurations in plain types: objects made from {class_path, init_args}; settings as YAML, and compared."""
+"""Configurations: objects from {class_path, init_args}, settings as YAML, and differences between settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _plain(value: Any) -> Any:
 
 
 def difference(ours: Any, theirs: Any, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], Any, Any] | None:
-    """The first option in which two sets of them differ: where it is, our value, theirs."""
+    """The first difference between two sets of options: its path, our value, their value."""
     ours, theirs = _plain(ours), _plain(theirs)
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in [*ours, *theirs]:
@@ -49,12 +49,12 @@ def rebuild(
 
     Args:
         config: the description.
-        argument: what it is called in messages.
-        base: what the part must be: a `Part` by default.
-        trust: whose classes it may be.
+        argument: its name in messages.
+        base: the base class of the part: `Part` by default.
+        trust: the packages whose classes are permitted.
 
     Raises:
-        InputError: naming ``argument``, if the class is not trusted, is no ``base``, or cannot be made.
+        InputError: naming ``argument``, if the class is not trusted, is not a subclass of ``base``, or cannot be made.
     """
     if not isinstance(config, Mapping) or not config.keys() >= {"class_path", "init_args"}:
         raise InputError(argument, "a class_path and its init_args", describe(config))
@@ -76,14 +76,14 @@ def rebuild(
 def make(
     kind: type, sizes: Sequence[Any], given: Mapping[str, Any], argument: str, names: Mapping[str, str]
 ) -> Any:
-    """Make an object of a class that a user has named.
+    """Make an object of a class that the user named.
 
     Args:
         kind: the class.
         sizes: its first arguments.
-        given: the others, by name.
-        argument: what named the class, for messages.
-        names: what the user calls the class's arguments.
+        given: the other arguments, by name.
+        argument: the argument or option that named the class, for messages.
+        names: the user's names of the class's arguments.
 
     Raises:
         InputError: naming the argument at fault, or ``argument`` if the constructor raises anything else.

@@ -1,14 +1,14 @@
-"""More than one process: what torchrun starts, working on one job.
+"""Several processes: processes started by torchrun that work on one job.
 
     torchrun --standalone --nproc-per-node 4 -m ppl_vae evidence runs/mnist
     torchrun --standalone --nproc-per-node 4 my_script.py   # with pv.distributed.joined(): pv.fit(...); then .end()
 
-Nothing here has any effect outside of `joined`, nor where torchrun started no more than one process. Inside, every
-process makes the same calls: `fit` splits each batch, and the estimators of evidence share out the blocks of data. Gloo
-carries tensors on the CPU, NCCL those on a GPU, one GPU to a process. torchrun sets OMP_NUM_THREADS=1 unless it is set:
-one thread a process. Files are shared: run folders and checkpoints must be in a place that all processes see.
+This module has no effect outside of `joined`, or if torchrun started only one process. Inside, all processes make the
+same calls: `fit` divides each batch, and estimators divide the blocks of data. Tensors are sent by Gloo on the CPU, and
+by NCCL on GPUs, with one GPU for each process. torchrun sets OMP_NUM_THREADS=1 unless it is set, so each process has
+one thread. Run folders and checkpoints must be in a file system that all processes share.
 
-An error in one process ends the job: that process ends with a status that is not 0, and torchrun ends the others.
+An error in one process ends the job: the process ends with a status that is not 0, and torchrun ends the others.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ppl_vae.errors import InputError, describe
 
-if TYPE_CHECKING:  # the command line asks here before it knows whether torch is needed
+if TYPE_CHECKING:  # the command line uses this module before it knows whether torch is needed
     import torch
     from torch import Tensor
 
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_PATIENCE = timedelta(days=30)  # processes wait for the slowest; of one that has ended, torchrun tells them
+_PATIENCE = timedelta(days=30)  # processes wait for the slowest one; torchrun ends them if one has failed
 _NOTE = "note"
 
 
 @dataclass(frozen=True)
 class World:
-    """Which process this is.
+    """The rank of this process, and the number of processes.
 
     Attributes:
         rank: from 0; the process of rank 0 is the main one.
-        size: how many there are.
+        size: the number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     def share(self, number: int) -> slice:
-        """This process's part of ``number`` consecutive things, in parts as equal as can be: the first get more."""
+        """This process's part of ``number`` consecutive items, in nearly equal parts; the first ones are larger."""
         return slice(-(-number * self.rank // self.size), -(-number * (self.rank + 1) // self.size))
 
 
@@ -57,22 +57,22 @@ _store: Any = None
 
 
 def world() -> World:
-    """Which process this is of the job that `joined` joined; the only one, outside."""
+    """The rank and number of processes inside of `joined`; a single process outside."""
     return _world
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints and writes files."""
+    """Whether this is the main process, which prints and writes files."""
     return _world.rank == 0
 
 
 def launched() -> bool:
-    """Whether torchrun started this process and others with it.
+    """Whether torchrun started this process together with others.
 
-    LOCAL_RANK is there, and WORLD_SIZE is not 1: then the other variables of torchrun must be there as well.
+    This is the case if LOCAL_RANK is set and WORLD_SIZE is not 1; the other variables of torchrun must then be set.
 
     Raises:
-        InputError: naming the variable that is missing, or is not what torchrun sets.
+        InputError: naming the variable that is missing or invalid.
     """
     given = {name: os.environ.get(name) for name in _VARIABLES}
     if given["LOCAL_RANK"] is None or given["WORLD_SIZE"] in (None, "1"):
@@ -103,9 +103,9 @@ def _shown(value: str | None) -> str:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Work with the other processes of torchrun inside; alone, where there is no torchrun.
+    """Work together with the other processes of torchrun inside of the context; without torchrun, as one process.
 
-    A process group of torch.distributed that is there already is used and left as it is.
+    An existing process group of torch.distributed is used, and not destroyed.
     """
     global _world, _store
     if not launched() or _world.size > 1:
@@ -145,9 +145,9 @@ def joined() -> Iterator[World]:
 
 
 def end(status: int = 0) -> NoReturn:
-    """End this process; at once where torchrun started it, which is best for a script that has done its work.
+    """End this process; at once if torchrun started it. Use it at the end of a script.
 
-    Threads of torch.distributed may outlive its groups, and abort a process that takes its time to end.
+    Threads of torch.distributed may continue after its groups are destroyed, and abort a process that ends slowly.
     """
     for stream in (sys.stdout, sys.stderr):
         # A full disk, or nobody who listens: the work is done all the same.
@@ -159,7 +159,7 @@ def end(status: int = 0) -> NoReturn:
 
 
 def _backend() -> str:
-    """Gloo, with NCCL where each process of this machine has a GPU of its own."""
+    """Gloo, together with NCCL if each process of this machine has its own GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -169,7 +169,7 @@ def _backend() -> str:
 
 
 def first_to_fail() -> bool:
-    """Whether no other process has called this: the first says what went wrong, and those that it stops do not."""
+    """Whether no other process has called this before: only the first process that fails prints its error."""
     if _store is None:
         return True
     try:
@@ -179,7 +179,7 @@ def first_to_fail() -> bool:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until all processes are here."""
     if _world.size > 1:
         import torch
 
@@ -187,7 +187,7 @@ def barrier() -> None:
 
 
 def on_main(act: Callable[[], object]) -> None:
-    """Let the main process do something when all are here; they go on when it is done."""
+    """Call ``act`` in the main process when all processes are here; they continue when it is done."""
     barrier()
     if is_main():
         act()
@@ -204,7 +204,7 @@ def all_reduce(value: Tensor) -> Tensor:
 
 
 def broadcast(values: Iterable[Tensor]) -> None:
-    """Make tensors those of the main process, in place."""
+    """Replace the values of tensors by those of the main process, in place."""
     if _world.size > 1:
         import torch
         import torch.distributed as dist
@@ -217,11 +217,11 @@ def broadcast(values: Iterable[Tensor]) -> None:
 
 
 def gather(tensors: Mapping[str, Tensor], note: Any = None) -> list[tuple[dict[str, Tensor], Any]]:
-    """What every process gave, in the order of ranks, on the CPU; shapes may differ.
+    """The tensors and notes of all processes, in the order of ranks, on the CPU; shapes may differ.
 
     Args:
         tensors: any number of tensors.
-        note: something besides, in JSON's types.
+        note: additional data in JSON's types.
     """
     if _world.size == 1:
         return [(dict(tensors), note)]
@@ -241,18 +241,18 @@ def gather(tensors: Mapping[str, Tensor], note: Any = None) -> list[tuple[dict[s
     result = []
     for content, size in zip(everyone, sizes.tolist(), strict=True):
         found = load(content[:size].numpy().tobytes())
-        said = json.loads(found.pop(_NOTE).numpy().tobytes())
-        result.append(({name.removeprefix("tensor/"): value for name, value in found.items()}, said))
+        their_note = json.loads(found.pop(_NOTE).numpy().tobytes())
+        result.append(({name.removeprefix("tensor/"): value for name, value in found.items()}, their_note))
     return result
 
 
 class GradientSum:
-    """The gradients of parameters, summed over processes.
+    """The sum of parameters' gradients over processes.
 
-    A parameter that has no gradient here counts as zero, and has one afterwards.
+    A parameter without a gradient counts as zero, and has a gradient afterwards.
 
     Args:
-        parameters: the same in every process, in the same order.
+        parameters: the same in all processes, in the same order.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -262,13 +262,13 @@ class GradientSum:
         self._flat = [_Flat(some) for some in kinds.values()]
 
     def __call__(self) -> None:
-        """Put the sums in the place of the gradients."""
+        """Replace the gradients by their sums."""
         for flat in self._flat:
             flat.sum()
 
 
 class _Flat:
-    """One buffer for the gradients of parameters of one kind: one message for all of them."""
+    """One buffer for the gradients of all parameters of one dtype and device, sent as one message."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = parameters

@@ -1,6 +1,6 @@
 """The library's exceptions, and the checks that raise them.
 
-Every message is one line: the argument, what was expected, what came. The command line prints it as it is
+Each message is one line: the argument, what was expected, what was received. The command line prints it without changes
 and exits with status 2.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-_LONGEST = 400  # characters of what came, in a message
+_LONGEST = 400  # the largest number of characters of a received value in a message
 
 
 def one_line(value: object, limit: int = _LONGEST) -> str:
-    """``value`` as one line of printable text: white space becomes one blank, other characters are escaped."""
+    """``value`` as one line of printable text: white space becomes one blank, unprintable characters are escaped."""
     text = " ".join(str(value).split())
-    if not text.isprintable():  # a file's name may hold anything
+    if not text.isprintable():  # a file's name may have any characters
         text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -26,9 +26,9 @@ class InputError(ValueError):
     """A user's input that cannot be used.
 
     Args:
-        argument: the name of the argument, option, file or site at fault.
-        expected: what would have been accepted, as a noun phrase.
-        received: what came, in words short enough for one line.
+        argument: the name of the argument, option, file or site.
+        expected: what would be accepted, as a noun phrase.
+        received: what was received, short enough for one line.
     """
 
     def __init__(self, argument: str, expected: str, received: object) -> None:
@@ -38,33 +38,33 @@ class InputError(ValueError):
         super().__init__(argument, expected, self.received)
 
     def __str__(self) -> str:
-        # A file's name is shown as it is, but for what would break the line: "a\\nb" for a name of two lines.
+        # A file's name is shown without changes, except for line breaks and the like: "a\\nb" for a name of two lines.
         name = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.argument)
         return f"{name}: expected {one_line(self.expected)}, received {self.received}"
 
 
 class UsageError(InputError):
-    """Options that cannot be used together or with what they name: ``--help`` says more."""
+    """Options that cannot be used together, or with the values that they name; see ``--help``."""
 
 
 class ProgramError(InputError):
-    """A Pyro model and guide that do not form a program whose evidence is defined per datum."""
+    """A Pyro model and guide for which log p(x) is not defined for each datum."""
 
 
 class ProgramWarning(UserWarning):
-    """A program that runs in another way than the user may expect: slower, say, or with other parameters."""
+    """A program that runs in another way than the user may expect: slower, for example, or with other parameters."""
 
 
 class NonFiniteError(ArithmeticError):
-    """A NaN where a number was needed. The message names the datum, or the step and the last good checkpoint."""
+    """NaN instead of a number. The message names the datum, or the step and the last good checkpoint."""
 
 
 class ParameterStoreWarning(UserWarning):
-    """Pyro's parameter store holds other values for a module's parameters than the module, which is used as it is."""
+    """Pyro's parameter store and a module have different values for its parameters; the module's values are used."""
 
 
 def describe(value: object, limit: int = 80) -> str:
-    """A short, one-line description of a received value: tensors by shape and dtype, the rest by ``repr``."""
+    """A short description of a received value on one line: tensors by shape and dtype, other values by ``repr``."""
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "dtype"):
         return f"{type(value).__name__} of shape {tuple(shape)} and dtype {value.dtype}"
@@ -102,13 +102,13 @@ def check_one_of(argument: str, value: Any, options: Collection[str]) -> str:
 
 
 def option(name: str) -> str:
-    """The option that sets ``name``: ``--latent-dim`` for ``latent_dim``; ``--prior.components`` is as it is."""
+    """The option that sets ``name``: ``--latent-dim`` for ``latent_dim``, ``--prior.components`` for its own name."""
     head, dot, tail = name.partition(".")
     return f"--{head.replace('_', '-')}{dot}{tail}"
 
 
 def relabel(error: InputError, names: Mapping[str, str]) -> InputError:
-    """The same error under the name that the user knows: ``names`` maps arguments to options or files."""
+    """The same error with the user's name of the argument: ``names`` maps arguments to options or files."""
     if error.argument not in names:
         return error
     return InputError(names[error.argument], error.expected, error.received)

@@ -1,19 +1,19 @@
-"""One run at a time: a lock around the state that Pyro and torch keep for the whole process, and Ctrl-C between steps.
+"""Exclusive sections: a lock around the global state of Pyro and torch, and Ctrl-C between steps.
 
-Pyro's handlers, its plates and its settings belong to the process, and so does torch's random generator: two threads
-that run programs at the same time change them under each other's hands, and a Ctrl-C in the middle of a run leaves
-them half put back. So whatever runs a program does it inside `exclusive`. There
+Pyro's handlers, plates and settings are global to the process, and so is torch's random generator. Two threads that run
+programs at the same time would change them for each other, and a Ctrl-C in the middle of a run would leave them in an
+inconsistent state. All code that runs a program therefore does it inside of `exclusive`. There
 
-* one thread runs at a time; the others wait for their turn, in the order of their coming;
-* the first Ctrl-C is kept until the section ends or until `give_way`, when nothing is half done, and raises
-  KeyboardInterrupt then; a second one acts at once;
-* what `keep` was told of (Pyro's state) is put back exactly on the way out, whatever happened inside.
+* only one thread runs; the others wait, first come first served;
+* the first Ctrl-C is delayed until the section ends or until `give_way`, when the state is consistent, and then raises
+  KeyboardInterrupt; a second Ctrl-C acts at once;
+* the state registered by `keep` (Pyro's state) is restored exactly at the end, also after an exception.
 
-A long run holds one section from its start to its end, and calls `give_way` after each step: there a waiting thread
-has its turn. State that the run changes for longer than a step is an `Own`: the others do not see it in their turns.
+A long run is one section from its start to its end, and calls `give_way` after each step, so that waiting threads can
+run. State that the run changes for longer than a step is an `Own`: other threads do not see it when they run.
 
-Pyro's own functions (`pyro.infer.SVI.step`, say) do not come through here: where they run beside other threads, put
-``with exclusive():`` around them.
+Pyro's own functions, such as `pyro.infer.SVI.step`, do not use this lock: if they run at the same time as other
+threads, put ``with exclusive():`` around them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from contextlib import AbstractContextManager
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-_POLL = 0.05  # seconds between two looks at Ctrl-C while a thread waits for its turn
+_POLL = 0.05  # seconds between two checks for Ctrl-C while a thread waits
 _HERE = __file__
 _SHIELDED: set[CodeType] = set()
 
@@ -37,37 +37,37 @@ Shielded = TypeVar("Shielded", bound=Callable[..., Any])
 
 
 class Kept(Protocol):
-    """State of the whole process that is the same after a section as before it."""
+    """Global state that is the same after a section as before it."""
 
     def read(self) -> Any:
-        """The state as it is now."""
+        """The current state."""
 
     def write(self, value: Any, failed: bool) -> None:
-        """Put back what `read` returned; ``failed``: whether an exception ends the section."""
+        """Restore a state from `read`; ``failed``: whether an exception ends the section."""
 
 
 class Part(Protocol):
-    """State of the whole process that a run changes for longer than a step."""
+    """Global state that a run changes for longer than a step."""
 
     def suspend(self) -> None:
-        """Put the state back to what the others know."""
+        """Restore the state of the other threads."""
 
     def resume(self) -> None:
-        """Put the state to what the run left in `suspend`."""
+        """Restore the state of the run, as it was at `suspend`."""
 
 
 _kept: list[Kept] = []
 
 
 def keep(kept: Kept) -> None:
-    """From now on every section puts this state back."""
+    """Register state that each section restores."""
     _kept.append(kept)
 
 
 def shielded(function: Shielded) -> Shielded:
-    """Let no Ctrl-C act inside ``function`` while a section is open: for a few lines that put something back.
+    """Delay Ctrl-C inside of ``function`` while a section is open: for short code that restores state.
 
-    Of a generator it is what it does itself: not the block whose context it is.
+    For a generator that is a context manager, this applies to its own code, not to the block inside of the context.
     """
     _SHIELDED.add(function.__code__)
     return function
@@ -78,7 +78,7 @@ class _Deferral:
 
     Attributes:
         previous: the user's handler.
-        presses: how often Ctrl-C came and did not act.
+        presses: the number of delayed Ctrl-C.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _Deferral:
             signal.signal(signal.SIGINT, self.handle)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Keep the first Ctrl-C; hand the others to the user's handler, unless something is being put back."""
+        """Delay the first Ctrl-C; pass the others to the user's handler, unless state is being restored."""
         first = self.presses == 0 and self.previous is signal.default_int_handler
         if first or _is_shielded(frame):
             self.presses += 1
@@ -97,13 +97,13 @@ class _Deferral:
         self.previous(number, frame)
 
     def act(self) -> None:
-        """Let a Ctrl-C that was kept act now."""
+        """Let a delayed Ctrl-C act now."""
         if self.presses:
             self.presses = 0
             self.previous(signal.SIGINT, sys._getframe())
 
     def remove(self) -> None:
-        """Put the user's handler back, if nobody else has set one."""
+        """Restore the user's handler, unless another handler has been set."""
         if callable(self.previous):
             last = signal.signal(signal.SIGINT, self.previous)
             if last != self.handle:
@@ -121,7 +121,7 @@ def _is_shielded(frame: FrameType | None) -> bool:
 
 
 class _Section:
-    """What one thread has from its outermost entry to its exit."""
+    """The section of one thread, from its outermost entry to its exit."""
 
     __slots__ = ("deferral", "depth", "done", "outside", "owner", "parts")
 
@@ -133,14 +133,14 @@ class _Section:
 
 
 class _Process:
-    """The lock. Whoever waits for it stands in the gate, so that a thread that comes back goes behind it."""
+    """The lock. A waiting thread holds the gate, so that a thread that gives way cannot take the lock at once."""
 
     def __init__(self) -> None:
         self.lock, self.gate = threading.Lock(), threading.Lock()
         self.section: _Section | None = None
 
     def after_fork(self) -> None:
-        """In a child process only one thread is left: the section of another one would never end."""
+        """Release the sections of other threads in a child process, where these threads do not exist."""
         self.gate = threading.Lock()
         if self.section is None or self.section.owner != threading.get_ident():
             self.lock, self.section = threading.Lock(), None
@@ -154,7 +154,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class exclusive(AbstractContextManager[None]):  # noqa: N801  (used as a statement's word)
-    """A section that no other thread runs beside; it may be entered again inside itself."""
+    """A section in which no other thread runs a program; sections of a thread may be nested."""
 
     __slots__ = ("_outermost", "_section")
 
@@ -178,14 +178,14 @@ class exclusive(AbstractContextManager[None]):  # noqa: N801  (used as a stateme
 
 
 class Own(AbstractContextManager["Own[Value]"], Generic[Value]):
-    """State of the whole process that a run has to itself: put back at the end, and for every turn of another thread.
+    """Global state that a run changes: it is restored at the end, and whenever another thread runs.
 
-    It holds a section from its entry to its exit.
+    It is a section from its entry to its exit.
 
     Args:
-        read: gives the state as it is now.
-        write: puts back what ``read`` returned.
-        start: what the run does with the state at first.
+        read: returns the current state.
+        write: restores a state from ``read``.
+        start: changes the state at the start of the run.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class Own(AbstractContextManager["Own[Value]"], Generic[Value]):
             self._hold.__exit__(kind, error, trace)
 
     def suspend(self) -> None:
-        """Put the others' state back; `Part.suspend`."""
+        """Restore the state of the other threads; see `Part.suspend`."""
         ours = self._read()
         self._write(self._other)
         self._other = ours
@@ -234,9 +234,9 @@ class Own(AbstractContextManager["Own[Value]"], Generic[Value]):
 
 
 def give_way() -> None:
-    """Between two steps of a run: raise the Ctrl-C that came meanwhile, and let a waiting thread have its turn.
+    """Between two steps of a run: raise a delayed Ctrl-C, and let a waiting thread run.
 
-    Outside a section it does nothing.
+    Outside of a section it does nothing.
 
     Raises:
         KeyboardInterrupt: if Ctrl-C was pressed.
@@ -276,7 +276,7 @@ def _end(section: _Section, failed: bool) -> None:
 
 
 def _switch(section: _Section) -> None:
-    """Let the others run, as if the section had not begun, and go on afterwards as if they had not run."""
+    """Let other threads run with the state from before the section, and restore the section's state afterwards."""
     inside = [(kept, kept.read()) for kept, _ in section.outside]
     for part in reversed(section.parts):
         part.suspend()
@@ -304,7 +304,7 @@ def _switch(section: _Section) -> None:
 
 
 def _wait(deferral: _Deferral | None, presses: int) -> None:
-    """Take the lock; without it, an exception leaves after so many presses of Ctrl-C."""
+    """Take the lock; while waiting, ``presses`` Ctrl-C raise an exception."""
     gate, lock = _process.gate, _process.lock
     for each in (gate, lock):
         while not each.acquire(timeout=_POLL):

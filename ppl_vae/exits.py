@@ -1,11 +1,11 @@
-"""How the process ends: its exit statuses, and what a signal does.
+"""Exit statuses of the process, and the handling of signals.
 
-Signals are caught from the first moment of a command on. Before a command has written anything that is worth keeping,
-a signal undoes what was begun, says one line, and ends the process at once: an exception would pass through other
-libraries that are just being imported, which may turn it into an error of their own. Once there is work to keep, a
-signal raises KeyboardInterrupt, and the command says how to go on.
+Signals are caught from the start of a command. Before the command has written any result, a signal removes what was
+written, prints one line, and ends the process at once: an exception could be raised during the import of other
+libraries, which may turn it into their own error. Later, a signal raises KeyboardInterrupt, and the command says how to
+continue.
 
-This file is imported before everything else, so it imports nearly nothing.
+This module is imported before all others, so it has very few imports.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _WORDS = {"SIGINT": "interrupted", "SIGTERM": "ended by SIGTERM", "SIGHUP": "end
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or another signal, with how to go on in words."""
+    """Ctrl-C or another signal, with instructions to continue."""
 
 
 class _State:
-    """What a signal needs to know: there is one process, and so one of these."""
+    """The state for the signal handler; there is one for the process."""
 
     def __init__(self) -> None:
         self.program = "ppl-vae"
@@ -51,10 +51,10 @@ _state = _State()
 
 
 def watch() -> None:
-    """Catch Ctrl-C, SIGTERM and SIGHUP from now on, in a process that is the command's own.
+    """Catch Ctrl-C, SIGTERM and SIGHUP from now on, in the process of a command.
 
-    A signal that is ignored stays ignored (nohup). torchrun ends its processes by SIGTERM, which then ends them at
-    once: a process that waits for others would not see it otherwise.
+    A signal that is ignored stays ignored (nohup). SIGTERM from torchrun ends a process at once, because a process that
+    waits for others would not handle it.
     """
     _state.watching = True
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
@@ -71,13 +71,13 @@ def watch() -> None:
 
 
 def begin(program: str) -> None:
-    """A command begins: its name is what messages start with."""
+    """Start of a command; its name is the prefix of messages."""
     _state.program, _state.working, _state.received, _state.said = program, False, 0, False
     _state.undo.clear()
 
 
 def work(begun: bool = True) -> None:
-    """From now on there is work to keep, and a signal raises KeyboardInterrupt; or there is none any more."""
+    """Say that there are results to keep, so that a signal raises KeyboardInterrupt; or that there are none."""
     _state.working = begun
 
 
@@ -87,18 +87,18 @@ def on_leave(undo: Callable[[], object]) -> None:
 
 
 def off_leave(undo: Callable[[], object]) -> None:
-    """Forget ``undo``, which has been done, or need not be."""
+    """Do not call ``undo`` any more."""
     if undo in _state.undo:
         _state.undo.remove(undo)
 
 
 def program() -> str:
-    """What messages start with: the name of the command that runs."""
+    """The prefix of messages: the name of the current command."""
     return _state.program
 
 
 def watching() -> bool:
-    """Whether every Ctrl-C is seen here."""
+    """Whether this module handles Ctrl-C."""
     return _state.watching
 
 
@@ -108,24 +108,24 @@ def received() -> int:
 
 
 def status() -> int:
-    """The exit status of a command that was interrupted: 128 and the signal's number, 130 where no signal came."""
+    """The exit status of an interrupted command: 128 plus the signal's number, or 130 without a signal."""
     return 128 + _state.received if _state.received else INTERRUPTED
 
 
 def words() -> str:
-    """What happened to a command that was interrupted."""
+    """The reason why a command was interrupted, in words."""
     name = signal.Signals(_state.received).name if _state.received else "SIGINT"
     return _WORDS.get(name, f"ended by {name}")
 
 
 def say(line: str) -> None:
-    """One line on standard error, wherever that has gone."""
+    """Print one line on standard error; errors of printing are ignored."""
     _state.said = True
     try:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
-        return  # nobody is left to tell
+        return  # standard error is closed
 
 
 def _caught(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (a handler is given a frame)
@@ -133,7 +133,7 @@ def _caught(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (a h
     _state.received = _state.received or number
     if first and _state.working:
         raise KeyboardInterrupt
-    # Nothing to keep, or a second signal: somebody does not want to wait.
+    # There are no results, or this is a second signal: end at once.
     for undo in reversed(_state.undo):
         try:
             undo()
@@ -145,7 +145,7 @@ def _caught(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (a h
 
 
 def _first() -> bool:
-    """Whether no other process of the job has said what went wrong."""
+    """Whether no other process of the job has printed an error."""
     distributed = sys.modules.get("ppl_vae.distributed")
     first_to_fail = getattr(distributed, "first_to_fail", None)
     return True if first_to_fail is None else bool(first_to_fail())

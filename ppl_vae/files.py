@@ -1,7 +1,7 @@
-"""Files, written whole or not at all, and read without ever unpickling.
+"""Files: atomic writing, and reading without unpickling.
 
-Tensors and their JSON metadata live in one safetensors file, so one rename makes both visible: a reader, or
-a process that resumes after a kill, sees the old state or the new one and nothing in between.
+Tensors and their JSON metadata are in one safetensors file, which is made visible by one rename. A reader, or a process
+that resumes after a kill, therefore sees either the old state or the new one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def append(path: str | os.PathLike[str], content: str) -> None:
-    """Add ``content`` to the end of a text file; where it cannot all be written, the file stays as it was."""
+    """Add ``content`` to the end of a text file; if writing fails, the file does not change."""
     with Path(path).open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         data = memoryview(content.encode())
@@ -99,13 +99,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def digest(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
-    """BLAKE2b of tensors, with their names, dtypes and shapes, and of a text: 50 MB take some 0.04 s."""
+    """BLAKE2b of tensors, with their names, dtypes and shapes, and of a text; 50 MB take about 0.04 s."""
     import torch
 
     found = hashlib.blake2b(digest_size=32)
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
-        # As JSON, so that no two lists of a name, a dtype and a shape are written alike.
+        # As JSON, so that different lists of a name, a dtype and a shape have different texts.
         found.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         found.update(value.reshape(-1).view(torch.uint8).numpy().data)
     found.update(b"\0" + text.encode())
@@ -118,7 +118,7 @@ def write_tensors(
     """Write named tensors and JSON ``metadata`` to one safetensors file with their digest, atomically."""
     from safetensors.torch import save
 
-    # safetensors refuses views that share storage: clones are laid out on their own.
+    # safetensors refuses views that share storage, so tensors are cloned.
     content = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps(metadata)
     header = {"json": text, "format": _FORMAT, "blake2b": digest(content, text)}
@@ -126,7 +126,7 @@ def write_tensors(
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same safetensors file with its metadata in the order of their names: equal files have equal bytes."""
+    """The same safetensors file with its metadata sorted by name, so that equal content gives equal bytes."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -142,12 +142,12 @@ def read_tensors(
 
     Args:
         path: the file.
-        inspect: called with the metadata before a tensor is read; it may refuse them.
-        old: whether a file without a digest is read, too, as earlier versions wrote them.
+        inspect: called with the metadata before a tensor is read; it may raise an error.
+        old: whether to read files without a digest, which earlier versions wrote.
 
     Raises:
-        InputError: naming the file, if it is missing, cut short, changed since it was written, or anything but
-            safetensors (a pickle, say).
+        InputError: naming the file, if it is missing, truncated, changed since it was written, or not a safetensors
+            file (a pickle, for example).
     """
     expected = "a safetensors file written by ppl_vae"
     name = os.fspath(path)
@@ -173,9 +173,9 @@ def read_tensors(
 
 
 def _header(path: str | os.PathLike[str], expected: str) -> dict[str, str]:
-    """The metadata of a safetensors file, a text by each name.
+    """The metadata of a safetensors file, a text for each name.
 
-    Read here first, so that safetensors' own reader gets no header that is large, or no JSON at all.
+    The header is checked here, before safetensors reads it: it must be small, and valid JSON.
     """
     name, size = os.fspath(path), reading.check_regular(path, expected)
     reading.check_fits(size, name, expected)
@@ -195,10 +195,11 @@ def _header(path: str | os.PathLike[str], expected: str) -> dict[str, str]:
 def read_kind(
     path: str | os.PathLike[str], kind: str, expected: str, other: str = "a file of something else"
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and metadata of a file whose metadata say that it is of a ``kind``.
+    """The tensors and metadata of a file of a ``kind``.
 
     Raises:
-        InputError: naming the file, as `read_tensors`; or saying what was ``expected`` if it is an ``other`` one.
+        InputError: naming the file, as for `read_tensors`, or if it is of another kind (with ``expected`` and ``other``
+            in the message).
     """
     tensors, metadata = read_tensors(path)
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:

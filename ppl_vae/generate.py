@@ -1,4 +1,4 @@
-"""What a trained VAE generates: samples, reconstructions, and paths between data."""
+"""Generation from a trained VAE: samples, reconstructions, and interpolations between data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ppl_vae.program import Data, device_of, take
 from ppl_vae.program import num_data as num_data_of
 from ppl_vae.vae import VAE
 
-_CHUNK = 1000  # images a pass; part of what the seed means
-_DRAWS = 256  # whose mean stands for one that is not known
+_CHUNK = 1000  # images in a pass; the random streams depend on it
+_DRAWS = 256  # number of draws that estimate an unknown mean
 
 
 Covariates = Mapping[str, torch.Tensor]
@@ -155,7 +155,7 @@ def _decode_mean(vae: VAE, z: torch.Tensor, given: Read) -> torch.Tensor:
 def _mean(
     known: Callable[[], torch.Tensor], distribution: Callable[[], TorchDistribution], device: torch.device
 ) -> torch.Tensor:
-    """A mean, or that of draws where a distribution, such as a flow, does not know its own."""
+    """The mean of a distribution, or the mean of draws if it is not known, as for a flow."""
     try:
         return known()
     except (NotImplementedError, AttributeError):

@@ -1,4 +1,4 @@
-"""What happened during training, one record an epoch: a function of the seed and of nothing else."""
+"""History: the figures of each epoch of training; they depend on the settings and the seed only."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Epoch:
     Attributes:
         epoch: counted from 1.
         step: optimiser steps so far.
-        train_elbo: the objective, in nats a datum, averaged over the epoch as it was computed (so while the
-            parameters moved; with the KL weighted by ``beta`` during warm-up).
-        valid_elbo: the plain ELBO of the validation data after the epoch, nats a datum; ``None`` without them.
+        train_elbo: the objective, in nats for each datum, averaged over the steps of the epoch, while the parameters
+            change; during warm-up the KL is weighted by ``beta``.
+        valid_elbo: the ELBO of the validation data after the epoch, in nats for each datum; ``None`` without them.
         lr: the learning rate.
         beta: the weight of the KL term, 1 after warm-up.
     """
@@ -40,9 +40,9 @@ class History(Sequence[Epoch]):
     """The epochs of a run, in order.
 
     Attributes:
-        epochs: one record each.
-        best_epoch: the epoch (from 1) whose parameters the model has been left with, if early stopping chose
-            one; ``None`` when it has those of the last epoch.
+        epochs: one record for each epoch.
+        best_epoch: the epoch (from 1) whose parameters the model has, if early stopping selected one; ``None`` if it
+            has those of the last epoch.
     """
 
     epochs: tuple[Epoch, ...]
@@ -58,7 +58,7 @@ class History(Sequence[Epoch]):
         return self.epochs[index]
 
     def jsonl(self) -> str:
-        """One JSON object a line."""
+        """One JSON object in each line."""
         return "".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.epochs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -67,11 +67,11 @@ class History(Sequence[Epoch]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> History:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: naming the file and the line, if it is missing, no history, or one whose epochs do not follow
-                one another.
+            InputError: naming the file and the line, if it is missing, is not a history, or its epochs are not
+                consecutive.
         """
         source = os.fspath(path)
         lines = reading.read_text(path, _EXPECTED).splitlines()
@@ -82,9 +82,9 @@ class History(Sequence[Epoch]):
         return cls(epochs_from(records, source))
 
     def check_begins(self, path: str | os.PathLike[str]) -> None:
-        """Refuse a file of JSON lines that tells of these epochs, but tells otherwise.
+        """Refuse a file of JSON lines whose records of these epochs are different.
 
-        It may lack the last of them, have more, and end in the middle of a line: a run that is killed leaves it so.
+        The file may have fewer or more epochs, and may end in the middle of a line, as after a killed run.
 
         Raises:
             InputError: naming the file and the line.
@@ -104,7 +104,7 @@ _EXPECTED = "a history of JSON lines"
 
 
 def epochs_from(records: Any, source: str) -> tuple[Epoch, ...]:
-    """The epochs that plain records tell of.
+    """The epochs of plain records.
 
     Raises:
         InputError: naming ``source`` and the epoch, if a field is missing, of another type, or does not follow from

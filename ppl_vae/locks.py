@@ -1,9 +1,9 @@
-"""A folder of output has one owner: the command that writes into it.
+"""Locks of output folders: one writer or several readers.
 
-The owner holds a lock of the operating system on a file in the folder, ``.lock``, from before anything is written until
-the command ends. The operating system releases it when the process ends, however that happens; the file that a killed
-process leaves is no lock. Commands that only read a run hold the same lock together with other readers, so that nobody
-writes what they read. Where the file system has no locks, there is none.
+The command that writes into a folder holds a lock of the operating system on a file in the folder, ``.lock``, from
+before the first file is written until the command ends. The operating system releases the lock when the process ends,
+for any reason; the file itself is not a lock. Commands that only read a run hold the same lock together with other
+readers, so that no one writes at the same time. On a file system without locks, there is no lock.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _descriptors: set[int] = set()
 
 @contextmanager
 def owned(path: Path, argument: str = "--out") -> Iterator[None]:
-    """Be the only one who writes into a folder, which is made if it is not there.
+    """Be the only writer of a folder, which is made if it does not exist.
 
-    A folder that was made, and nothing was written into, is removed again. What this thread owns it may own once more.
+    A folder that was made and is empty at the end is removed again. A thread may lock the same folder more than once.
 
     Args:
         path: the folder.
-        argument: what named it, for the message.
+        argument: the option that named it, for the message.
 
     Raises:
         InputError: if another command writes into the folder, or reads it.
@@ -48,14 +48,14 @@ def owned(path: Path, argument: str = "--out") -> Iterator[None]:
 
 @contextmanager
 def owned_file(path: Path, argument: str = "--out") -> Iterator[None]:
-    """Be the only one who writes a file; the same for it as `owned` for a folder, its lock being beside it."""
+    """Be the only writer of a file, as `owned` for a folder; the lock is a file in the same folder."""
     with _lock(path.parent, argument, shared=False, name=f".{path.name}{LOCK}", what=path):
         yield
 
 
 @contextmanager
 def read(path: Path, argument: str) -> Iterator[None]:
-    """Keep others from writing into a folder that is read; raises `InputError` if one is doing so."""
+    """Prevent others from writing into a folder while it is read; raises `InputError` if it is being written."""
     with _lock(path, argument, shared=True):
         yield
 

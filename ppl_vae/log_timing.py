@@ -1,4 +1,4 @@
-"""Timing log: what capturing and compiling took, at level INFO of the logger "ppl_vae.compiled"."""
+"""Timing log: the time of capturing and compiling, at level INFO of the logger "ppl_vae.compiled"."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ logger = logging.getLogger("ppl_vae.compiled")
 
 
 def log_timing(deed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Say what each call of a function took, unless it raises.
+    """Log the time of each call of a function, unless it raises.
 
-    A record has the attributes ``deed``, ``seconds`` and ``found`` (whether inductor had it on disk already).
+    A record has the attributes ``deed``, ``seconds`` and ``found`` (whether the graph was in inductor's disk cache).
 
     Args:
         deed: "captured" or "compiled".
@@ -43,18 +43,18 @@ def log_timing(deed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _found_on_disk() -> int:
-    """How many graphs inductor has found on disk in this process; it is not imported for that."""
+    """The number of graphs that inductor has found on disk in this process; inductor is not imported for this."""
     counting = sys.modules.get("torch._dynamo.utils")
     return 0 if counting is None else int(counting.counters["inductor"]["fxgraph_cache_hit"])
 
 
 class Tally(logging.Handler):
-    """Adds up what is logged; its text is one line.
+    """Sums of the logged times; its text is one line.
 
     Attributes:
-        seconds: that captures and compilations took.
-        compiled: graphs that were compiled.
-        found: those of them that were found on disk.
+        seconds: the time of captures and compilations.
+        compiled: the number of compiled graphs.
+        found: the number of these that were found on disk.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Tally(logging.Handler):
 
 @contextmanager
 def tallied() -> Iterator[Tally]:
-    """What is captured and compiled inside, and what it took."""
+    """The number and time of captures and compilations inside of the context."""
     tally, before = Tally(), logger.level
     logger.addHandler(tally)
     logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))

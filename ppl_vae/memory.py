@@ -1,7 +1,7 @@
-"""What a job needs in memory, before it is begun: an option that sets an amount is refused where it cannot fit.
+"""Memory check before a job starts: an option is refused if the job would not fit into memory.
 
-The numbers are estimates from below, from sizes alone: they refuse what would certainly grow until the system kills it,
-and let pass what a closer look might still refuse. The bound is four fifths of the memory that the process may have.
+The estimates are lower bounds computed from sizes: they refuse jobs that would certainly exceed the memory, and may
+accept others that exceed it. The limit is four fifths of the memory that the process may use.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SIZES = ("hidden", "channels", "components")  # options of classes that are siz
 
 
 def available() -> int:
-    """Bytes of memory that this process may have: the machine's, or less by a limit of its control group or its own."""
+    """Bytes of memory that this process may use: the machine's, or a smaller limit of its control group or process."""
     found = [reading.memory()]
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -52,16 +52,16 @@ def available() -> int:
 
 
 def check(name: str, asked: int, each: float, *, power: int = 1) -> None:
-    """Refuse ``asked`` things where each takes ``each`` bytes, or ``asked**(1/power)`` of them do.
+    """Refuse ``asked`` items if ``asked**(1/power)`` times ``each`` bytes exceed the limit.
 
     Args:
-        name: the option that asks.
-        asked: how many.
-        each: bytes of one.
-        power: 2 where memory grows with the square root of what is asked for.
+        name: the option.
+        asked: the number of items.
+        each: bytes of one item.
+        power: 2 if memory grows with the square root of the number.
 
     Raises:
-        InputError: naming the option, what was asked, and what would fit.
+        InputError: naming the option, the number, and the largest number that fits.
     """
     limit = available() * SHARE
     root = asked if power == 1 else math.isqrt(asked)
@@ -77,9 +77,9 @@ def check_model(settings: Mapping[str, Any], datum: int, num_data: int) -> None:
     """Refuse sizes of a VAE whose parameters, or whose training step, would not fit.
 
     Args:
-        settings: the options, resolved.
-        datum: numbers in a datum.
-        num_data: data to train with.
+        settings: the resolved options.
+        datum: the number of numbers in a datum.
+        num_data: the number of training data.
 
     Raises:
         InputError: naming the option.
@@ -124,10 +124,10 @@ def check_estimate(settings: Mapping[str, Any], num_data: int, width: int, laten
     """Refuse numbers of samples, chains and steps whose sums would not fit.
 
     Args:
-        settings: the options, resolved; those of an estimator are looked at where they are given.
-        num_data: data to estimate.
-        width: numbers that one sample of one datum holds.
-        latents: those of them that are latent.
+        settings: the resolved options; those of an estimator are checked if they are given.
+        num_data: the number of data.
+        width: the number of numbers in one sample of one datum.
+        latents: the number of latent ones among them.
 
     Raises:
         InputError: naming the option.
@@ -157,12 +157,12 @@ def check_estimate(settings: Mapping[str, Any], num_data: int, width: int, laten
 
 
 def check_drawn(name: str, asked: int, numbers: int, *, pictures: bool) -> None:
-    """Refuse so many drawn or decoded data of so many numbers each; raises `InputError` naming the option ``name``."""
+    """Refuse too many drawn or decoded data of ``numbers`` numbers; raises `InputError` naming the option ``name``."""
     check(name, asked, numbers * (_PIXEL if pictures else 4 * _FLOAT))
 
 
 def check_simulated(name: str, asked: int, width: int) -> None:
-    """Refuse so many simulated data of ``width`` numbers each; raises `InputError` naming the option ``name``."""
+    """Refuse too many simulated data of ``width`` numbers each; raises `InputError` naming the option ``name``."""
     check(name, asked, width * 6 * _FLOAT + _RESULT)
 
 
@@ -173,7 +173,7 @@ def check_repeated(num_data: int, repetitions: int) -> None:
 
 
 def _posterior_numbers(spec: Mapping[str, Any], dim: int) -> int:
-    """The numbers that a posterior takes from an encoder, by its ``param_shapes``; made without memory for it."""
+    """The number of encoder outputs of a posterior, from its ``param_shapes``; computed without allocating it."""
     try:
         with torch.device("meta"):
             kind: Any = Trust().find(spec["class_path"], nn.Module, "--posterior")
@@ -184,7 +184,7 @@ def _posterior_numbers(spec: Mapping[str, Any], dim: int) -> int:
 
 
 def _numbers(value: Any) -> list[int]:
-    """An integer, or those of a list; nothing of anything else."""
+    """An integer as a list, or a list of integers; empty for other values."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     good = all(isinstance(each, int) and not isinstance(each, bool) for each in values)
     return values if good else []

@@ -1,4 +1,4 @@
-"""Training and evaluation mode for the time of a block, with every submodule's own mode put back afterwards."""
+"""Modes: context managers for training or evaluation mode and the number of threads, restored afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppl_vae.exclusive import shielded
 @contextmanager
 @shielded
 def in_mode(modules: Iterable[nn.Module], *, training: bool) -> Iterator[None]:
-    """Put modules, with all that they hold, into training or evaluation mode; what was in it already stays in it."""
+    """Put modules and their children into training or evaluation mode; their own modes are restored afterwards."""
     changed: list[nn.Module] = []
     try:
         change(modules, training, changed)
@@ -24,8 +24,8 @@ def in_mode(modules: Iterable[nn.Module], *, training: bool) -> Iterator[None]:
 
 
 def change(modules: Iterable[nn.Module], training: bool, changed: list[nn.Module]) -> None:
-    """Put modules, with all that they hold, into a mode; those that were not in it are added to ``changed``."""
-    # All of them first: a wrapper such as that of torch.compile shows the mode of what it wraps as its own.
+    """Put modules and their children into a mode; those that were in the other mode are added to ``changed``."""
+    # Find all of them first: the wrapper of torch.compile, for example, shows the mode of its inner module as its own.
     found = [child for module in modules for child in module.modules() if child.training != training]
     changed.extend(found)
     for child in found:
@@ -33,14 +33,14 @@ def change(modules: Iterable[nn.Module], training: bool, changed: list[nn.Module
 
 
 def put_back(changed: Iterable[nn.Module], training: bool) -> None:
-    """Put modules that `change` put into a mode back into the other one."""
+    """Restore the modes of modules that `change` has changed."""
     for child in changed:
         child.training = not training
 
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Compute with this many threads; as before afterwards."""
+    """Compute with ``number`` threads inside of the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -1,11 +1,11 @@
-"""Encoders and decoders: they know sizes, not statistics.
+"""Networks: encoders and decoders.
 
-A VAE takes any ``nn.Module`` for an encoder or a decoder, or a factory ``(in_shape, out_shape) -> nn.Module``
-(`NetworkFactory`); the classes here are such factories themselves. What is asked of a network:
+A VAE takes any ``nn.Module`` as an encoder or a decoder, or a factory ``(in_shape, out_shape) -> nn.Module``
+(`NetworkFactory`); the classes here are such factories. A network
 
-- it maps ``(..., *in_shape)`` to ``(..., *out_shape)`` for any number of leading dimensions, none included:
-  samples, chains and data all arrive at once;
-- if it has ``set_output_bias(values)``, the decoder's output starts from the mean of the data.
+- must map ``(..., *in_shape)`` to ``(..., *out_shape)`` for any number of leading dimensions, including none, since
+  samples, chains and data are leading dimensions;
+- may have ``set_output_bias(values)``: the decoder's output then starts from the mean of the data.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "sigmoid": nn.Sigmoid,
 }
-"""The activations that a network takes by name."""
+"""The activations by name."""
 
 
 class NetworkFactory(Protocol):
-    """What makes a network once the sizes are known: `MLP`, `ConvNet`, or a function of one's own."""
+    """A function that makes a network from its sizes: `MLP`, `ConvNet`, or your own function."""
 
     def __call__(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Module:
         """A module that maps ``(..., *in_shape)`` to ``(..., *out_shape)``."""
@@ -55,7 +55,7 @@ class Network(Part):
         out_shape: the shape of one output: an int, or a sequence of ints.
 
     Attributes:
-        output_bias: what `map_batch` adds to the output last, ``out_shape``; starts at zero.
+        output_bias: the bias that `map_batch` adds to the output at the end, ``out_shape``; starts at zero.
     """
 
     def __init__(self, in_shape: int | Sequence[int], out_shape: int | Sequence[int]) -> None:
@@ -135,15 +135,15 @@ class MLP(Network):
 class ConvNet(Network):
     """Convolutions: an encoder of images if ``in_shape`` is ``(C, H, W)``, a decoder if ``out_shape`` is.
 
-    The encoder halves H and W (rounding up) with a 3x3 convolution of stride 2 for each of ``channels``, then
-    has a dense layer of ``hidden`` units and a dense output. The decoder is its mirror image, with transposed
-    convolutions that restore any H and W, odd ones included, and a bias for each number of its output.
-    Weights start as in `MLP`, biases at zero.
+    The encoder halves H and W (rounding up) with a 3x3 convolution of stride 2 for each of ``channels``, and then has a
+    dense layer of ``hidden`` units and a dense output. The decoder has the same layers in reverse order: transposed
+    convolutions that restore any H and W, also odd ones, and a bias for each number of its output. Weights start as in
+    `MLP`, biases at zero.
 
     Args:
         in_shape: the shape of one input: an int, or a sequence of ints.
         out_shape: the shape of one output: an int, or a sequence of ints. One of the two is ``(C, H, W)``.
-        channels: the encoder's channels, first to last; the decoder goes through them last to first.
+        channels: the encoder's channels, first to last; the decoder has them in reverse order.
         hidden: the width of the dense layer.
         activation: one of `ACTIVATIONS`.
     """

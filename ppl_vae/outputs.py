@@ -1,9 +1,9 @@
-"""How a folder of output is written: checked first, owned by one command, and replaced only by what is complete.
+"""Output folders: checked before writing, locked by one command, and replaced only by complete results.
 
 With ``--overwrite``, the new files are written into ``.new`` inside the folder. When all of them are there, the old
 ones are moved into ``.old``, the new ones into their places, and ``.old`` is removed. If one cannot be moved, the
-others are put back. A process that is killed between the first move and the last leaves ``.new/complete``, a list of
-the new files, by which the next command that writes into the folder ends the replacement.
+others are moved back. If a process is killed between the first move and the last, ``.new/complete``, a list of the new
+files, remains, and the next command that writes into the folder completes the replacement.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class OutputFolder:
         path: the folder.
         marker: the name of its marker.
         owned: every file that the command writes there, the marker last.
-        what: what such a folder is called in messages.
-        notes: those of the files that hold no results and are written before any are.
-        target: the folder whose files it is to replace, if it is a ``.new`` in there.
+        what: the name of such a folder in messages.
+        notes: files without results, which are written first.
+        target: the folder whose files it will replace, if it is a ``.new`` inside of it.
     """
 
     path: Path
@@ -50,18 +50,18 @@ class OutputFolder:
 
     @property
     def place(self) -> Path:
-        """Where its files will be when all is done."""
+        """The folder of its files when the command is done."""
         return self.path if self.target is None else self.target
 
     @property
     def new(self) -> OutputFolder:
-        """The folder that holds the successors of this one's files until they are complete."""
+        """The folder of the new files until they are complete."""
         return replace(self, path=self.path / NEW, target=self.path)
 
     # ---- before anything is written ----------------------------------------------------------------------
 
     def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Refuse a folder that must not be written, or could not be replaced; nothing is written or made.
+        """Refuse a folder that must not be written, or cannot be replaced; writes nothing.
 
         Raises:
             InputError: naming ``--out``.
@@ -88,7 +88,7 @@ class OutputFolder:
             )
 
     def began(self) -> bool:
-        """Whether the marker is there, or its successor is about to be."""
+        """Whether there is a marker, or a replacement with a marker is being made."""
         return (self.path / self.marker).is_file() or self.interrupted()
 
     def interrupted(self) -> bool:
@@ -96,11 +96,11 @@ class OutputFolder:
         return (self.path / NEW / COMPLETE).is_file()
 
     def settings(self) -> dict[str, Any]:
-        """What the marker says; raises `InputError`, naming it, if it cannot be read."""
+        """The settings in the marker; raises `InputError`, naming it, if it cannot be read."""
         return reading.read_yaml(self.path / self.marker)
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to resume what was begun with other options, naming the first that differs."""
+        """Refuse to resume a command with other options, naming the first that differs."""
         found = difference(settings, self.settings())
         if found is not None:
             path, ours, old = found
@@ -112,11 +112,11 @@ class OutputFolder:
             )
 
     def latest(self) -> OutputFolder:
-        """What ``--resume`` goes on with, if it is of the same options: an unfinished successor, if there is one."""
+        """The folder that ``--resume`` continues, if its options are the same: an unfinished `new`, if there is one."""
         return self.new if self.new.began() else self
 
     def resumed(self, settings: Mapping[str, Any]) -> OutputFolder:
-        """The folder that was begun with these options: this one, or its unfinished successor.
+        """The folder with these options: this one, or its unfinished `new`.
 
         Raises:
             InputError: naming the first option that differs.
@@ -129,7 +129,7 @@ class OutputFolder:
         return latest
 
     def _check_replaceable(self) -> None:
-        """Refuse what could not be moved away when the successor is complete: known before hours are spent on it."""
+        """Refuse files that cannot be moved away at the end, before the work starts."""
         expected = "a folder whose files of an earlier command can be replaced"
         for name in (NEW, OLD):
             if os.path.lexists(self.path / name) and not (self.path / name).is_dir():
@@ -162,7 +162,7 @@ class OutputFolder:
 
     @contextmanager
     def owning(self, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
-        """Be the only command that writes here, from a `check` on until the end.
+        """Lock the folder for this command, and `check` it.
 
         Raises:
             InputError: if another command is using the folder, or `check` refuses it.
@@ -191,22 +191,22 @@ class OutputFolder:
         overwrite: bool,
         notes: Mapping[str, str] | None = None,
     ) -> Iterator[OutputFolder]:
-        """Begin the folder, or take up what was begun; what was there is replaced when all is done.
+        """Start or resume the folder; old files are replaced at the end.
 
         Args:
-            settings: the options that repeat what is done, for the marker.
-            header: what the marker begins with.
-            go_on: what to go on with after Ctrl-C, with {config} for the marker's path and {place} for the folder's.
-            resume: take up what is there, if anything is.
-            overwrite: replace what is there, if anything is.
-            notes: small files to write before the marker: their text by their names.
+            settings: the options that repeat the command, for the marker.
+            header: the first lines of the marker.
+            go_on: the options to continue after Ctrl-C, with {config} (the marker) and {place} (the folder).
+            resume: continue existing work, if there is any.
+            overwrite: replace existing files, if there are any.
+            notes: small files to write before the marker: texts by file name.
 
         Yields:
-            the folder to write: this one, or its successor.
+            the folder to write: this one, or `new`.
 
         Raises:
-            InputError: if what is to be resumed was begun with other options.
-            Interrupted: on Ctrl-C, saying how to go on.
+            InputError: if the work to resume has other options.
+            Interrupted: on Ctrl-C, with instructions to continue.
         """
         begun = not (resume and self.began())
         if begun:
@@ -228,11 +228,11 @@ class OutputFolder:
     def begin(
         self, settings: Mapping[str, Any], *, header: str, notes: Mapping[str, str] | None = None
     ) -> None:
-        """Write the marker, after ``notes``: from here on ``--resume`` goes on, and a signal asks for it.
+        """Write ``notes`` and then the marker; from here ``--resume`` can continue, and a signal says so.
 
-        Where files are there that are to be replaced, this is for their successors: call it on `new`.
+        If existing files will be replaced, call this on `new`.
         """
-        if self.target is not None and self.path.exists():  # an unfinished one, which nobody wanted to resume
+        if self.target is not None and self.path.exists():  # an unfinished one, which was not resumed
             shutil.rmtree(self.path)
         self.sweep()
         self.forget_processes()
@@ -244,10 +244,10 @@ class OutputFolder:
 
     @contextmanager
     def keeping(self, begun: bool) -> Iterator[None]:
-        """Leave nothing of a command that fails before it has come to any result.
+        """Remove the files of a command that fails before it has any result.
 
         Args:
-            begun: whether this command has begun the folder: what it has only resumed stays.
+            begun: whether this command started the folder; resumed work is not removed.
         """
         try:
             yield
@@ -259,7 +259,7 @@ class OutputFolder:
             raise
 
     def undo(self) -> None:
-        """Remove what `begin` has written."""
+        """Remove the files that `begin` has written."""
         exits.work(False)
         if self.target is not None:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -269,14 +269,14 @@ class OutputFolder:
         self.sweep()
 
     def sweep(self) -> None:
-        """Remove the half-written temporary files that a killed process left."""
+        """Remove the temporary files of a killed process."""
         for name in self.owned:
             file = self.path / name
             for stale in file.parent.glob(f".{file.name}.*.tmp"):
                 stale.unlink(missing_ok=True)
 
     def forget_processes(self) -> None:
-        """Remove the checkpoints of processes that shared a job, which may have been others than those of today."""
+        """Remove the checkpoints of several processes; their number may differ from that of this command."""
         for stale in self.path.glob(f"{_CHECKPOINT}*.rank*"):
             stale.unlink(missing_ok=True)
 
@@ -288,10 +288,10 @@ class OutputFolder:
     # ---- replacing ---------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Put the files of a complete `new` in the places of the old ones; nothing to do for another folder.
+        """Replace the old files by those of a complete `new`; does nothing for another folder.
 
         Raises:
-            InputError: if an old file cannot be moved away; all are then as they were, and the new ones are kept.
+            InputError: if an old file cannot be moved away; all old files are then restored, and the new ones kept.
         """
         if self.target is None:
             return
@@ -348,7 +348,7 @@ def check_new_file(path: Path, *, overwrite: bool) -> None:
 
 
 def check_writable(path: Path, argument: str) -> None:
-    """Refuse a file or folder that could not be made, before anything is; raises `InputError`."""
+    """Refuse a file or folder that cannot be made, before work starts; raises `InputError`."""
     if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
         raise InputError(argument, "a folder that can be written", f"{path} (permission denied)")
     parent = path.absolute().parent

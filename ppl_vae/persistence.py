@@ -1,4 +1,4 @@
-"""Saving and loading a VAE: one safetensors file with the parts' constructor calls as JSON. Never a pickle."""
+"""Saving and loading a VAE: one safetensors file with the parts' constructor calls as JSON, without pickle."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ _FEW = 2**20  # numbers that may be allocated whatever the file holds
 def save(vae: VAE, path: str | os.PathLike[str]) -> None:
     """Write a VAE to one file, atomically.
 
-    Networks of the user's own that are not a `Part` are saved by their parameters only: `load` must be given
-    the networks again.
+    For the user's own networks that are not a `Part`, only the parameters are saved; pass the networks to `load` again.
 
     Raises:
-        InputError: if a part was made with arguments that JSON cannot hold.
+        InputError: if a part was made with arguments that JSON cannot represent.
     """
     if not isinstance(vae, VAE):
         raise InputError("vae", "a VAE", describe(vae))
@@ -62,20 +61,20 @@ def load(
 ) -> VAE:
     """The VAE that `save` wrote, on the CPU.
 
-    The file names the classes of its parts, and importing a class runs the module that it is in. So a part may be of a
-    class of ppl_vae, or of one in a module that this process has imported already, or in a package of ``trusted``,
-    which is then imported. It must be a `Prior`, `Likelihood`, `Posterior` or network `Part`, as its place demands.
+    The file names the classes of its parts, and importing a class runs the code of its module. A class must therefore
+    belong to ppl_vae, to a module that this process has already imported, or to a package in ``trusted``, which is then
+    imported. It must be a `Prior`, `Likelihood`, `Posterior` or network `Part`, depending on its role.
 
     Args:
         path: the file.
-        encoder: the network, if the VAE was made with one of the user's own.
+        encoder: the network, if the VAE was made with the user's own.
         decoder: likewise.
-        trusted: names of packages (or modules) whose classes the file may name, ``("my_package",)`` say.
+        trusted: names of packages (or modules) whose classes the file may name, such as ``("my_package",)``.
 
     Raises:
-        InputError: naming the file, if it is missing, no such file, a pickle, of another kind, or was changed; naming
-            the part and its class, if that is not trusted or cannot be made again; naming the parameter that is not
-            finite, or of another shape or dtype than the part's.
+        InputError: naming the file, if it is missing, a pickle, another kind of file, or was changed; naming the part
+            and its class, if the class is not trusted or cannot be made; naming a parameter that is not finite, or has
+            another shape or dtype than in the part.
     """
     return load_trusting(path, Trust.of(trusted), encoder=encoder, decoder=decoder)
 
@@ -87,9 +86,9 @@ def load_trusting(
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
 ) -> VAE:
-    """`load`, with what is trusted given as a `Trust`."""
+    """`load` with a `Trust`."""
     source, given = os.fspath(path), {"encoder": encoder, "decoder": decoder}
-    # The classes are looked at first of all: nothing is made, and nothing else is said, of a file that names others.
+    # The classes are checked first: if one is refused, nothing is made, and no other error is reported.
     tensors, metadata = files.read_tensors(
         path, inspect=lambda found: _check_classes(found, source, trust, given)
     )

@@ -1,4 +1,4 @@
-"""One progress bar for everything that takes longer than two seconds; silent when nobody is watching."""
+"""Progress bar for jobs that take longer than two seconds, on a terminal only."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Files that somebody else may have written: what is opened, how much of it is read, how deep it may be.
+"""Reading of files from others, with limits of type, size and depth.
 
-Whatever is wrong with a file ends in one `InputError` that names it. A name can belong to a named pipe or a device,
-on which a reader waits for ever, so only regular files are opened. A small file can stand for a large one (compressed
-data, YAML's aliases, sizes that a header declares), so everything has a bound before it is made.
+Any error of a file becomes an `InputError` that names the file. A path may be a named pipe or a device, for which a
+reader would wait forever, so only regular files are opened. A small file may expand to a large size (compressed data,
+YAML aliases, sizes in a header), so sizes are limited before memory is allocated.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Any, BinaryIO
 from ppl_vae.errors import InputError, describe, one_line
 
 MAX_TEXT = 2**26
-"""The most bytes of a file of JSON."""
+"""The largest size of a JSON file, in bytes."""
 
 MAX_YAML = 2**22
-"""The most bytes of a file of YAML."""
+"""The largest size of a YAML file, in bytes."""
 
 MAX_DEPTH = 50
-"""How many lists and mappings may lie inside one another, in JSON's and YAML's files."""
+"""The largest depth of nested lists and mappings in JSON and YAML files."""
 
 MAX_NODES = 100_000
-"""The most values in a file of YAML, aliases counted as often as they are used."""
+"""The largest number of values in a YAML file, with aliases counted at each use."""
 
 SMALL_EXPANSION = 2**28
-"""Bytes that compressed data may always become."""
+"""The size to which compressed data may always expand, in bytes."""
 
 EXPANSION = 200
-"""How many times larger than the file that holds them compressed data may become above that."""
+"""The largest expansion factor of compressed data above that size."""
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -48,7 +48,7 @@ def check_regular(path: str | os.PathLike[str], expected: str) -> int:
     """The size of a regular file, in bytes; nothing is opened.
 
     Raises:
-        InputError: naming the file, if it is missing, or a folder, pipe, device or socket, or cannot be looked at.
+        InputError: naming the file, if it is missing, a folder, pipe, device or socket, or cannot be accessed.
     """
     name = os.fspath(path)
     try:
@@ -65,7 +65,7 @@ def check_regular(path: str | os.PathLike[str], expected: str) -> int:
 
 @contextmanager
 def opened(path: str | os.PathLike[str], expected: str) -> Iterator[BinaryIO]:
-    """A regular file, open for reading bytes; `InputError`, naming it, for whatever goes wrong inside, too."""
+    """A regular file, open for reading bytes; errors inside of the context become an `InputError` that names it."""
     check_regular(path, expected)
     with blamed(path, expected), Path(path).open("rb") as handle:
         yield handle
@@ -73,9 +73,9 @@ def opened(path: str | os.PathLike[str], expected: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def blamed(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
-    """Turn whatever a parser raises into an `InputError` that names the file.
+    """Turn any exception of a parser into an `InputError` that names the file.
 
-    Parsers raise more than they say: NumPy's reader of headers, for one, raises what Python's tokeniser raises.
+    Parsers raise undocumented exceptions: NumPy's reader of headers, for example, raises those of Python's tokeniser.
     """
     try:
         yield
@@ -108,12 +108,12 @@ def read_json(path: str | os.PathLike[str], expected: str = "a JSON file") -> An
 
 
 def parse_json(text: str, name: str, expected: str) -> Any:
-    """What a JSON text says; raises `InputError` with ``name``, also for a key that stands twice in a mapping."""
+    """The content of a JSON text; raises `InputError` with ``name``, also for a repeated key in a mapping."""
     with blamed(name, expected):
         try:
             return json.loads(text, object_pairs_hook=_mapping)
         except RecursionError:
-            raise InputError(name, expected, "values that lie too deep inside one another") from None
+            raise InputError(name, expected, "values that are nested too deeply") from None
 
 
 def read_yaml(path: str | os.PathLike[str], expected: str = "a YAML file of options") -> dict[str, Any]:
@@ -130,11 +130,11 @@ def read_yaml(path: str | os.PathLike[str], expected: str = "a YAML file of opti
 
 
 def check_yaml(text: str, name: str, expected: str) -> None:
-    """Refuse YAML that a recursive reader could not bear, before one sees it; text that is no YAML passes.
+    """Refuse YAML that is too deep or too large for a recursive reader; text that is not YAML is not refused here.
 
     Raises:
-        InputError: naming ``name``, if values lie more than `MAX_DEPTH` deep, or there are more than `MAX_NODES` of
-            them, each alias counted as all that it stands for.
+        InputError: naming ``name``, if values are nested more than `MAX_DEPTH` deep, or there are more than `MAX_NODES`
+            of them, with aliases expanded.
     """
     import yaml
 
@@ -166,7 +166,7 @@ def check_yaml(text: str, name: str, expected: str) -> None:
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        # What is no YAML is refused by whoever reads it, in words of its own.
+        # Text that is not YAML is refused by its reader.
 
 
 def memory() -> int:
@@ -184,7 +184,7 @@ def check_fits(size: int, name: str, what: str) -> None:
 
 
 def most_expanded(size: int) -> int:
-    """The most bytes that ``size`` bytes of compressed data may become."""
+    """The largest permitted size of ``size`` bytes of compressed data after expansion."""
     return min(memory() // 3, max(SMALL_EXPANSION, EXPANSION * size))
 
 

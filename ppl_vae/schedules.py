@@ -12,7 +12,7 @@ Schedule = Callable[[int, int], float]
 
 
 def constant(epoch: int, epochs: int) -> float:  # noqa: ARG001
-    """1 throughout."""
+    """1 in all epochs."""
     return 1.0
 
 

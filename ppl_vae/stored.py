@@ -1,4 +1,4 @@
-"""What a file of ours must hold: tensors of the right shape, dtype and range, numbers of the right type."""
+"""Stored: checks of a file's content: tensors of the right shape, dtype and range, numbers of the right type."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def _shown(value: float) -> str:
 
 
 class Stored:
-    """The tensors and the numbers that were read from a file, looked at before they are believed.
+    """The tensors and metadata of a file, with methods that check them before use.
 
     Args:
         source: the file, for messages.
         tensors: its tensors.
         numbers: its metadata.
-        where: what stands before the names of fields, in messages.
+        where: a prefix of the names of fields, in messages.
     """
 
     def __init__(self, source: str, tensors: Mapping[str, Tensor], numbers: Any, where: str = "") -> None:
@@ -33,7 +33,7 @@ class Stored:
         self.numbers = numbers
 
     def wrong(self, name: str, expected: str, received: object) -> InputError:
-        """The error that says what is wrong with one field."""
+        """The error about one field."""
         return InputError(self.source, f"{self.where}{name}: {expected}", received)
 
     def tensor(
@@ -46,7 +46,7 @@ class Stored:
         high: float | Tensor = math.inf,
         nan: bool = False,
     ) -> Tensor:
-        """The tensor called ``name``, if it is of this shape and dtype, and its values lie from ``low`` to ``high``.
+        """The tensor ``name``, if it has this shape and dtype, and its values are from ``low`` to ``high``.
 
         Raises:
             InputError: naming the file and the tensor, with the first value that does not fit.
@@ -72,7 +72,7 @@ class Stored:
         return value
 
     def number(self, name: str, low: float = -math.inf, high: float = math.inf, *, whole: bool = True) -> Any:
-        """The number called ``name``, if it is one, an integer if ``whole``, and lies from ``low`` to ``high``."""
+        """The number ``name``, if it is a number (an integer if ``whole``) from ``low`` to ``high``."""
         value = self._number(name)
         kinds = int if whole else int | float
         if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
@@ -106,7 +106,7 @@ class Stored:
         return value
 
     def real(self, name: str) -> float:
-        """The number called ``name``, NaN and the infinities among them."""
+        """The number ``name``, which may be NaN or infinite."""
         value = self._number(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(name, "a number", describe(value))

@@ -1,7 +1,7 @@
-"""Standard output and standard error that never stop a command: results are in files, and printing is second to them.
+"""Standard output and standard error whose errors do not stop a command, because the results are in files.
 
-A character that the terminal cannot show becomes a question mark. A reader that has gone (``| head``) is not an error.
-A full disk under ``> file`` is one, said when the command has done its work.
+A character that the terminal cannot show becomes a question mark. A closed reader (``| head``) is not an error. A full
+disk with ``> file`` is an error, which is reported at the end of the command.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, TextIO, cast
 
 
 class Stream:
-    """A text stream that notes an error of writing and then keeps quiet.
+    """A text stream that records the first error of writing, and then writes nothing.
 
     Args:
-        stream: where to write; None where the process was started without.
+        stream: the underlying stream; None if the process was started without one.
 
     Attributes:
         error: the first error.
@@ -28,7 +28,7 @@ class Stream:
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write ``text``, with question marks for what the encoding lacks."""
+        """Write ``text``, with question marks for characters that the encoding lacks."""
         if self._stream is not None and self.error is None:
             try:
                 try:
@@ -41,7 +41,7 @@ class Stream:
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush the underlying stream."""
         if self._stream is not None and self.error is None:
             try:
                 self._stream.flush()
@@ -49,7 +49,7 @@ class Stream:
                 self.error = error
 
     def isatty(self) -> bool:
-        """Whether a terminal shows it."""
+        """Whether the stream is a terminal."""
         return self._stream is not None and self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
@@ -58,7 +58,7 @@ class Stream:
 
 @contextmanager
 def guarded() -> Iterator[Stream]:
-    """Standard output and standard error as `Stream`s inside; yields the former."""
+    """Replace standard output and standard error by `Stream`s inside of the context; yields the former."""
     out, err = sys.stdout, sys.stderr
     mine = Stream(out), Stream(err)
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in mine)
@@ -71,7 +71,7 @@ def guarded() -> Iterator[Stream]:
 
 
 def give_up(stream: Stream) -> None:
-    """Let Python's own flush at the end of the process go nowhere, if this stream has failed."""
+    """If this stream has failed, prevent an error of Python's own flush at the end of the process."""
     if stream.error is None:
         return
     try:

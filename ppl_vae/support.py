@@ -1,4 +1,4 @@
-"""Support check: whether the data lie on the likelihood's support, and which likelihood would fit."""
+"""Support check: whether data are on a likelihood's support, and the likelihoods that suit them."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def suited() -> str:
 def suggest(x: torch.Tensor) -> list[str]:
     """The likelihoods that suit ``x``, as a user would write them; none if a value is not finite.
 
-    A density such as the Gaussian is not offered for integers: it can grow without bound on a discrete set, so its
-    evidence would mean nothing; `ppl_vae.data.dequantise` makes them continuous first.
+    A density such as the Gaussian is not suggested for integers: its evidence is unbounded on a discrete set. Use
+    `ppl_vae.data.dequantise` first, which makes integers continuous.
     """
     return [str(choice) for choice in choices(summarise(x))]
 
@@ -66,13 +66,12 @@ def check_support(
 
     Args:
         x: data ``(N, *shape)``.
-        support: where a single number may lie (an event dimension of 0, or `constraints.independent` of one).
+        support: the support of a single number (event dimension 0, or `constraints.independent` of one).
         likelihood: the likelihood's name, for the message.
         argument: the name of the data, for the message.
 
     Raises:
-        InputError: with the first bad datum, its value, what the values are, and the likelihoods that would
-            fit.
+        InputError: with the first bad datum, its value, the range of the values, and the likelihoods that would fit.
     """
     if not isinstance(x, torch.Tensor) or x.dim() < 1 or x.numel() == 0 or x.is_complex():
         raise InputError(argument, "a tensor of real data, (N, *shape) and not empty", describe(x))
@@ -80,7 +79,7 @@ def check_support(
         support = support.base_constraint
     if support.event_dim != 0:
         raise InputError("support", "a constraint on single numbers (event dimension 0)", describe(support))
-    # Most supports leave out what is not finite by themselves; asking again would double the time of this pass.
+    # Most supports exclude values that are not finite; another check would double the time of this pass.
     odd = (torch.inf, -torch.inf, torch.nan) if x.is_floating_point() else ()
     lax = any(bool(support.check(torch.full_like(x[:1], value)).any()) for value in odd)
     for start, part in chunks(x):

@@ -1,9 +1,8 @@
-"""Which classes a file may name: what is looked up, what is imported, and what is refused unseen.
+"""Trust: the classes that a file may name.
 
-A saved model names the classes of its parts by their import paths, and importing a module runs it. So a file decides
-nothing: ppl_vae's own classes are there already, a class of the user's is looked up among the modules that this process
-has imported, and a module is imported only if the user has said that he trusts it. What is found must then be a class
-of the right kind, before anything is called.
+A saved model names the classes of its parts by their import paths, and importing a module runs its code. Permitted are
+therefore only ppl_vae's own classes, classes of modules that this process has already imported, and classes of packages
+that the user trusts; only the last are imported. Before anything is called, the class must have the right base class.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ _OWN = "ppl_vae"
 
 @dataclass(frozen=True)
 class Trust:
-    """What a file may name besides ppl_vae's own classes.
+    """The classes that a file may name in addition to ppl_vae's own.
 
     Attributes:
-        packages: names of packages (or modules), which may be imported for a class in them.
-        imported: whether modules that this process has already imported count, too.
-        how: how the user says that he trusts ``{package}`` or its ``{module}``, for messages.
+        packages: names of trusted packages (or modules), which may be imported.
+        imported: whether classes of modules that this process has already imported are permitted, too.
+        how: how the user can trust ``{package}`` or its ``{module}``, for messages.
     """
 
     packages: tuple[str, ...] = ()
@@ -38,7 +37,7 @@ class Trust:
 
     @classmethod
     def of(cls, packages: Any, argument: str = "trusted", **options: Any) -> Trust:
-        """Trust in packages given by name; raises `InputError`, naming ``argument``, if one is no name."""
+        """Trust in packages by name; raises `InputError`, naming ``argument``, if one is not a valid name."""
         given = (packages,) if isinstance(packages, str) else packages
         good = isinstance(given, Sequence) and all(_is_path(name) for name in given)
         if not good:
@@ -51,11 +50,11 @@ class Trust:
 
         Args:
             path: the import path, ``"module.Class"``; anything else is refused.
-            base: what the class must be a subclass of.
-            argument: what names the class, for messages.
+            base: the required base class.
+            argument: the argument or file that names the class, for messages.
 
         Raises:
-            InputError: if the module is not trusted (it is not imported then), has no such class, or fails to be
+            InputError: if the module is not trusted (it is then not imported), has no such class, or cannot be
                 imported.
         """
         expected = f"the import path of a {base.__name__}"
@@ -63,7 +62,7 @@ class Trust:
             raise InputError(argument, expected, describe(path))
         module_name, _, name = path.rpartition(".")
         module = self._module(module_name, path, expected, argument)
-        # Not getattr: a module may answer that by importing something.
+        # Not getattr, since a module's __getattr__ may import something.
         kind = vars(module).get(name)
         if not isinstance(kind, type):
             what = "no such name in that module" if kind is None else f"no class but a {type(kind).__name__}"

@@ -1,4 +1,4 @@
-"""What a trained program tells about itself: where its ELBO loses, what its latents carry, if its guide is right."""
+"""Analysis of a trained program: the gap to the ELBO, the information in the latents, the calibration of the guide."""
 
 from ppl_vae.analysis.active_units import ActiveUnits, active_units
 from ppl_vae.analysis.calibration import Calibration, calibration

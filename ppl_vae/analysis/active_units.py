@@ -1,4 +1,4 @@
-"""Active units: which latent dimensions the guide uses."""
+"""Active units: the latent dimensions that the guide uses."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _CLEARLY = 2.0  # standard errors from the threshold
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ActiveUnits:
-    """How much the posterior mean of each latent dimension moves from datum to datum.
+    """The variance over data of the posterior mean of each latent dimension.
 
     Attributes:
         labels: a name for each of the D dimensions, such as "z[3]".
-        variances: ``(D,)`` Var_x(E_q(z|x)[z_d]), unbiased: what the finite number of draws adds is taken off, so the
-            estimate for a dead unit may be below 0.
-        stderr: ``(D,)`` standard errors, from data and draws.
-        threshold: above which a unit counts as active.
+        variances: ``(D,)`` unbiased estimates of Var_x(E_q(z|x)[z_d]). The variance from the finite number of draws is
+            subtracted, so the estimate for an inactive unit may be below 0.
+        stderr: ``(D,)`` standard errors, over data and draws.
+        threshold: the variance above which a unit is active.
         num_data: N.
-        num_samples: S, draws for each datum.
-        seed: the draws are a function of it.
+        num_samples: S, the number of draws for each datum.
+        seed: the seed of the draws.
     """
 
     labels: tuple[str, ...]
@@ -65,7 +65,7 @@ class ActiveUnits:
 
     @property
     def close(self) -> Tensor:
-        """``(D,)`` bool: within 2 standard errors of the threshold, so that other data might say otherwise."""
+        """``(D,)`` bool: within 2 standard errors of the threshold, so that the status may change with other data."""
         return (self.variances - self.threshold).abs() < _CLEARLY * self.stderr
 
     @property
@@ -112,23 +112,23 @@ def active_units(
     seed: int = 0,
     **run: Unpack[RunOptions],
 ) -> ActiveUnits:
-    """The variance over data of the posterior mean of each latent dimension, and which are above a threshold.
+    """The variance over data of the posterior mean of each latent dimension, compared with a threshold.
 
-    ``Var_n(m_n) - mean_n(s_n**2) / S`` for means m_n and variances s_n**2 of S draws, since the means of draws vary by
-    the second term where nothing depends on x: 0.016 for a prior of variance 1 at S = 64, more than the threshold.
-    Latents count as the numbers that they are; for a label of no order, that says little.
+    The estimate is ``Var_n(m_n) - mean_n(s_n**2) / S``, for means m_n and variances s_n**2 of S draws. The second term
+    is the variance of the means of draws when nothing depends on x: 0.016 for a prior of variance 1 at S = 64, which is
+    more than the threshold. Discrete latents are used as numbers, which is of little use for unordered categories.
 
     Args:
         program: a `Program`.
         x: the data: at least 2.
-        threshold: in the latent's unit, squared; meant for a prior of variance 1.
+        threshold: in the squared unit of the latent; the default is for a prior of variance 1.
         num_samples: S, at least 2.
-        seed: the numbers are a function of it.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit.
-        ProgramError: if the evidence of the pair is not defined per datum.
+        ProgramError: if log p(x) is not defined for each datum.
 
     Source: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders" (2016), section 5.2.
     """
@@ -154,7 +154,7 @@ def active_units(
     plan = Plan("active units", tiles.data, 1, {"num_samples": num_samples}, unit="datum")
     rows = run_rows(program, x, plan, compute, columns, seed=seed, run=run)
     mean, within = rows["mean"], rows["variance"] / num_samples
-    # Each datum's part of the variance, whose mean it is: the spread of the parts is the error's.
+    # Each datum's part of the variance; the variance is the mean of the parts, and their spread gives its error.
     parts = (mean - mean.mean(0)) ** 2 * (n / (n - 1)) - within
     error = parts.std(0) / math.sqrt(n)
     return ActiveUnits(labels, parts.mean(0), error, threshold, n, num_samples, seed)
@@ -168,7 +168,7 @@ def flat(z: Latents) -> Tensor:
 
 
 def labels_of(sites: Sites) -> tuple[str, ...]:
-    """A name for each latent number: "z" for a site of one number, "z[3]" or "z[1,2]" for others."""
+    """A name for each latent dimension: "z" for a site of one number, "z[3]" or "z[1,2]" for others."""
     labels = []
     for name in sorted(sites.latent):
         shape = sites.latent[name].event_shape

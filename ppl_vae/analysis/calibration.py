@@ -1,4 +1,4 @@
-"""Simulation-based calibration: the ranks of true latents among draws of the guide, plain or reweighted."""
+"""Simulation-based calibration: the ranks of true latents among draws of the guide, or of the reweighted guide."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ppl_vae.stored import Stored
 
 POSTERIORS = ("guide", "reweighted")
 JOINT = "log p(x, z)"
-"""The label of the last quantity: it sees what no single latent does, such as a guide that is the prior."""
+"""The label of the last quantity: it detects errors that no single latent shows, such as a guide equal to the prior."""
 
 _KIND = "ppl_vae.Calibration"
 _TENSORS = ("ranks", "reweighted_ranks", "ess")
@@ -38,23 +38,23 @@ _NUMBERS = 2**20  # in a pass
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
-    """Ranks of N true latents among draws from their posteriors, and what they say, for D + 1 quantities.
+    """Ranks of N true latents among draws from approximate posteriors, and their tests, for D + 1 quantities.
 
-    The quantities are the D latent dimensions and log p(x, z). If the draws come from p(z|x), every rank is uniform on
-    0, ..., L. `reweighted_ranks`, among L resampled from K weighted draws, are so only as K grows: with few effective
-    draws they crowd at both ends, as those of a narrow posterior do (some 1 / (2 ESS) more at each end), so a verdict
-    on them is one on reweighting with K draws.
+    The quantities are the D latent dimensions and log p(x, z). If the draws come from p(z|x), all ranks are uniform on
+    0, ..., L. The `reweighted_ranks` are ranks among L draws that are resampled from K weighted draws. They are uniform
+    only in the limit of large K. With few effective draws there are more ranks at both ends, as for a narrow posterior
+    (a share of about 1 / (2 ESS) more at each end), so a verdict on them is a verdict on reweighting with K draws.
 
     Attributes:
         labels: a name for each quantity.
-        ranks: ``(D + 1, N)`` int64: how many of L draws from the guide are below the truth.
+        ranks: ``(D + 1, N)`` int64: the number of L draws from the guide that are below the true value.
         reweighted_ranks: ``(D + 1, N)`` int64: the same for the reweighted guide.
-        ess: ``(N,)`` effective number of the K weighted draws.
+        ess: ``(N,)`` effective sample size of the K weighted draws.
         num_draws: L.
         num_importance: K.
-        bins: B, of equally many ranks each: what a test and a histogram count.
+        bins: B, the number of bins of tests and histograms, with the same number of ranks each.
         alpha: the probability that a calibrated posterior fails in any quantity.
-        seed: what simulated data and draws are a function of.
+        seed: the seed of simulated data and draws.
     """
 
     labels: tuple[str, ...]
@@ -75,15 +75,16 @@ class Calibration:
         return {"guide": self.ranks, "reweighted": self.reweighted_ranks}[check_one_of("of", of, POSTERIORS)]
 
     def counts(self, of: str = "guide") -> Tensor:
-        """``(D + 1, B)`` int64, ranks in each bin; N / B are expected."""
+        """``(D + 1, B)`` int64, the number of ranks in each bin; N / B are expected."""
         binned = self.ranks_of(of) * self.bins // (self.num_draws + 1)
         return torch.stack([row.bincount(minlength=self.bins) for row in binned])
 
     def p_values(self, of: str = "guide") -> Tensor:
-        """``(D + 1,)`` of the hypothesis that a quantity's ranks are uniform, each by itself.
+        """``(D + 1,)`` p-values of the hypothesis that a quantity's ranks are uniform, for each quantity.
 
-        Three tests, and 3 times the smallest of their p-values: Pearson's chi-square on `counts` (B - 1 degrees of
-        freedom), which sees any shape, and `shift` and `spread` as standard normals, which see theirs far sooner.
+        The p-value is 3 times the smallest of three tests: Pearson's chi-square test on `counts` (B - 1 degrees of
+        freedom), which detects any deviation, and normal tests of `shift` and `spread`, which are more powerful for
+        these two.
         """
         expected = len(self) / self.bins
         statistic = ((self.counts(of) - expected) ** 2 / expected).sum(1)
@@ -92,22 +93,23 @@ class Calibration:
         return torch.from_numpy(np.minimum(1.0, len(found) * np.min(found, axis=0)))
 
     def shift(self, of: str = "guide") -> Tensor:
-        """``(D + 1,)`` the slope of the ranks, in standard deviations under uniformity: above 0, truths rank high."""
+        """``(D + 1,)`` the shift of the mean rank, in standard deviations under uniformity: above 0, ranks are high."""
         return self._moments(of)[0]
 
     def spread(self, of: str = "guide") -> Tensor:
-        """``(D + 1,)`` the spread of the ranks, likewise: above 0 they crowd at the ends, below 0 in the middle."""
+        """``(D + 1,)`` the same for the variance of the ranks: above 0, more at the ends; below 0, in the middle."""
         return self._moments(of)[1]
 
     def verdicts(self, of: str = "guide") -> NDArray[np.str_]:
-        """``(D + 1,)`` "calibrated", or what is wrong with the posterior of each quantity.
+        """``(D + 1,)`` "calibrated", or the error of the posterior of each quantity.
 
-        "too narrow" (ranks crowd at the ends), "too wide" (in the middle), "too low" or "too high" (its draws lie below
-        or above the truth), "misshapen" (neither). Draws whose log p(x, z) is too high come from where the posterior
-        is dense, as those of a narrow guide do; too low, from a guide that is wide or beside the posterior.
+        "too narrow" (many ranks at the ends), "too wide" (many in the middle), "too low" or "too high" (draws are below
+        or above the true value), "misshapen" (none of these). log p(x, z) of the draws is too high for a guide that is
+        too narrow, and too low for a guide that is too wide or in the wrong place.
 
-        Not calibrated are those whose `p_values` Holm's procedure rejects at `alpha` over the D + 1 quantities: if all
-        are calibrated, any is called otherwise with probability at most alpha (but for the normal approximations).
+        A quantity is not calibrated if Holm's procedure rejects its `p_values` at level `alpha` over the D + 1
+        quantities. If all are calibrated, the probability of any rejection is at most alpha (up to the normal
+        approximations).
         """
         p = self.p_values(of)
         order = p.argsort()
@@ -124,7 +126,7 @@ class Calibration:
         return np.where(rejected.numpy(), np.where(plain, "misshapen", words), "calibrated")
 
     def calibrated(self, of: str = "guide") -> bool:
-        """Whether no quantity's posterior is found wanting."""
+        """Whether the posteriors of all quantities are calibrated."""
         return bool((self.verdicts(of) == "calibrated").all())
 
     def _moments(self, of: str) -> tuple[Tensor, Tensor]:
@@ -137,7 +139,7 @@ class Calibration:
         return shift, ((centred**2).mean(1) - second) / ((fourth - second**2) / N).sqrt()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one safetensors file, atomically; `load` gives it back exactly."""
+        """Write everything to one safetensors file, atomically; `load` reads it without any change."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
         files.write_tensors(
             path, {name: getattr(self, name) for name in _TENSORS}, {"kind": _KIND, **settings}
@@ -145,10 +147,10 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: naming the file, if it is missing, broken, or holds anything else.
+            InputError: naming the file, if it is missing, damaged, or another kind of file.
         """
         tensors, metadata = files.read_kind(path, _KIND, "a file written by Calibration.save")
         stored = Stored(os.fspath(path), tensors, metadata)
@@ -200,7 +202,7 @@ class Calibration:
         return "\n".join(lines)
 
 
-_CLEARLY = 2.0  # standard deviations of shift or spread that a verdict is named after
+_CLEARLY = 2.0  # standard deviations of shift or spread above which a verdict is named after them
 _SHOWN = 12
 
 
@@ -217,30 +219,31 @@ def calibration(
     seed: int = 0,
     **run: Unpack[RunOptions],
 ) -> Calibration:
-    """Ranks of latents drawn with their data from the model among draws from the guide, plain and reweighted.
+    """Ranks of the latents of simulated data among draws from the guide, and from the reweighted guide.
 
-    For each of ``num_data`` pairs (z, x') from p(z) p(x|z): L draws from q(z|x'), and L draws with replacement from
-    ``num_importance`` draws by their weights p(x', z) / q(z|x'). z is an exact draw from p(z|x'), so its rank among L
-    draws from p(z|x') is uniform in every quantity, whatever the model. The first L of the weighted draws are those
-    of the guide. Ties (discrete latents) are broken at random.
+    For each of ``num_data`` pairs (z, x') from p(z) p(x|z), there are L draws from q(z|x'), and L draws with
+    replacement from ``num_importance`` draws with weights p(x', z) / q(z|x'). z is an exact draw from p(z|x'), so its
+    rank among L draws from p(z|x') is uniform for each quantity and any model. The first L of the weighted draws are
+    the draws of the guide. Ties (discrete latents) are broken at random.
 
-    It tests the posterior over data from the *model*. What the guide does on real data, which the model may not
-    be like, is for k-hat and two-sided bounds to say.
+    This tests the posterior for data from the *model*. Real data may differ from them; for real data, use k-hat and the
+    bounds of `ppl_vae.evidence.sandwich`.
 
     Args:
         program: the program.
-        x_like: data that give shapes, and covariates if there are any; repeated in turn as often as needed.
+        x_like: data that determine shapes and covariates; they are repeated if there are fewer than ``num_data``.
         num_data: N.
         num_draws: L; ``bins`` must divide L + 1.
         num_importance: K, at least L.
-        bins: B of the test, with N / B at least 5 for its p-values to be right; by default the most that fit, up to 20.
+        bins: B, the number of bins of the test; N / B must be at least 5 for correct p-values. By default the largest
+            possible number up to 20.
         alpha: the family-wise level of each posterior's D + 1 tests.
-        seed: the numbers are a function of it.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit.
-        ProgramError: as `Program.check` and `Program.simulate`.
+        ProgramError: as for `Program.check` and `Program.simulate`.
         NonFiniteError: if a log density is NaN.
 
     Sources: Cook, Gelman & Rubin (2006); Talts et al., "Validating Bayesian inference algorithms with simulation-based
@@ -295,19 +298,19 @@ def calibration(
     )
 
 
-_num_data = num_data  # where an argument has its name
+_num_data = num_data  # for functions with an argument of this name
 
 
 def _draw(
     program: Program, x: Data, truth: Latents, num_samples: int, step: int, offset: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Which draws are below the truth, which equal it, ``(K, n, D + 1)`` bool, and their log weights ``(K, n)``."""
+    """Whether draws are below or equal to the true value, ``(K, n, D + 1)`` bool, and their log weights ``(K, n)``."""
     true, true_joint = flat(truth), program.log_joint(truth, x)
     below, equal, weights = [], [], []
     for start in range(0, num_samples, step):
         z = program.sample_guide(x, min(step, num_samples - start), seed=None)
         values, log_joint = flat(z), program.log_joint(z, x)
-        # The same latents have the same density but for rounding: a tie, and none that rounding may break.
+        # The same latents have the same density up to rounding: a tie, which rounding must not break.
         close = (log_joint - true_joint).abs() <= ROUND_OFF * true_joint.abs().clamp(min=1)
         close |= log_joint == true_joint
         lower = (log_joint < true_joint) & ~close
@@ -322,9 +325,9 @@ def _draw(
 
 
 def _rank(below: Tensor, equal: Tensor, log_weights: Tensor, L: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ranks ``(D + 1, n)`` of the truth among L draws and among L resampled ones, and ESS ``(n,)``."""
+    """Ranks ``(D + 1, n)`` of the true value among L draws and among L resampled draws, and ESS ``(n,)``."""
     largest = log_weights.amax(0)
-    # Where no draw has any density there is nothing to choose by: each is as good, and the ESS says 0.
+    # If all draws have zero density, they are resampled with equal weights, and the ESS is 0.
     none = largest == -math.inf
     weights = torch.where(none, 1.0, (log_weights - largest).exp())
     ess = torch.where(none, 0.0, weights.sum(0) ** 2 / (weights**2).sum(0))

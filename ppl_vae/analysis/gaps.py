@@ -1,4 +1,4 @@
-"""Gaps: how much of log p(x) - ELBO comes from the guide's family, and how much from its network."""
+"""Gaps: the parts of log p(x) - ELBO that come from the guide's family and from its network."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ _CLEARLY = 4.0  # standard errors: a chance of 1 in 30,000 a datum
 class Gaps:
     """log p(x) - ELBO(q) = [log p(x) - ELBO(q*)] + [ELBO(q*) - ELBO(q)] for each of N data, in nats.
 
-    q* is the guide's family refitted to the datum alone: the first part is what the family cannot do (approximation),
-    the second what the network does not (amortisation). The refit stops a little short of the best member, by which
-    the second is too small and the first too large. Where the evidence is a lower bound the first is too small by what
-    it lacks.
+    q* is the guide's family refitted to each datum. The first part is the approximation gap (of the family), the second
+    the amortisation gap (of the network). The refit stops slightly below the best member of the family, so the second
+    part is slightly too small, and the first too large. If the evidence is a lower bound, the first part is too small
+    by the gap of this bound.
 
     Attributes:
         evidence: the estimates of log p(x).
         elbo: ``(N,)`` ELBO(q).
         elbo_stderr: ``(N,)`` its Monte Carlo standard errors.
-        refitted_elbo: ``(N,)`` ELBO(q*), on draws that had no part in the refit.
+        refitted_elbo: ``(N,)`` ELBO(q*), from draws that were not used in the refit.
         refitted_elbo_stderr: ``(N,)`` its standard errors.
-        amortisation_stderr: ``(N,)`` standard errors of `amortisation`: of differences, since both ELBOs
-            use the same noise.
-        converged: ``(N,)`` bool, whether the refit did.
-        steps: ``(N,)`` int64, the steps of the refit.
-        num_samples: S, draws for each ELBO.
-        seed: what the draws are a function of.
-        on_edge: ``(N,)`` the share of draws, of the guide or of the refitted one, whichever is larger, that rounding
-            has put onto an edge of their support (see `ppl_vae.evidence.running.rounded_draws`); 0 where nobody looked,
-            as in older files.
+        amortisation_stderr: ``(N,)`` standard errors of `amortisation`, from the differences of log weights, since both
+            ELBOs use the same noise.
+        converged: ``(N,)`` bool, whether the refit converged.
+        steps: ``(N,)`` int64, the number of steps of the refit.
+        num_samples: S, the number of draws for each ELBO.
+        seed: the seed of the draws.
+        on_edge: ``(N,)`` the share of draws that rounding has put onto an edge of their support, the larger one of the
+            guide and the refitted guide (see `ppl_vae.evidence.running.rounded_draws`); 0 if this was not checked, as
+            in older files.
     """
 
     evidence: Evidence
@@ -91,7 +91,7 @@ class Gaps:
 
     @property
     def gap(self) -> Tensor:
-        """``(N,)`` log p(x) - ELBO(q): exactly `approximation` + `amortisation`, but for rounding."""
+        """``(N,)`` log p(x) - ELBO(q) = `approximation` + `amortisation`, up to rounding."""
         return self.evidence.log_evidence - self.elbo
 
     @property
@@ -116,19 +116,19 @@ class Gaps:
 
     @property
     def worsened(self) -> Tensor:
-        """``(N,)`` bool: the refitted ELBO is below the guide's, by more than 4 standard errors and 0.01 nats."""
+        """``(N,)`` bool: the refitted ELBO is below the guide's by more than 4 standard errors and 0.01 nats."""
         return self.amortisation < -(_CLEARLY * self.amortisation_stderr).clamp(min=TOLERANCE)
 
     @property
     def rounded(self) -> Tensor:
-        """``(N,)`` bool: the ELBOs are off by an unknown amount, since rounding puts draws onto an edge (`on_edge`).
+        """``(N,)`` bool: the ELBOs have an unknown error, since rounding puts draws onto an edge (`on_edge`).
 
-        Densities there are not those of the model, so either ELBO may even be above log p(x).
+        Densities there differ from the model's, so both ELBOs may even be above log p(x).
         """
         return self.on_edge > ON_EDGE
 
     def mean(self, of: str = "gap") -> Mean:
-        """The average over data, in nats, with the Monte Carlo and the data's standard error.
+        """The average over data, in nats, with its Monte Carlo standard error and its standard error over data.
 
         Args:
             of: "gap", "approximation", "amortisation", "elbo" or "refitted_elbo".
@@ -159,7 +159,7 @@ class Gaps:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one safetensors file, atomically; `load` gives it back exactly."""
+        """Write everything to one safetensors file, atomically; `load` reads it without any change."""
         packed, settings = self.evidence.pack()
         tensors = {f"evidence/{name}": value for name, value in packed.items()}
         tensors |= {name: getattr(self, name) for name in _TENSORS}
@@ -168,10 +168,10 @@ class Gaps:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Gaps:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: naming the file, if it is missing, broken, or holds anything else.
+            InputError: naming the file, if it is missing, damaged, or another kind of file.
         """
         tensors, metadata = files.read_kind(path, _KIND, "a file written by Gaps.save")
         source = os.fspath(path)
@@ -198,7 +198,7 @@ class Gaps:
         N, e = len(self), self.evidence
         gap = self.mean().value
         lines = [
-            f"where the gap comes from: N = {N} data, S = {self.num_samples} samples, seed {self.seed}; nats",
+            f"parts of the gap: N = {N} data, S = {self.num_samples} samples, seed {self.seed}; nats",
             f"log evidence   {e.mean()}, by {e.method}",
             f"refitted ELBO  {self.mean('refitted_elbo')}",
             f"ELBO           {self.mean('elbo')}",
@@ -216,18 +216,18 @@ class Gaps:
         lines.append(f"log p(x)       {', '.join(counts)}")
         if e.status_fractions()["reject"] > 0:
             lines.append(
-                "               where it is rejected, so is approximation: pass evidence= of another method"
+                "               if log p(x) is rejected, so is approximation: pass evidence= from another method"
             )
         if not bool(self.converged.all()):
-            lines.append("               where the refit did not converge, amortisation is too small")
+            lines.append("               for data whose refit did not converge, amortisation is too small")
         if bool(self.worsened.any()):
             lines.append(
-                f"               {int(self.worsened.sum())} data are worse off refitted: do not use them"
+                f"               the refit made the ELBO worse for {int(self.worsened.sum())} data: do not use them"
             )
         if bool(self.rounded.any()):
             lines.append(
-                f"ELBOs          of {int(self.rounded.sum())} data are off by an unknown amount: rounding puts draws "
-                "onto an edge of their support; use float64"
+                f"ELBOs          of {int(self.rounded.sum())} data have an unknown error: rounding puts draws onto an "
+                "edge of their support; use float64"
             )
         return "\n".join(lines)
 
@@ -243,26 +243,26 @@ def gaps(
     seed: int = 0,
     **run: Unpack[RunOptions],
 ) -> Gaps:
-    """Split log p(x) - ELBO of each datum into what the guide's family lacks and what amortisation costs.
+    """Split log p(x) - ELBO of each datum into the approximation gap and the amortisation gap.
 
-    The guide's family is refitted to each datum (`refit`); then both ELBOs are estimated from ``num_samples`` fresh
-    draws that share their noise.
+    The guide's family is refitted to each datum (`refit`). Both ELBOs are then estimated from ``num_samples`` new draws
+    with common random numbers.
 
     Args:
         program: a `Program` whose guide is reparameterised.
-        x: the data, where the program's parameters live.
+        x: the data, on the device of the program's parameters.
         num_samples: S.
-        evidence: log p(x) of these data: an `Evidence`, or a function that gives one, called with ``program`` and ``x``
-            (``pv.evidence.annealed``, say). By default importance sampling with S draws from Student's t about the
-            refitted guide, since the best of a family by its ELBO has too light tails to be one's proposal; believe
-            it where its ``status`` says so.
-        refitted: what `refit` gave for these data, if it was done before or under other settings.
-        seed: the numbers are a function of it.
+        evidence: log p(x) of these data: an `Evidence`, or a function that returns one, called with ``program`` and
+            ``x``, such as ``pv.evidence.annealed``. The default is importance sampling with S draws of a Student t
+            distribution with the moments of the refitted guide, since the guide with the best ELBO has too light tails
+            for a proposal. Its ``status`` says whether it can be trusted.
+        refitted: the result of `refit` for these data, for example with other settings.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Raises:
-        InputError: if an argument or the data do not fit, or ``evidence`` or ``refitted`` is of other data.
-        ProgramError: as `refit`.
+        InputError: if an argument or the data do not fit, or ``evidence`` or ``refitted`` belongs to other data.
+        ProgramError: as for `refit`.
         NonFiniteError: if a log weight is NaN; names the datum.
 
     Source: Cremer, Li & Duvenaud, "Inference suboptimality in variational autoencoders" (2018).
@@ -278,7 +278,7 @@ def gaps(
     if refitted is None:
         refitted = run_refit(program, x, Settings(seed=seed), of_refit, keep=True)
     elif not isinstance(refitted, Refit) or not _same(x, refitted.x):
-        raise InputError("refitted", "what refit returned for these data", describe(refitted))
+        raise InputError("refitted", "the result of refit for these data", describe(refitted))
     rows = _both_elbos(program, x, refitted, num_samples, seed, sites, run)
     if found is None:
         found = _around(refitted, num_samples, seed, of_evidence)
@@ -290,7 +290,7 @@ def gaps(
 
 
 def _beside(run: RunOptions, name: str) -> RunOptions:
-    """The options of another run, with a checkpoint of its own."""
+    """The options of another run, with its own checkpoint."""
     checkpoint = run.get("checkpoint")
     return run if checkpoint is None else {**run, "checkpoint": f"{os.fspath(checkpoint)}{name}"}
 
@@ -298,7 +298,7 @@ def _beside(run: RunOptions, name: str) -> RunOptions:
 def _both_elbos(
     program: Program, x: Data, refitted: Refit, num_samples: int, seed: int, sites: Sites, run: RunOptions
 ) -> Rows:
-    """The ELBOs of the guide and of the refitted one; a finished checkpoint stays."""
+    """The ELBOs of the guide and of the refitted guide; a finished checkpoint is not removed."""
     device = device_of(x)
     tiles = Tiles.plan(num_data(x), num_samples, sites.numbers_per_datum, device)
 
@@ -325,7 +325,7 @@ def _both_elbos(
 
 
 def _elbos(refitted: Tensor, plain: Tensor) -> dict[str, Tensor]:
-    """The two ELBOs and their difference with standard errors, from log weights ``(S, n)`` that share their noise."""
+    """The two ELBOs and their difference with standard errors, from log weights ``(S, n)`` with common noise."""
 
     def error(values: Tensor) -> Tensor:
         return values.std(0) / math.sqrt(len(values))
@@ -340,7 +340,7 @@ def _elbos(refitted: Tensor, plain: Tensor) -> dict[str, Tensor]:
 
 
 def _around(refitted: Refit, num_samples: int, seed: int, run: RunOptions) -> Evidence:
-    """log p(x) by importance sampling about the refitted guide, with tails that it lacks; the refit is in the cost."""
+    """log p(x) by importance sampling around the refitted guide, with heavier tails; the cost includes the refit."""
     evidence = importance(
         refitted.program,
         refitted.x,
@@ -352,7 +352,7 @@ def _around(refitted: Refit, num_samples: int, seed: int, run: RunOptions) -> Ev
     return evidence.replace(
         density_evals=evidence.density_evals + refitted.density_evals,
         gradient_evals=evidence.gradient_evals + refitted.gradient_evals,
-        details=f"{evidence.details}, about the refitted guide",
+        details=f"{evidence.details}, around the refitted guide",
     )
 
 
@@ -367,7 +367,7 @@ def _evidence(
             "evidence", "an Evidence, or a function of (program, x) that returns one", describe(found)
         )
     if len(found) != n:
-        raise InputError("evidence", f"one of {n} data, as x", f"one of {len(found)}")
+        raise InputError("evidence", f"an Evidence of {n} data, as x", f"an Evidence of {len(found)}")
     return found
 
 

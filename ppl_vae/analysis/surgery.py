@@ -1,4 +1,4 @@
-"""ELBO surgery: the rate split into mutual information and the distance of the aggregate posterior from the prior."""
+"""ELBO surgery: the rate split into mutual information and the KL of the aggregate posterior to the prior."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from ppl_vae.exclusive import give_way
 from ppl_vae.program import Data, Latents, Program, device_of, num_data, take
 from ppl_vae.program.densities import log_terms
 
-_DATA = 64  # whose densities a pass computes: few, so that a pass has many points for one run of the encoder
+_DATA = 64  # data in a pass: few, so that a pass has many points for one run of the encoder
 _NUMBERS = {"cpu": 2**21, "cuda": 2**25}  # latent numbers in a pass
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Surgery:
-    """ELBO = -distortion - rate, and rate = information + marginal KL, over the N data given; in nats.
+    """ELBO = -distortion - rate, and rate = information + marginal KL, for N data; in nats.
 
-    The last two are of these N data: the aggregate posterior is q(z) = (1/N) sum_n q(z|x_n), with no other data in it.
+    The last two depend on these N data: the aggregate posterior is q(z) = (1/N) sum_n q(z|x_n) over these data only.
 
     Attributes:
         rate: ``(N,)`` KL(q(z|x_n) || p(z)).
         rate_stderr: ``(N,)`` its Monte Carlo standard errors.
         distortion: ``(N,)`` -E_q[log p(x_n|z)].
-        distortion_stderr: ``(N,)``.
+        distortion_stderr: ``(N,)`` its standard errors.
         information: ``(N,)`` KL(q(z|x_n) || q(z)), each datum's part of the mutual information of z and the index of
             the datum; at most log N.
-        information_stderr: ``(N,)``.
+        information_stderr: ``(N,)`` its standard errors.
         marginal: ``(N,)`` E_q(z|x_n)[log q(z) - log p(z)], each datum's part of KL(q(z) || p(z)). A part may be
-            negative; the mean is not, but for its error.
-        marginal_stderr: ``(N,)``.
-        num_samples: S, draws for each datum.
-        seed: the draws are a function of it.
+            negative; the mean is not negative, up to its error.
+        marginal_stderr: ``(N,)`` its standard errors.
+        num_samples: S, the number of draws for each datum.
+        seed: the seed of the draws.
     """
 
     rate: Tensor
@@ -61,14 +61,14 @@ class Surgery:
 
     @property
     def max_information(self) -> float:
-        """log N: no code tells more than N data apart, so information close to this says that N is too small."""
+        """log N, the largest possible information of N data: information close to it shows that N is too small."""
         return math.log(len(self))
 
     def mean(self, of: str = "rate") -> Mean:
-        """The average over data, in nats, with the Monte Carlo and the data's standard error.
+        """The average over data, in nats, with its Monte Carlo standard error and its standard error over data.
 
-        Information and marginal KL are of these N data, whose aggregate every part depends on: with other data they
-        are other quantities, not only other draws of these, so their ``data_stderr`` is NaN.
+        Information and marginal KL are defined for these N data, because each part depends on the aggregate posterior.
+        There is no standard error over data for them: ``data_stderr`` is NaN.
 
         Args:
             of: "rate", "distortion", "information" or "marginal".
@@ -89,7 +89,7 @@ class Surgery:
         return f"Surgery(N={len(self)}, S={self.num_samples}, mean rate {self.mean()})"
 
     def __str__(self) -> str:
-        # Of these N data, so the Monte Carlo error is all there is to tell.
+        # For these N data there is only a Monte Carlo error.
         information, marginal = (
             f"{mean.value:.4f} ± {mean.mc_stderr:.2g} (Monte Carlo)" for mean in map(self.mean, _PARTS[2:])
         )
@@ -113,20 +113,20 @@ def surgery(
 ) -> Surgery:
     """Split the rate E_n KL(q(z|x_n) || p(z)) into I_q(n; z) + KL(q(z) || p(z)).
 
-    With z_s ~ q(z|x_n), s = 1..S: log q(z_s|x_n) - log p(z_s) = [log q(z_s|x_n) - log q(z_s)] + [log q(z_s) -
-    log p(z_s)], where log q(z) = log (1/N) sum_m q(z|x_m) is computed from all N guides, so every mean is unbiased for
-    these N data. It takes S N**2 densities of the guide, in pieces: memory is flat in S and linear in N.
+    For z_s ~ q(z|x_n), s = 1..S: log q(z_s|x_n) - log p(z_s) = [log q(z_s|x_n) - log q(z_s)] + [log q(z_s) -
+    log p(z_s)], where log q(z) = log (1/N) sum_m q(z|x_m) is computed from all N guides, so all means are unbiased for
+    these N data. It takes S N**2 densities of the guide, in parts: memory does not grow with S, and is linear in N.
 
     Args:
         program: a `Program` whose prior does not depend on x.
-        x: the data, where the program's parameters live.
+        x: the data, on the device of the program's parameters.
         num_samples: S, at least 2.
-        seed: the numbers are a function of it.
+        seed: seed of all random numbers.
         run: see `RunOptions`.
 
     Raises:
         InputError: if an argument or the data do not fit.
-        ProgramError: if the evidence of the pair is not defined per datum, or the prior depends on x.
+        ProgramError: if log p(x) is not defined for each datum, or the prior depends on x.
 
     Source: Hoffman & Johnson, "ELBO surgery: yet another way to carve up the variational evidence lower bound" (2016).
     """
@@ -162,7 +162,7 @@ def surgery(
 
 
 def _log_aggregate(program: Program, z: Latents, x: Data, width: int) -> Tensor:
-    """log (1/N) sum_m q(z_sn|x_m), over all N data, at the draws of some, ``(S, n, *event)``: ``(S, n)``."""
+    """log (1/N) sum_m q(z_sn|x_m), over all N data, at draws for n of them, ``(S, n, *event)``: ``(S, n)``."""
     (S, n), N = next(iter(z.values())).shape[:2], num_data(x)
     points = {name: value.flatten(0, 1) for name, value in z.items()}
     step = max(1, _NUMBERS["cuda" if device_of(x).type == "cuda" else "cpu"] // (min(N, _DATA) * width))
@@ -180,7 +180,7 @@ def _log_aggregate(program: Program, z: Latents, x: Data, width: int) -> Tensor:
 
 
 def _refuse_covariates(program: Program, x: Data) -> None:
-    """Latents of one datum must have the same prior density at the next one."""
+    """Refuse a prior that depends on x: latents of one datum must have the same prior density with another datum."""
     few = take(x, slice(0, min(num_data(x), _DATA)))
     shifted = take(few, torch.arange(num_data(few), device=device_of(x)).roll(1))
     z = program.sample_guide(few, 2)
@@ -188,4 +188,6 @@ def _refuse_covariates(program: Program, x: Data) -> None:
     same = (here == there) | torch.isclose(here, there, rtol=1e-4, atol=1e-4)
     if not bool(same.all()):
         datum = int((~same).any(0).nonzero()[0])
-        raise ProgramError("model", "a prior that does not depend on x", f"one that does (datum {datum})")
+        raise ProgramError(
+            "model", "a prior that does not depend on x", f"one that depends on x (datum {datum})"
+        )

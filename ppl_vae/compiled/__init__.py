@@ -1,15 +1,15 @@
-"""A program's densities and losses, captured once as tensor graphs: free of Pyro's cost a call, and fit to be compiled.
+"""A program's densities and losses, captured once as tensor graphs, which run without Pyro and can be compiled.
 
-Three levels, the same numbers and the same draws at each (to round-off; with inductor, of float32 in the last digits):
+There are three levels. Draws are the same, and numbers are the same to round-off (of float32, with inductor):
 
 * "plain": the program itself, under Pyro's handlers;
 * "captured": the tensor graph of one run, operation by operation;
-* "compiled": that graph, compiled by inductor: seconds once for each shape (less in a later process: it keeps what it
-  made on disk), then a fraction of the time.
+* "compiled": this graph, compiled by inductor. Compiling takes seconds once for each shape (less in a later process,
+  since inductor has a cache on disk); the compiled graph then needs a fraction of the time.
 
-What is captured is checked: against the program, on other values than those of the capture, before it is first used,
-and again on its first use in each run. What cannot be captured (control flow that depends on data, above all) runs as
-"plain", with one `CompileWarning` that names the cause.
+A captured graph is compared with the program, on other values than those of the capture, before its first use, and
+again at its first use in each run. A program that cannot be captured (usually because control flow depends on data)
+runs as "plain", with one `CompileWarning` that names the cause.
 """
 
 from ppl_vae.compiled.cache import clear

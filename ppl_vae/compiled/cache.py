@@ -17,18 +17,18 @@ from ppl_vae.compiled.graph.simplify import is_mutable
 from ppl_vae.compiled.guards import Guards
 
 SIZE = 64
-"""How many graphs of one program are kept; the one that was not used for longest goes first."""
+"""The largest number of graphs of one program; the least recently used one is removed first."""
 
 
 class Entry:
-    """A graph for arguments of one kind, or the cause for which there is none.
+    """A graph for arguments of one kind, or the reason why there is none.
 
     Args:
-        graph: the graph; None where the function cannot be captured.
-        guards: what it takes for granted.
-        varying: which of its arguments are new in each call of a binding; None if all are.
-        cause: why there is no graph.
-        precision: the lowest precision that goes in.
+        graph: the graph; None if the function cannot be captured.
+        guards: the assumptions of the graph.
+        varying: the indices of the arguments that are new in each call of a binding; None if all are.
+        cause: the reason why there is no graph.
+        precision: the lowest precision of its inputs.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Entry:
         self.dropped = False
 
     def bind(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """What the body needs of the arguments that stay, with the tensors that it reads: the head of its inputs.
+        """The first inputs of the body: the tensors that it reads, and values computed from the fixed arguments.
 
-        Compiled code is made for the strides of its first inputs, so arguments are made contiguous. The tensors that
-        it reads are passed as they are: it may write into them.
+        Compiled code is specialised to the strides of its first inputs, so arguments are made contiguous. The tensors
+        that it reads are passed without copies, since it may write into them.
         """
         if self.body is None:
             raise AssertionError("there is no graph")
@@ -67,7 +67,7 @@ class Entry:
             return [*self.body.fixed, *run([*graph.fixed, *given])]
 
     def runner(self, level: str, inputs: Sequence[Tensor]) -> Runner:
-        """What runs the body at a level, for inputs like ``inputs``; warns once where inductor cannot."""
+        """The runner of the body at a level, for inputs like ``inputs``; warns once if inductor fails."""
         run = self._runners.get(level)
         if run is None:
             if self.body is None:
@@ -84,7 +84,7 @@ class Entry:
         return run
 
     def demote(self, cause: str) -> None:
-        """Run the graph uncompiled where it was to be compiled; warns once."""
+        """Run the graph uncompiled instead of compiled; warns once."""
         if self.body is None:
             raise AssertionError("there is no graph")
         warn_once("inductor", f"the captured graph runs uncompiled: {cause}")
@@ -92,7 +92,7 @@ class Entry:
 
 
 class Cache:
-    """The entries of one owner, of which the last `SIZE` that were used are kept."""
+    """The entries of one owner: the `SIZE` most recently used."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Hashable, list[Entry]] = OrderedDict()
@@ -106,14 +106,14 @@ class Cache:
         return None
 
     def put(self, key: Hashable, entry: Entry) -> None:
-        """Keep an entry, one of the last few for its key (training mode and evaluation mode, say)."""
+        """Add an entry; the last few for each key are kept (for training mode and evaluation mode, for example)."""
         self._entries[key] = [entry, *self._entries.get(key, [])[:3]]
         self._entries.move_to_end(key)
         while len(self._entries) > SIZE:
             self._entries.popitem(last=False)
 
     def drop(self, key: Hashable, entry: Entry) -> None:
-        """Forget an entry."""
+        """Remove an entry."""
         entry.dropped = True
         self._entries[key] = [other for other in self._entries.get(key, []) if other is not entry]
 
@@ -125,7 +125,7 @@ _caches: weakref.WeakKeyDictionary[Any, Cache] = weakref.WeakKeyDictionary()
 
 
 def cache_of(owner: object) -> Cache:
-    """The cache that lives as long as ``owner``."""
+    """The cache of ``owner``, which exists as long as the owner."""
     cache = _caches.get(owner)
     if cache is None:
         cache = _caches[owner] = Cache()
@@ -133,7 +133,7 @@ def cache_of(owner: object) -> Cache:
 
 
 def clear(owner: object | None = None) -> None:
-    """Forget the graphs of ``owner``, or of every program."""
+    """Remove the graphs of ``owner``, or of all programs."""
     if owner is None:
         _caches.clear()
     else:

@@ -1,4 +1,4 @@
-"""The densities of a program that evidence is made of, as captured graphs."""
+"""The densities of a program that estimators use, as captured graphs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppl_vae.program.reference import folded_log_weights
 class LogWeights:
     """``program.log_weights(x, num_samples, seed=None, check=False)`` without autograd, ``(S, N)`` float64 in nats.
 
-    The draws come from torch's global generator as it stands, and are those of the program itself: at one state of the
+    The draws come from torch's global generator, and are those of the program itself: for the same state of the
     generator the two agree to round-off.
 
     Args:
@@ -37,20 +37,20 @@ class LogWeights:
         return function.bind(*given)()[0]
 
     def bind(self, x: Data) -> PartialLogWeights:
-        """The same for one ``x``, call after call: what depends on it alone, such as an encoder, runs once.
+        """The same for repeated calls with one ``x``: code that depends on it only, such as an encoder, runs once.
 
-        Parameters must not change while it is in use.
+        Parameters must not change while the result is in use.
         """
         function, given = self._function(x)
         return PartialLogWeights(function, function.bind(*given))
 
     def agree(self, x: Data) -> bool:
-        """Whether graph and program agree on ``x`` at the generator's state; False where there is no graph."""
+        """Whether graph and program agree on ``x`` for the same random numbers; False if there is no graph."""
         function, given = self._function(x)
         return function.agree(*given)
 
     def cause(self, x: Data) -> str:
-        """Why the program itself ran in the last call for data like ``x``; empty if it did not."""
+        """The reason why the program itself ran in the last call for data like ``x``; empty if the graph ran."""
         return self._function(x)[0].cause
 
     def _function(self, x: Data) -> tuple[Function, list[Tensor]]:
@@ -94,13 +94,14 @@ STARTS = ("guide", "prior")
 
 
 class LogJoint:
-    """log f_0(u) and log p(x, u) at points u in unconstrained coordinates, with their gradients: what chains walk on.
+    """log f_0(u) and log p(x, u) at points u in unconstrained coordinates, with their gradients, for annealing chains.
 
-    f_0 is the guide q(z|x) or the prior p(z). What depends on x alone is computed once, the guide's network above all.
+    f_0 is the guide q(z|x) or the prior p(z). Values that depend on x only are computed once, such as the output of the
+    guide's network.
 
     Args:
-        coordinates: of a program and its data.
-        start: what f_0 is, "guide" or "prior".
+        coordinates: the coordinates of a program and its data.
+        start: f_0: "guide" or "prior".
         gradient: whether the gradients in u are computed.
         level: "plain", "captured" or "compiled".
 
@@ -139,7 +140,7 @@ class LogJoint:
             return evaluate(moved(given), given[last])
 
         def moved(given: Sequence[Tensor]) -> Coordinates:
-            """The coordinates at other data: nothing that was computed from the first is kept."""
+            """The coordinates for other data, without values computed from the first data."""
             other = copy(coordinates)
             other.x, other._single = unflatten(names, given[:last]), None
             return other
@@ -168,7 +169,7 @@ class LogJoint:
         return self._bound(u)
 
     def agree(self, u: Tensor) -> bool:
-        """Whether graph and program agree at ``u``; False where there is no graph."""
+        """Whether graph and program agree at ``u``; False if there is no graph."""
         return self._function.agree(*self._data, u)
 
     @property
@@ -178,7 +179,7 @@ class LogJoint:
 
 
 def gradient_of(value: Tensor, at: Tensor) -> Tensor:
-    """The gradient of a sum, zero where nothing depends on the point."""
+    """The gradient of a sum; zero if it does not depend on the point."""
     if not value.requires_grad:
         return torch.zeros_like(at)
     (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
@@ -186,7 +187,7 @@ def gradient_of(value: Tensor, at: Tensor) -> Tensor:
 
 
 def program_function(program: Program, key: tuple[object, ...], plain: object, **options: object) -> Function:
-    """A `Function` of a program's densities: its modules in evaluation mode, parameters looked up as it does."""
+    """A `Function` of a program's densities, with its modules in evaluation mode and its look-up of parameters."""
     from pyro import get_param_store
 
     return Function(
@@ -201,13 +202,13 @@ def program_function(program: Program, key: tuple[object, ...], plain: object, *
 
 
 def flatten(x: Data) -> tuple[tuple[str, ...], list[Tensor]]:
-    """The names of a dict of tensors, and the tensors; of one tensor, no names."""
+    """The names and the tensors of a dict; for a single tensor, no names."""
     num_data(x)
     return ((), [x]) if isinstance(x, Tensor) else (tuple(x), list(x.values()))
 
 
 def unflatten(names: Sequence[str], tensors: Sequence[Tensor]) -> Data:
-    """The data that `flatten` took apart."""
+    """The inverse of `flatten`."""
     if not names:
         return tensors[0]
     return dict(zip(names, tensors, strict=True))

@@ -1,6 +1,6 @@
-"""Effort: the size of a job, by which it is decided whether a graph or a compiler is worth its start.
+"""Effort: the size of a job, which decides whether its program is captured or compiled.
 
-Levels differ in round-off, so the choice must not differ between two runs of one job: it is a function of sizes alone.
+Levels differ in round-off, so the decision must be the same in each run of a job: it depends on sizes only.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from ppl_vae.errors import InputError, describe
 from ppl_vae.program import Program
 
 Compile = bool | str
-"""``compile=`` of what runs programs: "auto", True or False."""
+"""The values of ``compile``: "auto", True or False."""
 
-_OPERATIONS = 5e10  # a second, on a nominal machine: two cores
-_PASS = 2e-3  # seconds that Pyro's handlers take for one run of a program
+_OPERATIONS = 5e10  # operations in a second on a nominal machine with two cores
+_PASS = 2e-3  # seconds of Pyro's handlers for one run of a program
 _NUMBER = 50  # operations for each number of a site: its density and the draw
 CAPTURE_FROM, COMPILE_FROM = 5.0, 60.0
-"""Nominal seconds from which on a graph is captured (a second or two, most of it imports), and compiled (15 or so)."""
+"""Nominal seconds above which a graph is captured (takes 1 to 2 s, mostly imports), and compiled (takes about 15 s)."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Effort:
     """The size of a job.
 
     Attributes:
-        evaluations: of a density for one sample of one datum; one with its gradient counts for three.
-        passes: runs of the program that they take.
-        numbers: numbers of one sample of one datum, over all sites.
+        evaluations: the number of density evaluations for one sample of one datum; one with a gradient counts as three.
+        passes: the number of runs of the program.
+        numbers: the number of numbers in one sample of one datum, over all sites.
     """
 
     evaluations: float
@@ -35,7 +35,7 @@ class Effort:
     numbers: float
 
     def nominal_seconds(self, program: Program) -> float:
-        """What it would take as a plain program on a nominal machine, to a factor of two or so."""
+        """The time as a plain program on a nominal machine, to about a factor of two."""
         parameters = sum(p.numel() for module in program.modules for p in module.parameters())
         parameters += sum(value.numel() for value in program.params.values())
         each = 2 * parameters + _NUMBER * self.numbers

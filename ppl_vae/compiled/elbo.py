@@ -1,4 +1,4 @@
-"""An objective for plain `pyro.infer.SVI` that runs a captured graph instead of Pyro's handlers."""
+"""`CompiledELBO`: an objective for plain `pyro.infer.SVI` that runs a captured graph instead of Pyro's handlers."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ _VALUES = (bool, int, float, str, type(None))
 class CompiledELBO(ELBO):
     """The loss of an objective and its gradients as a captured graph, for ``SVI(model, guide, optim, loss=...)``.
 
-    Values, gradients and draws are those of ``objective`` at the same state of torch's global generator, to round-off,
-    for any model and guide whose control flow does not depend on tensors. Parameters may live in Pyro's global store or
-    in modules. The first step for arguments of a new kind is ``objective``'s own, with whatever validation is on; the
-    second captures the graph and compares it; from the third on the graph runs, unvalidated. What cannot be captured
-    stays with ``objective``, with one `CompileWarning` that names the cause. Arguments that are no tensors are part of
-    the graph: one that changes often (a weight of the KL term, say) is better a tensor.
+    Values, gradients and draws are those of ``objective`` for the same state of torch's global generator, to round-off,
+    for any model and guide whose control flow does not depend on tensors. Parameters may be in Pyro's global store or
+    in modules. The first step for arguments of a new kind runs ``objective`` itself, with its validation. The second
+    step captures the graph and compares it. From the third step the graph runs, without validation. If the step cannot
+    be captured, ``objective`` itself runs, with one `CompileWarning` that names the cause. Arguments that are not
+    tensors are constants of the graph: pass a value that changes often (such as a weight of the KL term) as a tensor.
 
     Args:
-        objective: `pyro.infer.Trace_ELBO` by default; see `ppl_vae.compiled.losses_of` for what can be captured.
+        objective: `pyro.infer.Trace_ELBO` by default; `ppl_vae.compiled.losses_of` knows the objectives that can be
+            captured.
         compile: whether inductor compiles the graph, which takes seconds once; if not, it runs operation by operation.
 
     Attributes:
-        objective: as given.
-        cause: why the last step was ``objective``'s own; empty if it was not.
+        objective: the objective.
+        cause: the reason why the last step ran ``objective`` itself; empty if it ran the graph.
 
     Raises:
-        InputError: if ``objective`` is no ELBO with one loss.
+        InputError: if ``objective`` is not an ELBO with a single loss.
     """
 
     def __init__(self, objective: ELBO | None = None, compile: bool = True) -> None:  # noqa: A002  (torch's word)
@@ -68,17 +69,17 @@ class CompiledELBO(ELBO):
         return other
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        """The loss alone, by ``objective`` itself."""
+        """The loss without gradients, from ``objective`` itself."""
         with exclusive():
             return self._own().loss(model, guide, *args, **kwargs)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        """``objective``'s own, for whoever differentiates it."""
+        """The differentiable loss of ``objective`` itself."""
         with exclusive():
             return self._own().differentiable_loss(model, guide, *args, **kwargs)
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        """The loss; gradients are added to what the parameters' ``.grad`` holds, and SVI is told of the parameters."""
+        """The loss; adds gradients to the parameters' ``.grad``, and reports the parameters to SVI."""
         with exclusive():
             return self._loss_and_grads(model, guide, *args, **kwargs)
 
@@ -111,7 +112,7 @@ class CompiledELBO(ELBO):
         try:
             return step(tensors)
         except _OtherParametersError as other:
-            # The parameters are not what they were: take the gradients that are there, and begin again.
+            # The parameters have changed: use the gradients that are there, and start again.
             del self._steps[key]
             return _told(other.leaves, other.loss)
 
@@ -119,7 +120,7 @@ class CompiledELBO(ELBO):
         return self._own()._get_trace(model, guide, args, kwargs)
 
     def _own(self) -> Any:
-        """The objective, its plates as deep as this one's: `ppl_vae.fit` sets it here."""
+        """The objective, with the plate nesting of this one, which `ppl_vae.fit` sets."""
         if self.objective.max_plate_nesting != self.max_plate_nesting:
             if self.max_plate_nesting == float("inf"):
                 self.max_plate_nesting = self.objective.max_plate_nesting  # found out in a first run
@@ -130,7 +131,7 @@ class CompiledELBO(ELBO):
 
 
 class _OtherParametersError(Exception):
-    """A run met other parameters than those that a graph was to be captured for; their gradients are on them."""
+    """A run used other parameters than those of the graph to be captured; their ``.grad`` has the gradients."""
 
     def __init__(self, loss: Tensor, leaves: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -193,14 +194,14 @@ class _Step:
 
 
 def _add(leaves: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> None:
-    """Leave gradients on leaves, as ``backward`` would; not where there is no leaf."""
+    """Add gradients to leaves, as ``backward`` does; entries without a leaf are skipped."""
     for leaf, gradient in zip(leaves, outputs[1:], strict=True):
         if leaf is not None and gradient.shape == leaf.shape:
             leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
 
 
 def _told(leaves: Mapping[str, Tensor], loss: Tensor) -> float:
-    """Tell whoever listens of the parameters; the loss as a number."""
+    """Report the parameters to Pyro's handlers; returns the loss as a number."""
     for name, leaf in leaves.items():
         param_site(name, leaf)
     warn_if_nan(loss, "loss")
@@ -208,11 +209,11 @@ def _told(leaves: Mapping[str, Tensor], loss: Tensor) -> float:
 
 
 def _owners(model: Any, guide: Any) -> list[nn.Module]:
-    """The modules that model and guide are, or are methods of."""
+    """The modules that model and guide are, or whose methods they are."""
     owners = (model, guide, *(getattr(fn, "__self__", None) for fn in (model, guide)))
     return [owner for owner in owners if isinstance(owner, nn.Module)]
 
 
 def _trainable(recording: Recording) -> tuple[Tensor, ...]:
-    """All that requires a gradient among what was met, each once."""
+    """All recorded tensors that require a gradient, each once."""
     return tuple(t for t in recording.tensors() if t.requires_grad)

@@ -1,4 +1,4 @@
-"""Execution level of a run: plain, captured or compiled, set once and read by each of its parts."""
+"""Execution level of a run: plain, captured or compiled, set once for all parts of the run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ppl_vae.program.matmul_precision import FULL
 
 
 class Execution:
-    """A run's level, and the functions that its parts share: a graph is checked once a run, not once a part.
+    """A run's level, and the functions that its parts share, so that a graph is checked only once in a run.
 
     Args:
         level: one of `backend.LEVELS`.
-        tiles: data and samples of the passes that nearly all of the run consists of. For others, such as a smaller one
-            at the end, a compiler is not started, and their graph is run as it is.
+        tiles: the shapes (data, samples) of the passes of which nearly all of the run consists. Other passes, such as a
+            smaller one at the end, are not compiled; their graph runs operation by operation.
     """
 
     def __init__(self, level: str, tiles: Collection[tuple[int, int]] = ()) -> None:
@@ -31,11 +31,11 @@ class Execution:
         self._weights: dict[tuple[int, int, str], LogWeights] = {}
 
     def level_of(self, data: int, samples: int) -> str:
-        """The level of a pass of so many data and samples."""
+        """The level of a pass of ``data`` data and ``samples`` samples."""
         return "captured" if self.level == "compiled" and (data, samples) not in self.tiles else self.level
 
     def log_weights(self, program: Program, data: int, num_samples: int) -> LogWeights:
-        """The log weights of a program; it has to live as long as the run."""
+        """The log weights of a program, which must exist as long as the run."""
         key = (id(program), num_samples, self.level_of(data, num_samples))
         if key not in self._weights:
             self._weights[key] = LogWeights(program, num_samples, level=key[2])
@@ -52,7 +52,7 @@ def executing(
     precision: str = FULL,
     device: torch.device | None = None,
 ) -> Iterator[Execution]:
-    """Run programs at ``level`` inside; arguments as of `Execution` and of `precision.computing`."""
+    """Run programs at ``level`` inside of the context; arguments as for `Execution` and `precision.computing`."""
     execution = Execution(level, tiles)
     token = _current.set(execution)
     try:
@@ -63,15 +63,15 @@ def executing(
 
 
 def current_level(data: int, samples: int) -> str:
-    """The level of a pass of so many data and samples in the run that this is a part of; "plain" outside of one."""
+    """The level of a pass of ``data`` data and ``samples`` samples in the current run; "plain" outside of a run."""
     execution = _current.get()
     return "plain" if execution is None else execution.level_of(data, samples)
 
 
 def sampler(program: Program, x: Data, num_samples: int) -> Callable[[], Tensor]:
-    """Log weights of new draws for ``x`` at each call, ``(S, N)`` float64 in nats, at the level of the run.
+    """A function that returns log weights of new draws for ``x``, ``(S, N)`` float64 in nats, at the level of the run.
 
-    Draws come from torch's global generator as it stands; what depends on ``x`` alone is computed once.
+    Draws come from torch's global generator. Values that depend on ``x`` only are computed once.
     """
     execution = _current.get()
     if execution is None or execution.level == "plain":

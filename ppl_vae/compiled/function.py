@@ -1,4 +1,4 @@
-"""A function of a program, run as its graph: captured when it is first needed, checked once a run."""
+"""Function: a function of a program that runs as its graph, captured at first use and checked once in each run."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ Tensors = Sequence[Tensor]
 
 
 class Function:
-    """Tensors to tensors, as a program computes them.
+    """A function of tensors that a program computes.
 
-    The first call for arguments of a new kind runs the program itself and captures it; the graph is then compared with
-    the program on other values (rows in another order, other draws) before it is ever used. A graph that an earlier
-    `Function` captured is compared when this one first uses it: once a run, if a run makes one. What cannot be
-    captured, or does not agree, runs as the program itself, with one `CompileWarning` that names the cause.
+    The first call for arguments of a new kind runs the program itself and captures it. The graph is then compared with
+    the program on other values (rows in another order, other draws) before its first use. A graph that an earlier
+    `Function` captured is compared again when this one first uses it. If the program cannot be captured, or the graph
+    does not agree with it, the program itself runs, with one `CompileWarning` that names the cause.
 
     Args:
-        owner: whose graphs these are (a program); they live as long as it does.
-        key: what is computed, among all that the owner's graphs compute.
+        owner: the owner of the graphs (a program); they exist as long as it does.
+        key: identifies this function among the functions of the owner.
         plain: the program itself, ``(*tensors) -> tensors``.
-        right: what graphs are compared with, if it is another form of the same than ``plain``.
-        traced: the same in a form that can be captured, where ``plain`` has none; or, in words, why there is no such
-            form.
-        modules: modules that it may use; those that it calls are found.
-        modeless: those whose mode it sets itself.
-        stores: where its ``pyro.param`` statements look.
+        right: the reference for comparisons, if it is not ``plain``.
+        traced: the same function in a form that can be captured, if ``plain`` cannot; or the reason, in words, why
+            there is no such form.
+        modules: modules that it may use; the modules that it calls are found.
+        modeless: modules whose mode it sets itself.
+        stores: the stores of its ``pyro.param`` statements.
         leaves: other tensors that it reads.
-        trained: those of them that it takes gradients by, where they require them.
-        complete: whether nothing else that it reads may require a gradient.
-        varying: which arguments are new in each call of a binding (see `bind`); None if all are.
-        shuffle: arguments of the same kind with other values.
+        trained: the leaves with respect to which it computes gradients, if they require them.
+        complete: whether no other tensor that it reads may require a gradient.
+        varying: the indices of the arguments that are new in each call of a binding (see `bind`); None if all are.
+        shuffle: returns arguments of the same kind with other values.
         dead_draws: as in `capture`.
         level: one of `backend.LEVELS`.
 
     Attributes:
-        cause: why the last call ran the program itself; empty if it did not.
+        cause: the reason why the last call ran the program itself; empty if it ran the graph.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class Function:
 
     @property
     def cache(self) -> Cache:
-        """Where the graphs are kept."""
+        """The cache of the graphs."""
         return cache_of(self._owner)
 
     def __call__(self, *given: Tensor) -> Tensors:
-        """The outputs, without autograd; draws come from torch's global generator as it stands."""
+        """The outputs, without autograd; draws come from torch's global generator."""
         with exclusive():
             if self.level == "plain":
                 return self.plain(*given)
@@ -99,20 +99,20 @@ class Function:
             return self.run(key, entry, given, None)
 
     def bind(self, *given: Tensor) -> PartialFunction:
-        """The function with arguments that stay: what follows from them alone is computed once, guards looked at once.
+        """The function with fixed arguments: values that depend on them only are computed once, guards checked once.
 
-        Nothing of the program may change while a binding is in use; where all arguments are new in each call, numbers
-        may (an optimiser's steps).
+        The program must not change while a binding is in use. If all arguments are new in each call, the values of its
+        tensors may change (by an optimiser, for example).
 
         Args:
-            given: all arguments that are not `varying`; none where all are.
+            given: all arguments that are not `varying`; none if all are.
         """
         return PartialFunction(self, given)
 
     def agree(self, *given: Tensor) -> bool:
-        """Whether graph and program agree on ``given`` at one state of the generator; False where there is no graph.
+        """Whether graph and program agree on ``given`` for the same random numbers; False if there is no graph.
 
-        Random states and buffers are as before afterwards.
+        Random states and buffers are restored afterwards.
         """
         with exclusive():
             key, entry = self.find(given)
@@ -128,10 +128,10 @@ class Function:
         return key, self.cache.get(key)
 
     def make(self, key: Hashable, given: Tensors) -> tuple[Tensors, Entry]:
-        """Run the program, and capture it: the outputs, and an entry that agrees with the program.
+        """Run the program and capture it; returns the outputs, and an entry that agrees with the program.
 
-        The outputs are the graph's from the first call on, at the generator's state before it: in no number is then
-        which call came first (in a run that was resumed, in one process of many, in a second run of one process).
+        The outputs of the first call, too, are those of the graph, for the generator's state before the call. No number
+        then depends on which call came first (in a resumed run, with several processes, or in a second run).
         """
         device = given[0].device
         before = rng.state(device)
@@ -149,7 +149,7 @@ class Function:
             others = {id(t) for t in graph.fixed if t.requires_grad} - {*map(id, self._trained)}
             if self._complete and others:
                 raise CaptureError(
-                    "a tensor that requires a gradient is no parameter of Pyro's or of a module"
+                    "a tensor that requires a gradient is not a parameter of Pyro or of a module"
                 )
         except CaptureError as error:
             cause = str(error)
@@ -179,13 +179,13 @@ class Function:
         return outputs, entry
 
     def run(self, key: Hashable, entry: Entry, given: Tensors, head: list[Tensor] | None) -> Tensors:
-        """The outputs by an entry, which is checked if this `Function` has not used it before.
+        """The outputs of an entry, which is checked if this `Function` has not used it before.
 
         Args:
-            key: the entry's.
+            key: the key of the entry.
             entry: the entry.
             given: all arguments.
-            head: the first of the body's inputs, of `Entry.bind`, if they are there.
+            head: the first inputs of the body, from `Entry.bind`, if they are known.
         """
         if entry.cause:
             self.cause = entry.cause
@@ -193,7 +193,7 @@ class Function:
         if (entry, self.level) not in self._checked:
             difference = self._settle(entry, given, head)
             if difference is not None:
-                # What Python decides has changed since: the graph of it as it is now.
+                # A decision in Python code has changed since the capture: capture it again.
                 self.cache.drop(key, entry)
                 return self.make(key, given)[0]
             self._checked.add((entry, self.level))
@@ -201,7 +201,7 @@ class Function:
         return self._graph(entry, given, self.level, head)
 
     def _settle(self, entry: Entry, given: Tensors, head: list[Tensor] | None = None) -> str | None:
-        """Compare at this level, and where only inductor is to blame, go on without it."""
+        """Compare at this level; if only inductor causes the difference, continue without it."""
         difference = self._compare(entry, given, self.level, head)
         if difference is not None and self.level == "compiled":
             entry.demote(difference)
@@ -222,7 +222,7 @@ class Function:
                 with untouched(*changes, device=device):
                     ours = [value.clone() for value in self._graph(entry, given, level, head)]
         except CompileWarning:
-            raise  # a filter made an error of it
+            raise  # a warning filter has made it an error
         except Exception as error:
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         with untouched(*changes, device=device):
@@ -249,7 +249,7 @@ class Function:
 
 
 class PartialFunction:
-    """A `Function` with some arguments given for good; see `Function.bind`."""
+    """A `Function` with some fixed arguments; see `Function.bind`."""
 
     def __init__(self, function: Function, given: Tensors) -> None:
         self._function, self._given = function, given

@@ -1,4 +1,4 @@
-"""A loss and its gradients as one function of tensors, for a graph and by Pyro itself."""
+"""Gradients: a loss and its gradients as one function of tensors, for capturing and from Pyro itself."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ppl_vae.objectives.gates import Gated
 
 
 def traced(losses: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """[loss, gradient of each leaf]: what a graph is captured of. An empty tensor where a leaf is not reached.
+    """[loss, gradient of each leaf], in a form that can be captured; empty tensors for leaves without a gradient.
 
-    Gradients are laid out as their leaves are, and no two share memory: an optimiser may keep them as they are.
+    Gradients have the strides of their leaves and do not share memory, so an optimiser may keep them.
 
     Args:
         losses: gives (loss, surrogate); the surrogate is a tensor or a `Gated`.
@@ -25,7 +25,7 @@ def traced(losses: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
         loss, surrogate = losses()
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         if not isinstance(loss, Tensor):
-            raise CaptureError("the loss is no tensor")
+            raise CaptureError("the loss is not a tensor")
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if isinstance(surrogate, Gated):
             found = surrogate.gradients(wanted)
@@ -47,14 +47,14 @@ def traced(losses: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
 
 
 def plain(loss_and_grads: Callable[[], Any], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """The same by Pyro: ``loss_and_grads`` leaves gradients on the leaves, which are as before afterwards."""
+    """The same from Pyro: ``loss_and_grads`` sets the gradients of the leaves, which are restored afterwards."""
     kept = [leaf.grad for leaf in leaves]
     try:
         for leaf in leaves:
             leaf.grad = None
         with torch.enable_grad():
             loss = loss_and_grads()
-        # What Pyro left there is nobody else's.
+        # These tensors belong to no one else, so they are returned without copies.
         found = [leaf.detach().new_empty(0) if leaf.grad is None else leaf.grad for leaf in leaves]
     finally:
         for leaf, gradient in zip(leaves, kept, strict=True):
@@ -64,5 +64,5 @@ def plain(loss_and_grads: Callable[[], Any], leaves: Sequence[Tensor]) -> list[T
 
 
 def by_leaf(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor | None]:
-    """The gradients of outputs of `traced` or `plain`, None where a leaf is not reached."""
+    """The gradients in outputs of `traced` or `plain`; None for a leaf without a gradient."""
     return [g if g.numel() or not leaf.numel() else None for g, leaf in zip(outputs[1:], leaves, strict=True)]

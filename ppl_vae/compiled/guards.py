@@ -1,4 +1,4 @@
-"""Guards: what a captured graph takes for granted, checked before it is used again."""
+"""Guards: the assumptions of a captured graph, which are checked before each use."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _INTERNAL = frozenset(vars(nn.Module()))
 
 
 class Recording:
-    """What a run of a program touches besides its arguments.
+    """The modules and parameters that a run of a program uses.
 
     Attributes:
-        modules: every module that was called, and all inside it.
-        leaves: the unconstrained tensors of its parameter sites, by name.
-        kept: those which a parameter store answered for, or would: (name in the store, tensor or None).
+        modules: all modules that were called, with their children.
+        leaves: the unconstrained tensors of parameter sites, by name.
+        kept: the parameters that come, or would come, from a parameter store: (name in the store, tensor or None).
     """
 
     def __init__(self, known: Iterable[nn.Module] = ()) -> None:
@@ -47,7 +47,7 @@ class Recording:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Take note of what runs inside."""
+        """Record the modules and parameters of a run inside of the context."""
         thread = threading.get_ident()
 
         def note(module: nn.Module, *_: Any) -> None:
@@ -71,24 +71,24 @@ class Recording:
                 self.kept.append((site["args"][0], self.leaves[name]))
 
     def tensors(self) -> list[Tensor]:
-        """All parameters and buffers that were touched, each once."""
+        """All parameters and buffers that were used, each once."""
         found = [t for m in self.modules for group in (m._parameters, m._buffers) for t in group.values()]
         every = [*self.leaves.values(), *(t for t in found if t is not None)]
         return list({id(t): t for t in every}.values())
 
 
 class Guards:
-    """What must still hold for a graph to be that of a program.
+    """The conditions under which a graph is still that of a program.
 
-    Every parameter and buffer is the same object, of the same dtype and on the same device; modules are in the mode
-    that they were in, and their plain attributes (numbers, flags, words) are what they were.
+    All parameters and buffers must be the same objects, with the same dtype and device. Modules must be in the same
+    mode, and have the same plain attributes (numbers, flags, strings).
 
     Args:
-        recording: of the run that was captured.
+        recording: the recording of the captured run.
         fixed: the tensors that the graph reads.
-        stores: where ``pyro.param`` statements look, in their order.
-        modeless: modules whose mode does not count, since the program sets it.
-        trained: leaves that gradients are taken by, or not, as each of them says.
+        stores: the stores of ``pyro.param`` statements, in the order of look-up.
+        modeless: modules whose mode is not checked, since the program sets it.
+        trained: leaves whose ``requires_grad`` must not change.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Guards:
         self._stores, self._kept = tuple(stores), recording.kept
 
     def hold(self) -> bool:
-        """Whether all of it is as it was."""
+        """Whether all conditions hold."""
         for t, dtype, device, shape, stride in self._fixed:
             if t.dtype is not dtype or t.shape != shape or t.stride() != stride or t.device != device:
                 return False
@@ -138,7 +138,7 @@ class Guards:
 
 
 def _state(module: nn.Module) -> tuple[tuple[int, ...], list[tuple[str, Any]]]:
-    """Which tensors a module has, and those of its attributes that a graph may have taken in for good."""
+    """The ids of a module's tensors, and the attributes that may have become constants of a graph."""
     tensors = (*map(id, module._parameters.values()), *map(id, module._buffers.values()))
     plain = [
         (name, value)
@@ -149,7 +149,7 @@ def _state(module: nn.Module) -> tuple[tuple[int, ...], list[tuple[str, Any]]]:
 
 
 def world() -> tuple[Any, ...]:
-    """What of torch's settings, and of a run's, goes into a graph for good."""
+    """The settings of torch, and of a run, that become a part of a graph."""
     autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
     dtypes = (torch.get_autocast_dtype("cpu"), torch.get_autocast_dtype("cuda")) if any(autocast) else ()
     return (
@@ -164,7 +164,7 @@ def world() -> tuple[Any, ...]:
 
 
 def signature(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Shapes, strides, dtypes and devices, and which tensors are one and the same."""
+    """Shapes, strides, dtypes and devices of tensors, and which of them are the same object."""
     first: dict[int, int] = {}
     return tuple(
         (t.shape, t.stride(), t.dtype, t.device, first.setdefault(id(t), i)) for i, t in enumerate(tensors)

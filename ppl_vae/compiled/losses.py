@@ -1,4 +1,4 @@
-"""The training loss of a program with its gradients, as one captured graph."""
+"""Training loss of a program with its gradients, as one captured graph."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Gradients = list[Tensor | None]
 
 
 class TrainingLoss:
-    """An objective of a program, summed over a batch, and its gradients: what a step of SVI computes before it steps.
+    """An objective of a program, summed over a batch, and its gradients, as in a step of SVI.
 
-    Loss and gradients are those of ``objective.loss_and_grads`` at the same state of torch's global generator, from
-    which the draws come. The buffers that modules change in training mode (batch normalisation) change.
+    Loss and gradients are those of ``objective.loss_and_grads`` for the same state of torch's global generator, which
+    gives the draws. Buffers that modules change in training mode (batch normalisation) are changed, too.
 
     Args:
         program: the program.
-        leaves: what is differentiated by: `Program.parameters`, in the order of the gradients.
-        objective: a Pyro objective; `Trace_ELBO` by default. Those that `losses_of` knows are captured.
+        leaves: `Program.parameters`, in the order of the gradients.
+        objective: a Pyro objective; `Trace_ELBO` by default. `losses_of` knows those that can be captured.
         level: "plain", "captured" or "compiled".
 
     Attributes:
-        leaves: as given, as a tuple.
+        leaves: the leaves as a tuple.
     """
 
     def __init__(
@@ -56,31 +56,31 @@ class TrainingLoss:
         self._beta_value = math.nan
 
     def __call__(self, x: Data, beta: float = 1.0) -> tuple[Tensor, Gradients]:
-        """The loss, a float64 scalar, and the gradient of each leaf (None where it is not reached).
+        """The loss, a float64 scalar, and the gradient of each leaf (None if the loss does not depend on it).
 
         Args:
             x: the batch.
-            beta: the weight of the latent terms (KL warm-up); an input of the graph, so any value runs the same one.
+            beta: the weight of the latent terms (KL warm-up); an input of the graph, which is the same for any value.
         """
         names, given = flatten(x)
         return self._run(self._named(names), given, beta)
 
     def bind(self) -> PartialLoss:
-        """The same for calls between which nothing of the program changes but the numbers in its tensors: an epoch."""
+        """The same for calls between which only the values of the program's tensors change, as in an epoch."""
         return PartialLoss(self)
 
     def agree(self, x: Data, beta: float = 1.0) -> bool:
-        """Whether graph and program agree on a batch; False where there is no graph."""
+        """Whether graph and program agree on a batch; False if there is no graph."""
         names, given = flatten(x)
         return self._named(names).agree(*given, self._weight(beta, given[0].device))
 
     def cause(self, x: Data) -> str:
-        """Why Pyro itself ran in the last call for batches like ``x``; empty if it did not."""
+        """The reason why Pyro itself ran in the last call for batches like ``x``; empty if the graph ran."""
         function = self._functions.get(flatten(x)[0])
         return "" if function is None else function.cause
 
     def _weight(self, beta: float, device: torch.device) -> Tensor:
-        """beta as a tensor, the same one as long as it is the same number."""
+        """beta as a tensor; the same object as long as the number does not change."""
         if self._beta is None or self._beta.device != device or self._beta_value != beta:
             self._beta_value = float(beta)
             self._beta = torch.tensor(self._beta_value, dtype=torch.float64, device=device)
@@ -136,7 +136,7 @@ class TrainingLoss:
 
 
 class PartialLoss:
-    """A `TrainingLoss` that looks at the program once; see `TrainingLoss.bind`."""
+    """A `TrainingLoss` that checks the program once; see `TrainingLoss.bind`."""
 
     def __init__(self, loss: TrainingLoss) -> None:
         self._loss = loss
@@ -163,7 +163,7 @@ def scaled(fn: Callable[..., Any], beta: Tensor) -> Callable[..., Any]:
 
 
 def fixed_nesting(objective: ELBO) -> ELBO:
-    """A copy of an objective that knows how deep the plates of a program nest, and draws nothing to find out."""
+    """A copy of an objective with a known plate nesting, so that it needs no draws to find it."""
     objective = copy(objective)
     if math.isinf(getattr(objective, "max_plate_nesting", 1)):
         particles = objective.vectorize_particles and objective.num_particles > 1
@@ -172,7 +172,7 @@ def fixed_nesting(objective: ELBO) -> ELBO:
 
 
 def objective_key(objective: ELBO) -> tuple[object, ...]:
-    """What tells an objective from others: its class and plain options, and itself if it has other state."""
+    """The identity of an objective: its class and plain options, and the object itself if it has other state."""
     plain_options = {
         k: v for k, v in vars(objective).items() if isinstance(v, (bool, int, float, str, type(None)))
     }

@@ -1,8 +1,8 @@
-"""Pyro's vectorised particles without an axis of their own, for programs that a sample axis does not suit.
+"""Particles: Pyro's vectorised particles without their own axis, for programs that do not support a sample axis.
 
-K particles of N data are K copies of the data on the data axis, as `ppl_vae.program.tracing` runs such programs. An
-objective that is a sum over particles and data is then what it was; one that takes a mean over the particles of a datum
-inside a logarithm finds the two axes again in the log densities.
+K particles of N data are K copies of the data on the data axis, as in folded runs (`ppl_vae.program.tracing`). An
+objective that is a sum over particles and data does not change. For an objective with a mean over the particles of a
+datum inside of a logarithm, the log densities get the two axes again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SUMS = (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO)
 
 
 def suited(objective: ELBO, program: Program, x: Data) -> ELBO:
-    """``objective``, or one of the same value whose particles run folded, or one after the other, if they have to.
+    """``objective``, or an equivalent one whose particles run folded or one after another, if the program needs it.
 
     Args:
         objective: any Pyro ELBO.
-        program: what it is for.
-        x: data that the program was checked on.
+        program: the program.
+        x: data on which the program was checked.
     """
     layouts = program.layouts(x)
     if not _is_vectorised(objective) or not any(layout.folded for layout in layouts):
@@ -47,7 +47,7 @@ def suited(objective: ELBO, program: Program, x: Data) -> ELBO:
 
 
 def _has_other_plates(program: Program, x: Data) -> bool:
-    """Whether a site lies in a plate beside that of the data."""
+    """Whether a site is in another plate than the data plate."""
     with program.evaluating(), torch.no_grad(), rng.seeded(device_of(x), 0, "plates"):
         runs = [run(program.callable(role), x, 1, PLAIN) for role in ROLES]
     stacks = [site["cond_indep_stack"] for found in runs for site in found.sites.values()]
@@ -55,7 +55,7 @@ def _has_other_plates(program: Program, x: Data) -> bool:
 
 
 def unfolded_class(objective: ELBO) -> type[ELBO]:
-    """Pyro's own class of an objective."""
+    """Pyro's class of an objective."""
     found: type[ELBO] = getattr(objective, "unfolded", type(objective))
     return found
 
@@ -65,7 +65,7 @@ def _is_vectorised(objective: Any) -> bool:
 
 
 class _Folded:
-    """What an objective does with several particles at once."""
+    """Runs several particles at once, folded."""
 
     def _get_vectorized_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         K = self.num_particles  # type: ignore[attr-defined]

@@ -1,12 +1,12 @@
-"""The precision of a run's matrix products: which there are, where they have an effect, and torch's own switches.
+"""Precision of a run's matrix products: the names of precisions, their devices, and torch's own settings.
 
-* "full": every product in the precision of the program's own numbers, on a GPU too, whatever torch's settings say;
+* "full": products in the precision of the program's own numbers, also on a GPU, for any settings of torch;
 * "bfloat16": factors rounded to 8 significant bits, on a CPU and on a GPU (see `ppl_vae.program.matmul_precision`);
-* "tf32": factors rounded to 11 significant bits, by NVIDIA's GPUs from Ampere on. Elsewhere it has no effect, and a
-  warning says so. It is a switch of torch's that holds for every product of float32 numbers in the run, those inside
-  distributions included.
+* "tf32": factors rounded to 11 significant bits, on NVIDIA GPUs from Ampere. On other devices it has no effect, and
+  there is a warning. It is a setting of torch for all products of float32 numbers in the run, also inside of
+  distributions.
 
-A lowered product is no noise that more samples would average out: the estimate is that of a slightly different model.
+Rounded products are not noise that more samples average out: the estimate is that of a slightly different model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _AMPERE = (8, 0)
 
 
 def precision_on(precision: str, device: torch.device) -> str:
-    """The precision that products have on a device if ``precision`` is asked for; warns once where it has no effect.
+    """The precision of products on a device if the user sets ``precision``; warns once if it has no effect.
 
     Raises:
         InputError: if ``precision`` is not one of `PRECISIONS`.
@@ -43,11 +43,11 @@ def precision_on(precision: str, device: torch.device) -> str:
 
 @contextmanager
 def computing(precision: str, device: torch.device | None = None) -> Iterator[None]:
-    """Run programs with products of a precision inside.
+    """Run programs with products of this precision inside of the context.
 
     Args:
-        precision: what `precision_on` returned.
-        device: where; torch's switches are touched for a GPU only.
+        precision: the result of `precision_on`.
+        device: the device; torch's settings are changed for a GPU only.
     """
     with lowering(precision):
         if device is None or device.type != "cuda":
@@ -58,13 +58,13 @@ def computing(precision: str, device: torch.device | None = None) -> Iterator[No
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Whether a device has products of TF32."""
+    """Whether a device has TF32 products."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 @contextmanager
 def _switched(on: bool) -> Iterator[None]:
-    """torch's switches for TF32 in products and convolutions, which are as before afterwards."""
+    """Set torch's TF32 settings for products and convolutions, and restore them afterwards."""
 
     def put(value: tuple[str, bool]) -> None:
         torch.set_float32_matmul_precision(value[0])

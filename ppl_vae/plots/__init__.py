@@ -1,6 +1,6 @@
-"""Figures of results: one function a figure. Each takes results and returns a `matplotlib.figure.Figure`.
+"""Figures of results: one function for each figure. It takes results and returns a `matplotlib.figure.Figure`.
 
-Nothing here trains or estimates, opens a window, or touches matplotlib's global state; `save` writes a file.
+No function here trains or estimates, opens a window, or changes matplotlib's global state; `save` writes a file.
 """
 
 from ppl_vae.plots.calibration import calibration_ranks

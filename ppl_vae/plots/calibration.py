@@ -1,4 +1,4 @@
-"""Simulation-based calibration: histograms of ranks, for the guide and for the guide reweighted."""
+"""Simulation-based calibration: histograms of ranks, for the guide and for the reweighted guide."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _NAME = 11  # characters of a quantity's name that fit over a panel
 
 @rc_context(style.STYLE)
 def calibration_ranks(calibration: Calibration, *, most: int = 15, title: str | None = None) -> Figure:
-    """How often the truth has which rank among posterior draws: a pair of histograms for each quantity.
+    """Histograms of the ranks of true values among posterior draws: a pair for each quantity.
 
-    A calibrated posterior gives a flat one; ranks crowd at the ends if it is too narrow, in the middle if it is too
-    wide, on one side if it is off. If a posterior is calibrated, all its bars, of all the quantities, lie in the grey
-    band with a probability of at least 1 - alpha (binomial quantiles, with Bonferroni's correction). The verdict over
-    each panel is not read from the band: it is that of `Calibration.verdicts`.
+    The histogram of a calibrated posterior is flat. There are more ranks at the ends if the posterior is too narrow, in
+    the middle if it is too wide, and on one side if it is shifted. If a posterior is calibrated, all bars of all
+    quantities are in the grey band with a probability of at least 1 - alpha (binomial quantiles, with Bonferroni's
+    correction). The verdict above each panel does not come from the band, but from `Calibration.verdicts`.
 
     Args:
         calibration: the result.
-        most: quantities to show, the worst first: those whose counts are farthest from flat for either posterior.
-        title: in place of the one that names the figure; N, L, K, the seed and the level follow in any case.
+        most: the number of quantities to show, those with the largest deviations from a flat histogram first.
+        title: the title, instead of the default; N, L, K, the seed and the level are added to it.
 
     Raises:
         InputError: if an argument does not fit.

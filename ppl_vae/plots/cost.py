@@ -1,4 +1,4 @@
-"""What accuracy costs: the error of estimators against what they spent."""
+"""Cost of accuracy: the error of estimators against their cost."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def error_against_cost(
 ) -> Figure:
     """Root-mean-square error against cost, both on log scales: a panel for each model, a line for each estimator.
 
-    Bars are 2 standard errors of the root-mean-square error on either side; one that reaches zero goes to the bottom
+    Bars are 2 standard errors of the root-mean-square error on either side; a bar that reaches zero ends at the bottom
     of the panel. An error of zero is drawn at the bottom and an infinite one at the top, with hollow markers.
 
     Args:
         rows: by model and estimator, triples of the cost (passes through the decoder a datum, above 0), the
             root-mean-square error of log p(x) in nats (from 0 to infinity), and that error's own standard error
             (NaN if unknown).
-        target: the error, in nats, to be reached: a line; None for none.
-        facts: N, seeds, what the errors are taken over: a line under the title.
-        title: in place of the one that names the figure.
+        target: a target error in nats, drawn as a line; None for none.
+        facts: a line of text under the title, such as N, the seeds, and the set of the errors.
+        title: the title, instead of the default.
 
     Raises:
         InputError: if an argument does not fit.

@@ -1,4 +1,4 @@
-"""Evidence estimates: the way from the ELBO to log p(x), and whether to believe it."""
+"""Evidence estimates: from the ELBO to log p(x), and the diagnostics of the estimate."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def evidence_curve(
 ) -> Figure:
     """From the ELBO (K = 1) through the IWAE-K bounds to the log evidence (K = S): means over data, in nats.
 
-    Bands are 2 Monte Carlo standard errors on either side; they say nothing of how the result would differ for
-    other data. Numbers after ± are one standard error. Where most of the data are rejected, the log evidence is not
-    known: the curve has no bands, no line stands for the log evidence, and the words say "at least".
+    Bands are 2 Monte Carlo standard errors on either side; they do not include the variation over data. Numbers after
+    ± are one standard error. If most of the data are rejected, the log evidence is not known: the curve has no bands,
+    there is no line of the log evidence, and the text says "at least".
 
     Args:
         evidence: one result, whose ELBO, log evidence and gap are marked; or results by label, to compare
             models on the same data.
         exact: the exact log evidence if it is known: the mean over data (nats), or ``(N,)``, or an Evidence;
             with several results, by label or one for all.
-        title: in place of the one that states N, S and the seed, which are then given in the line below.
+        title: the title, instead of N, S and the seed, which are then in the line below.
 
     Raises:
-        InputError: if an argument does not fit, or the results are of different numbers of data.
+        InputError: if an argument does not fit, or the results have different numbers of data.
     """
     several = isinstance(evidence, Mapping)
     results: dict[str, Evidence] = dict(evidence) if isinstance(evidence, Mapping) else {"": evidence}
@@ -121,15 +121,15 @@ def evidence_curve(
 def gap_and_khat(evidence: Evidence, *, title: str | None = None) -> Figure:
     """Two histograms over data: the gap log p(x) - ELBO, in nats, and the tail diagnostic k-hat.
 
-    Bars are coloured by status. Data that no histogram can show (infinite or NaN) are counted beside it, and
-    k-hat outside [-1, 2] is counted in the outermost bar.
+    Bars are coloured by status. Infinite values and NaN are counted beside the histogram, and k-hat outside [-1, 2] is
+    counted in the outermost bar.
 
     Args:
         evidence: the result.
-        title: in place of the one that states N, S and the seed, which then come after it.
+        title: the title, instead of N, S and the seed, which are then added to it.
 
     Raises:
-        InputError: if ``evidence`` is no Evidence of at least one datum.
+        InputError: if ``evidence`` is not an Evidence of at least one datum.
     """
     style.check_evidence("evidence", evidence)
     figure = style.new_figure(8.5, 4.2)

@@ -1,4 +1,4 @@
-"""Where the gap between log p(x) and the ELBO comes from: the guide's family, or amortisation."""
+"""Parts of the gap between log p(x) and the ELBO: approximation (the guide's family) and amortisation."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _RASTER = 5000  # points from which on a vector file would be too heavy
 def gap_decomposition(gaps: Gaps | Mapping[str, Gaps], *, title: str | None = None) -> Figure:
     """The mean gap log p(x) - ELBO as a bar of two parts, approximation and amortisation, in nats.
 
-    The parts are laid end to end, so that their sum, the gap (a diamond), is where they end; a part below zero, as
-    noise can make it, is laid to the left of zero. Bars of error are 2 Monte Carlo standard errors on either side;
-    numbers after ± are one. For a single result, its data one by one, too: amortisation against approximation, by
-    the verdict on log p(x), and both as histograms.
+    The bars of the parts are stacked, and end at their sum, the gap (a diamond). A part below zero, which noise can
+    cause, is drawn to the left of zero. Error bars are 2 Monte Carlo standard errors on either side; numbers after ±
+    are one standard error. For a single result, there are also panels for its data: amortisation against approximation,
+    by the verdict on log p(x), and both as histograms.
 
     Args:
         gaps: one result; or results by label, to compare models or sets of data.
-        title: in place of the one that names the figure; N, S and the seed follow in any case.
+        title: the title, instead of the default; N, S and the seed are added to it.
 
     Raises:
         InputError: if an argument does not fit.

@@ -1,4 +1,4 @@
-"""Grids of images, each drawn as one picture on a common scale."""
+"""Grids of images, each drawn as one image on a common scale."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def image_grid(
     Args:
         images: ``(N, D)`` or ``(N, *image_shape)``, pixel values.
         image_shape: (H, W) or (C, H, W), C = 1 (grey) or 3 (red, green, blue).
-        columns: images a row; about sqrt(N) by default.
-        title: in place of the one that states N.
-        value_range: the values drawn black and white; [0, 1] if it holds all values, otherwise their range.
+        columns: the number of images in a row; about sqrt(N) by default.
+        title: the title, instead of the default with N.
+        value_range: the values drawn black and white; [0, 1] if it contains all values, otherwise their range.
 
     Raises:
         InputError: if an argument does not fit.
@@ -68,16 +68,16 @@ def prior_samples(
     title: str | None = None,
     value_range: Range | None = None,
 ) -> Figure:
-    """What the model generates: pixels x ~ p(x|z) and, for the same z ~ p(z), the decoder's means E[x|z].
+    """Samples of the model: pixels x ~ p(x|z) and, for the same z ~ p(z), the decoder's means E[x|z].
 
     Args:
         draws: ``(N, D)`` or ``(N, *image_shape)``, from ``ppl_vae.sample(vae, N, seed=seed)``.
-        means: as many, from ``ppl_vae.sample(vae, N, seed=seed, mean=True)``.
+        means: the same number, from ``ppl_vae.sample(vae, N, seed=seed, mean=True)``.
         image_shape: (H, W) or (C, H, W), C = 1 or 3.
-        seed: that of the samples, to be stated.
-        columns: images a row in each of the two grids.
-        title: in place of the one that states N and the seed.
-        value_range: as in `image_grid`; one for both grids.
+        seed: the seed of the samples, for the title.
+        columns: the number of images in a row of each of the two grids.
+        title: the title, instead of the default with N and the seed.
+        value_range: as in `image_grid`; the same for both grids.
 
     Raises:
         InputError: if an argument does not fit.
@@ -115,11 +115,11 @@ def reconstructions(
 
     Args:
         x: ``(N, D)`` or ``(N, *image_shape)``, the data.
-        reconstructed: as many, from ``ppl_vae.reconstruct(vae, x)``.
+        reconstructed: the same number, from ``ppl_vae.reconstruct(vae, x)``.
         image_shape: (H, W) or (C, H, W), C = 1 or 3.
-        columns: pairs a row; at most 10 by default.
-        title: in place of the one that states N.
-        value_range: as in `image_grid`; one for data and reconstructions.
+        columns: the number of pairs in a row; at most 10 by default.
+        title: the title, instead of the default with N.
+        value_range: as in `image_grid`; the same for data and reconstructions.
 
     Raises:
         InputError: if an argument does not fit.
@@ -149,14 +149,14 @@ def reconstructions(
 def interpolation(
     paths: Tensor, image_shape: Shape, *, title: str | None = None, value_range: Range | None = None
 ) -> Figure:
-    """Decoded points on straight lines between the posterior means of two data, a row each.
+    """Decoded points on straight lines between the posterior means of two data, one line in each row.
 
     Args:
         paths: ``(P, steps, D)`` or ``(P, steps, *image_shape)``, each from ``ppl_vae.interpolate``. Both ends are
             decoded too: they are reconstructions, not data.
         image_shape: (H, W) or (C, H, W), C = 1 or 3.
-        title: in place of the one that states P and the steps.
-        value_range: as in `image_grid`; one for all.
+        title: the title, instead of the default with P and the steps.
+        value_range: as in `image_grid`; the same for all.
 
     Raises:
         InputError: if an argument does not fit.
@@ -182,7 +182,7 @@ def interpolation(
 
 @dataclass(frozen=True)
 class Scale:
-    """Which pixel values are black and white.
+    """The pixel values that are drawn black and white.
 
     Attributes:
         low: black, or no light.
@@ -257,13 +257,13 @@ def tile(
     """Draw images row by row as one picture.
 
     Args:
-        axes: where; left without ticks and frame.
+        axes: the axes, which will have no ticks and no frame.
         pixels: ``(N, H, W)`` or ``(N, H, W, 3)``; images of NaN stay empty.
-        columns: images a row.
-        scale: which values are black and white.
-        group: leave more room after so many rows; 0 for nowhere.
-        border: leave room between images.
-        extent: left, right, bottom and top of the picture, in place of pixels.
+        columns: the number of images in a row.
+        scale: the values that are drawn black and white.
+        group: the number of rows after which there is more space; 0 for none.
+        border: whether there is space between images.
+        extent: left, right, bottom and top of the image, instead of pixels.
 
     Returns:
         the middle of each row and of each column, in pixels.

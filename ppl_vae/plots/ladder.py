@@ -1,4 +1,4 @@
-"""The evidence ladder: one model's log evidence by every estimator, from the ELBO up to the bounds from above."""
+"""Evidence ladder: estimates of one model's log evidence, from the ELBO to upper bounds."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _HEADINGS = (
 
 @dataclass(frozen=True)
 class Rung:
-    """A row of the ladder: a mean over data, which way it errs, and what it cost.
+    """A row of the ladder: a mean over data, its direction, and its cost.
 
     Attributes:
         mean: the mean over data, in nats, with its errors.
-        bound: "lower", "upper" or "consistent", as of `Evidence`.
+        bound: "lower", "upper" or "consistent", as in `Evidence`.
         certified: whether ``bound`` is proved.
-        rejected: the fraction of the data whose estimate is rejected; NaN if that is not judged.
-        passes: passes through the decoder a datum, as of `Cost`; NaN if unknown.
+        rejected: the fraction of the data whose estimate is rejected; NaN without verdicts.
+        passes: passes through the decoder for each datum, as in `Cost`; NaN if unknown.
         num_data: N, if it is known.
         seed: the seed, if there is one.
-        computed: whether nothing was drawn, so that the error is the numerical one.
-        caution: the fraction of the data whose estimate is given with caution; NaN if that is not judged.
+        computed: whether nothing was drawn, so that the error is the numerical error.
+        caution: the fraction of the data whose estimate gets caution; NaN without verdicts.
 
     Raises:
-        InputError: if ``mean`` is no `Mean` or ``bound`` another name.
+        InputError: if ``mean`` is not a `Mean`, or ``bound`` is another name.
     """
 
     mean: Mean
@@ -119,18 +119,18 @@ Row: TypeAlias = Evidence | Sandwich | Mean | Rung
 def ladder_rows(
     evidence: Evidence, *, k: Sequence[int] | None = None, label: str | None = None
 ) -> dict[str, Rung]:
-    """The rows of one result: its ELBO, some of its IWAE-K bounds, its log evidence.
+    """The rows of one result: its ELBO, some of its IWAE-K bounds, and its log evidence.
 
-    They come from the same samples: their errors are not independent, and each is said to cost what all of them
-    cost. An ELBO or a bound is judged by nothing, so no share of it is rejected.
+    They come from the same samples, so their errors are not independent, and each row has the cost of all of them. The
+    ELBO and the IWAE-K bounds have no verdicts.
 
     Args:
-        evidence: the result. One that has no ELBO or, not resting on weights, no IWAE-K gives no such rows.
-        k: the K, out of ``evidence.curve_k``; by default up to three between 1 and S.
-        label: the log evidence's, in place of the method and S.
+        evidence: the result. There are no rows for an ELBO or IWAE-K bounds that it does not have.
+        k: the K, from ``evidence.curve_k``; by default up to three between 1 and S.
+        label: the label of the log evidence, instead of the method and S.
 
     Raises:
-        InputError: if ``evidence`` is no Evidence of at least one datum, or its curve lacks one of ``k``.
+        InputError: if ``evidence`` is not an Evidence of at least one datum, or its curve lacks one of ``k``.
     """
     style.check_evidence("evidence", evidence)
     curve = evidence.curve()
@@ -159,21 +159,21 @@ def evidence_ladder(
 ) -> Figure:
     """Estimates of one model's mean log evidence on the same data, a row each, from the top in the order given.
 
-    A marker points to where log p(x) lies: to the right for a lower bound, to the left for an upper one. A circle is
-    an estimate that is no bound, a diamond a computed value; a hollow marker is a heuristic, which its row says, too.
-    A row of which most data are rejected has no bar: it says "at least" (or "at most"), error unknown. Bars are 2
-    Monte Carlo standard errors on either side. If most of the rows agree far better than the rest, a second panel
-    enlarges them.
+    A triangle points towards log p(x): to the right for a lower bound, to the left for an upper bound. A circle is an
+    estimate that is not a bound, and a diamond a computed value. A hollow marker is a heuristic; its row says so, too.
+    A row with mostly rejected data has no bar, and says "at least" (or "at most"), error unknown. Bars are 2 Monte
+    Carlo standard errors on either side. If most of the rows agree much better than the others, a second panel enlarges
+    them.
 
     Args:
-        results: by label: an `Evidence`; a `Sandwich`, which makes two rows; a `Mean`, which is taken for no bound;
-            or a `Rung`. An Evidence alone stands for its `ladder_rows`. Bounds of simulated data go with estimates
-            for those data, ``sandwich.x``.
+        results: by label: an `Evidence`; a `Sandwich`, which makes two rows; a `Mean`, which is not a bound; or a
+            `Rung`. An Evidence without a label is replaced by its `ladder_rows`. Show bounds of simulated data together
+            with estimates for the same data, ``sandwich.x``.
         exact: the exact log evidence if it is known: the mean over data (nats), or ``(N,)``, or an Evidence.
-        title: in place of the one that names the figure; N and the seed follow in any case.
+        title: the title, instead of the default; N and the seed are added to it.
 
     Raises:
-        InputError: if an argument does not fit, or the results are of different numbers of data.
+        InputError: if an argument does not fit, or the results have different numbers of data.
     """
     rungs, simulated = _rungs(results)
     N = next((rung.num_data for rung in rungs.values() if rung.num_data is not None), None)

@@ -1,4 +1,4 @@
-"""A two-dimensional latent space: where the data lie in it, and what it decodes to."""
+"""Two-dimensional latent space: the posterior means of data, and the decoded latents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RASTER = 5000  # points from which on a vector file would be too heavy
 
 
 def latent_points(extent: Extent, steps: int) -> Tensor:
-    """The latents that `latent_plane` wants decoded: the centres of steps x steps cells that tile ``extent``.
+    """The latents to decode for `latent_plane`: the centres of steps x steps cells that cover ``extent``.
 
     Args:
         extent: left, right, bottom and top.
@@ -40,14 +40,14 @@ def latent_points(extent: Extent, steps: int) -> Tensor:
 
 
 class Plane(NamedTuple):
-    """A plane of the latent space, as its data lie in it.
+    """A plane of the latent space, with the means of data in it.
 
     Attributes:
         means: ``(N, 2)`` the data's means in the plane.
         origin: ``(dim,)`` the latent at its origin.
         axes: ``(2, dim)`` orthonormal.
-        extent: left, right, bottom and top that show all means.
-        title: which plane it is, if it is not the whole space.
+        extent: left, right, bottom and top that include all means.
+        title: a description of the plane, if it is not the whole space.
     """
 
     means: Tensor
@@ -62,7 +62,7 @@ class Plane(NamedTuple):
 
 
 def principal_plane(means: Tensor) -> Plane:
-    """The plane of the first two principal components of the means of q(z|x); with two dimensions, all there is.
+    """The plane of the first two principal components of the means of q(z|x); with two dimensions, the whole space.
 
     Args:
         means: ``(N, dim)``, dim at least 2, from ``ppl_vae.generate.latent_means``.
@@ -95,7 +95,7 @@ def latent_plane(
     title: str | None = None,
     value_range: Range | None = None,
 ) -> Figure:
-    """Posterior means by class, beside what the same part of the latent plane decodes to.
+    """Posterior means by class, beside the decoded images of the same part of the latent plane.
 
     Args:
         means: ``(N, 2)`` the means of q(z|x), from ``ppl_vae.generate.latent_means``.
@@ -104,7 +104,7 @@ def latent_plane(
             goes from the bottom to the top, the second from left to right.
         extent: left, right, bottom and top of both panels.
         image_shape: (H, W) or (C, H, W), C = 1 or 3.
-        title: in place of the one that states N and G.
+        title: the title, instead of the default with N and G.
         value_range: as in `ppl_vae.plots.image_grid`.
 
     Raises:

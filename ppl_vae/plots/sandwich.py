@@ -1,4 +1,4 @@
-"""Two-sided bounds: how fast they close in on the log evidence as the annealing gets longer."""
+"""Lower and upper bounds of the log evidence against the number of annealing steps."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def sandwich_curve(
 ) -> Figure:
     """Lower and upper bounds, and the gap between them, against the number of steps: means over data.
 
-    Bands and bars are 2 Monte Carlo standard errors on either side. A mean gap that is not above 2 of its standard
-    errors is not told from zero: an arrow goes down from the gap plus 2 standard errors, which it is below. A bound
-    that is no certified one has a hollow marker.
+    Bands and bars are 2 Monte Carlo standard errors on either side. If a mean gap is not above 2 of its standard
+    errors, it cannot be distinguished from zero: an arrow points down from its upper limit, the gap plus 2 standard
+    errors. A bound that is not certified has a hollow marker.
 
     Args:
-        sandwiches: the bounds by number of annealing steps (of samples, if they rest on such), or pairs of the two.
+        sandwiches: the bounds by number of annealing steps (or of samples), or pairs of number and bounds.
         exact: the exact log evidence of the bounded data if it is known: the mean over data (nats), or ``(N,)``,
             or an Evidence.
-        title: in place of the one that names the figure; N and the seed follow in any case.
+        title: the title, instead of the default; N and the seed are added to it.
 
     Raises:
-        InputError: if an argument does not fit, or the bounds are of different numbers of data.
+        InputError: if an argument does not fit, or the bounds have different numbers of data.
     """
     bounds = _checked(sandwiches)
     steps, results = list(bounds), list(bounds.values())

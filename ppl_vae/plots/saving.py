@@ -1,4 +1,4 @@
-"""Figures written to files, whole or not at all."""
+"""Saving: figures written to files, atomically."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _METADATA: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}
 
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) -> None:
-    """Write a figure to ``path`` atomically; its suffix, .png, .pdf or .svg, says in which format.
+    """Write a figure to ``path`` atomically; the suffix, .png, .pdf or .svg, is the format.
 
     Args:
-        figure: what a function of this package returned, or any matplotlib figure.
-        path: the file, replaced if it exists.
-        dpi: pixels an inch (of the images inside, for PDF and SVG).
+        figure: a figure of this package, or any matplotlib figure.
+        path: the file, which is replaced if it exists.
+        dpi: pixels per inch (for PDF and SVG, of images inside).
 
     Raises:
         InputError: if an argument does not fit or the file cannot be written.

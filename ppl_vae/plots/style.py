@@ -1,7 +1,7 @@
-"""What all figures share: colours, sizes, headings, and numbers as text.
+"""Style of all figures: colours, sizes, headings, and numbers as text.
 
-The colours are those of Okabe and Ito ("Color Universal Design", 2008), which people with any of the common
-kinds of colour blindness can tell apart. Nothing is told by colour alone.
+The colours are those of Okabe and Ito ("Color Universal Design", 2008), which people with any of the common kinds of
+colour blindness can distinguish. No information is shown by colour only.
 """
 
 from __future__ import annotations

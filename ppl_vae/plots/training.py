@@ -1,4 +1,4 @@
-"""How a training run went."""
+"""Training curve: the objective and the validation ELBO by epoch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ppl_vae.plots import style
 def training_curve(history: History, *, evidence: Evidence | None = None, title: str | None = None) -> Figure:
     """The training objective and the validation ELBO by epoch, in nats a datum.
 
-    The epochs of KL warm-up (beta below 1), in which the objective is not the ELBO, are shaded. The limits of the
-    y axis leave out a steep start; the figure says so where it does.
+    The epochs of KL warm-up (beta below 1), in which the objective is not the ELBO, are shaded. The y axis may exclude
+    a steep start; the figure then says so.
 
     Args:
-        history: what `ppl_vae.fit` returned, at least one epoch.
+        history: the result of `ppl_vae.fit`, with at least one epoch.
         evidence: an estimate of the trained model, drawn as a level with a band of 2 Monte Carlo standard
             errors on either side.
-        title: in place of the one that states the epochs and steps.
+        title: the title, instead of the default with the epochs and steps.
 
     Raises:
         InputError: if an argument does not fit.

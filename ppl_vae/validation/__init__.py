@@ -1,4 +1,4 @@
-"""Estimators tried on models whose log evidence is known: do they find it, and do they know when they have not?"""
+"""Validation of estimators, their errors and their verdicts on models whose log evidence is known."""
 
 from ppl_vae.validation.estimators import ESTIMATORS, Estimator
 from ppl_vae.validation.exact_model import Builder, ExactModel

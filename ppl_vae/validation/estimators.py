@@ -1,4 +1,4 @@
-"""The estimators of `validate`, at sizes that a laptop runs in seconds."""
+"""Estimators of `validate`, at sizes that a laptop runs in seconds."""
 
 from __future__ import annotations
 
@@ -58,4 +58,4 @@ ESTIMATORS: dict[str, Estimator] = {
     "quadrature": lambda program, x, seed: quadrature(program, x, seed=seed, progress=False),
     "enumeration": lambda program, x, _seed: enumerate_latents(program, x, progress=False),
 }
-"""By name; pass a dict of your own to `validate`, with these in it or not."""
+"""The estimators by name. You can pass your own dict to `validate`, with or without these."""

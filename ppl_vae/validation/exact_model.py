@@ -1,4 +1,4 @@
-"""A model whose log p(x) is known: what an estimator is tried on."""
+"""Exact model: a program, data, and their known log p(x)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class ExactModel:
     """A program, data, and their log evidences.
 
     Attributes:
-        name: what it is called in reports.
+        name: its name in reports.
         program: model and guide.
         x: the data ``(N, ...)``.
-        log_evidence: ``(N,)`` log p(x) of each, in nats, float64.
-        note: what it is, in words.
-        bad_guide: whether the guide is so bad that importance sampling from it is to be rejected, not believed.
-        error: how far ``log_evidence`` may be off, in nats.
+        log_evidence: ``(N,)`` log p(x) of each datum, in nats, float64.
+        note: a description in words.
+        bad_guide: whether the guide is so poor that importance sampling from it must be rejected.
+        error: the largest error of ``log_evidence``, in nats.
 
     Raises:
-        InputError: if there are not as many log evidences as data.
+        InputError: if the number of log evidences is not that of the data.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Models whose log p(x) is known, each with a guide that is wrong by a known amount: what estimators are tried on.
+"""Models for validation: their log p(x) is known, and each has a guide with a known error.
 
 All are plain Pyro programs in float64 with data drawn from a seed of their own. ``widen`` multiplies the scale of the
 guide (of its prior counts' inverse, for counts) and ``shift`` moves it, in its own standard deviations; 1 and 0 make it
@@ -77,7 +77,7 @@ def decoder(
 ) -> ExactModel:
     """20 Bernoulli pixels from a fixed random tanh network; a guide with a linear encoder, fitted by least squares.
 
-    The reference is the trapezoidal rule on a fine grid over the prior: of a smooth density, it is exact to round-off.
+    The reference is the trapezoidal rule on a fine grid over the prior; for smooth densities it is exact to round-off.
     """
     name = f"decoder-{latent}"
     rng, pixels, hidden = _rng(name, seed), 20, 8
@@ -200,9 +200,9 @@ def two_modes(
 ) -> ExactModel:
     """x = z² + N(0, 0.5²), z ~ N(0, 1.5²), data with z² > 1: modes at ±sqrt(x), of which the guide covers one.
 
-    From inside one mode nothing tells that there is another: an estimate would be log 2 too low and look well. This
-    guide is also too narrow for its own mode and to one side of it, which the weights' tail does tell: k-hat is to
-    reject it, for all data but one in 250 with 1,000 samples. Chains that start from it and do not cross say nothing.
+    Weights from one mode do not show that there is another: an estimate would be log 2 too low without a warning. This
+    guide is also too narrow for its own mode and off its centre, which the tail of the weights shows: with 1,000
+    samples, k-hat rejects all data but one in 250. Chains that start from it and stay in its mode show no error.
     """
     rng, scale = _rng("two-modes", seed), 1.5
     x = (1 + np.abs(rng.normal(size=num_data))) ** 2 + noise * rng.normal(size=num_data)
@@ -268,12 +268,12 @@ def _decoder_2(num_data: int = 20, seed: int = 0) -> ExactModel:
 
 
 def _narrow_guide(num_data: int = 20, seed: int = 0) -> ExactModel:
-    """Weights with a variance, no third moment and little tail."""
+    """Weights with a finite variance, without a third moment, and with a light tail."""
     return linear_gaussian(2, 5, num_data=num_data, seed=seed, widen=0.75, shift=0.0, name="narrow-guide")
 
 
 def _narrower_guide(num_data: int = 20, seed: int = 0) -> ExactModel:
-    """A tenth of the posterior is next to never drawn."""
+    """A tenth of the posterior is almost never drawn."""
     return linear_gaussian(2, 5, num_data=num_data, seed=seed, widen=0.5, shift=0.0, name="narrower-guide")
 
 

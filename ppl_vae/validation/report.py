@@ -1,4 +1,4 @@
-"""What `validate` found: a row for each estimator on each model, in words, as a table, and as a file."""
+"""Report of a validation: a row for each estimator on each model, as text, as a table, and as a file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Report:
 
     Attributes:
         rows: one for each estimator on each model.
-        seed: the seed that they can be had again from.
+        seed: the seed of models, data and runs.
     """
 
     rows: tuple[Row, ...]
@@ -43,7 +43,7 @@ class Report:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Everything that is wrong, in words; empty if nothing is."""
+        """All problems, in words; empty if there are none."""
         return tuple(problem for row in self.rows for problem in row.problems)
 
     def row(self, model: str, estimator: str) -> Row:
@@ -58,7 +58,7 @@ class Report:
         raise InputError("row", "a model and an estimator of the report", f"{model!r}, {estimator!r}")
 
     def table(self) -> str:
-        """Columns for a terminal, a block for each model; below them, what is wrong."""
+        """Columns for a terminal, with a block for each model, followed by the totals and the problems."""
         lines = []
         for model in dict.fromkeys(row.model for row in self.rows):
             rows = [row for row in self.rows if row.model == model]
@@ -94,7 +94,7 @@ class Report:
 
     @property
     def totals(self) -> tuple[str, ...]:
-        """The two errors of the verdict over all rows whose estimates were drawn, in words; empty if there are none."""
+        """The two errors of verdicts over all rows with random draws, in words; empty if there are none."""
         rows = [row for row in self.rows if row.applies and row.drawn]
 
         def total(share: Callable[[Row], float]) -> float:
@@ -120,16 +120,16 @@ class Report:
         return self.problems or (f"no problems in {ran} pairs of an estimator and a model",)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to a JSON file, atomically; `load` gives it back exactly."""
+        """Write everything to a JSON file, atomically; `load` reads it without any change."""
         content = {"kind": _KIND, "seed": self.seed, "rows": [plain_row(row) for row in self.rows]}
         files.write_json(path, content | {"blake2b": files.digest({}, json.dumps(content))})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: naming the file, if it is missing, broken, changed, or holds anything else.
+            InputError: naming the file, if it is missing, damaged, changed, or another kind of file.
         """
         content, source, expected = files.read_json(path), os.fspath(path), "a file written by Report.save"
         if not isinstance(content, dict) or content.get("kind") != _KIND:
@@ -148,7 +148,7 @@ class Report:
 
 
 def _reasons(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """The estimators that do not apply, by why not."""
+    """The estimators that do not apply, by reason."""
     found: dict[str, list[str]] = {}
     for row in rows:
         if not row.applies:

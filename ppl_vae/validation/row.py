@@ -1,4 +1,4 @@
-"""Row: one estimator on one model, as `validate` found it, with what is wrong about it, and as JSON."""
+"""Row of a report: one estimator on one model, with its problems, and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ppl_vae.evidence.results.diagnostics import NumericalError
 from ppl_vae.evidence.results.flat import Flat, OfParts
 from ppl_vae.stored import Stored
 
-_ENOUGH = 100  # trusted estimates from which on their coverage says something
+_ENOUGH = 100  # the smallest number of trusted estimates for a check of their coverage
 _TRUSTING = 0.9
 _SHARES = ("coverage", "coverage_trusted", "silent", "trust", "caution", "reject")
 _AT_LEAST_ZERO = (
@@ -25,23 +25,23 @@ _AT_LEAST_ZERO = (
     "seconds",
 )
 RIGHT = 0.02
-"""Nats: an estimate this close to log Z is right, and is to be trusted."""
+"""Nats: an estimate this close to log Z is right, and should be trusted."""
 
 GROSS = 0.2
-"""Nats: no estimate that is further off than this is to be trusted where a guide is bad."""
+"""Nats: with a bad guide, no estimate with a larger error should be trusted."""
 
 
 @dataclass(frozen=True)
 class Errors:
-    """How far estimates are from the truth.
+    """The errors of estimates.
 
     Attributes:
         bias: the mean of log Z-hat - log Z over data and repetitions, in nats.
         bias_stderr: its standard error.
         rmse: sqrt(mean (log Z-hat - log Z)²), in nats.
         rmse_stderr: its standard error.
-        ratio: the mean of Z-hat / Z, which is 1 for an unbiased estimator; NaN for one that claims no such thing.
-        ratio_stderr: its standard error, which means little where the weights have no variance.
+        ratio: the mean of Z-hat / Z, which is 1 for an unbiased estimator; NaN for estimators that are not unbiased.
+        ratio_stderr: its standard error, which is unreliable if the weights have no finite variance.
     """
 
     bias: float = math.nan
@@ -54,15 +54,15 @@ class Errors:
 
 @dataclass(frozen=True)
 class Shares:
-    """Of how many estimates something holds.
+    """Shares of estimates with certain properties.
 
     Attributes:
-        coverage: the share of nominal 95 % intervals that hold log Z.
+        coverage: the share of nominal 95 % intervals that contain log Z.
         coverage_trusted: the same among estimates of status "trust"; NaN if there are none.
-        silent: the share of all estimates that are trusted and yet outside their own 99.99 % interval.
-        gross: the share of all estimates that are trusted and yet wrong by more than 0.2 nat.
+        silent: the share of all estimates that are trusted although log Z is outside of their 99.99 % interval.
+        gross: the share of all estimates that are trusted although their error is above 0.2 nat.
         right: the share of all estimates that are within 0.02 nat of log Z.
-        timid: the share of all estimates that are, and are not trusted.
+        timid: the share of all estimates that are within 0.02 nat of log Z and are not trusted.
         trust, caution, reject: the shares of the verdicts.
     """
 
@@ -79,12 +79,12 @@ class Shares:
 
 @dataclass(frozen=True)
 class Spent:
-    """What an estimate cost.
+    """The cost of an estimate.
 
     Attributes:
-        density: evaluations of log p(x, z) a datum.
-        gradient: evaluations of its gradient a datum.
-        seconds: for one estimate of all data.
+        density: evaluations of log p(x, z) for each datum.
+        gradient: evaluations of its gradient for each datum.
+        seconds: the time of one estimate of all data.
     """
 
     density: float = math.nan
@@ -96,20 +96,20 @@ class Spent:
 class Row(OfParts):
     """One estimator on one model: ``repetitions`` independent estimates of each of ``num_data`` log evidences.
 
-    The fields of its parts are attributes of the row, too: ``row.bias``, ``row.trust``, ``row.seconds``.
+    The fields of its parts are also attributes of the row: ``row.bias``, ``row.trust``, ``row.seconds``.
 
     Attributes:
         model: the model's name.
         estimator: the estimator's name.
-        reason: why there are no figures, in words; empty if there are.
-        bound: the direction that the estimator claims: "lower", "upper" or "consistent".
-        basis: what its errors rest on: "weights", "runs" or "computed".
-        bad_guide: whether the model's guide is one that importance sampling is to reject.
+        reason: the reason why there are no figures, in words; empty if there are figures.
+        bound: the direction of the estimator: "lower", "upper" or "consistent".
+        basis: the source of its errors: "weights", "runs" or "computed".
+        bad_guide: whether the model's guide is so poor that importance sampling from it must be rejected.
         num_data: N.
         repetitions: R.
-        errors: how far the estimates are from the truth.
-        shares: of how many estimates something holds.
-        spent: what an estimate cost.
+        errors: the errors of the estimates.
+        shares: shares of estimates with certain properties.
+        spent: the cost of an estimate.
     """
 
     model: str
@@ -169,7 +169,7 @@ class Row(OfParts):
 
     @property
     def passes(self) -> float:
-        """Passes through the decoder a datum: 1 for a density, 2 for a gradient."""
+        """Passes through the decoder for each datum: 1 for a density, 2 for a gradient."""
         return self.density + 2 * self.gradient
 
     @property
@@ -179,20 +179,20 @@ class Row(OfParts):
 
     @property
     def estimates(self) -> int:
-        """How many estimates the shares are of."""
+        """The number of estimates."""
         return self.num_data * self.repetitions
 
     @property
     def unbiased(self) -> bool | None:
-        """Whether the mean of Z-hat / Z is within 4 standard errors of 1; None where no such thing is claimed."""
+        """Whether the mean of Z-hat / Z is within 4 standard errors of 1; None for estimators without a claim."""
         if math.isnan(self.ratio):
             return None
-        # Zero variance: round-off is all that is left of the error.
+        # With zero variance, only round-off remains of the error.
         return abs(self.ratio - 1) <= 4 * self.ratio_stderr + 1e-9
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong, in words: what an honest estimator has none of, whatever it is tried on."""
+        """The problems, in words; a correct estimator has none on any model."""
         found = []
         where = f"{self.estimator} on {self.model}"
         if self.reason.startswith("failed"):
@@ -202,12 +202,12 @@ class Row(OfParts):
                 f"{where}: mean Z-hat / Z is {self.ratio:.4f} ± {self.ratio_stderr:.4f}, not 1, and is trusted"
             )
         number = self.trust * self.estimates
-        # Below 90 %, and by more than chance would do to one honest pair out of 30,000.
+        # Below 90 %, and by more than chance for one of 30,000 correct pairs.
         if number >= _ENOUGH and self.coverage_trusted < 0.95 - max(
             0.05, 4 * math.sqrt(0.95 * 0.05 / number)
         ):
             found.append(f"{where}: trusted 95 % intervals cover {self.coverage_trusted:.1%}")
-        # One in 10,000 is what an honest interval leaves out: a single one may be chance.
+        # A correct interval misses one in 10,000; a single miss may be chance.
         if self.silent > 0.001 and self.silent * self.estimates > 1.5:
             found.append(f"{where}: {self.silent:.1%} of the estimates are trusted and far off")
         if self.bad_guide and self.gross > 0:

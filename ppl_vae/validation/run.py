@@ -1,4 +1,4 @@
-"""Every estimator on every model whose answer is known, many times over."""
+"""Validation runs: each estimator on each model with known log evidence, repeatedly."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def validate(
     seed: int = 0,
     **run: Unpack[RunOptions],
 ) -> Report:
-    """Run estimators on models whose log evidence is known, and count how often they are right about themselves.
+    """Run estimators on models whose log evidence is known, and measure their errors, intervals and verdicts.
 
-    Each estimator runs ``repetitions`` times on each model, with independent seeds, which gives ``num_data *
-    repetitions`` estimates of known numbers: their bias and error, the mean of Z-hat / Z for those that claim to be
-    unbiased (on Z, not log Z: the log of an unbiased estimate is biased), the coverage of their 95 % intervals, the
-    verdicts, and the cost. An estimator that does not apply to a model says so in its row.
+    Each estimator runs ``repetitions`` times on each model, with independent seeds. This gives ``num_data *
+    repetitions`` estimates of known numbers. A row of the report has their bias and error, the mean of Z-hat / Z for
+    unbiased estimators (of Z, not of log Z, since the log of an unbiased estimate is biased), the coverage of their
+    95 % intervals, the verdicts, and the cost. If an estimator does not apply to a model, the row gives the reason.
 
     Args:
-        models: names of `MODELS`; or models, or builders of models ``(num_data=..., seed=...)``, by names of your own;
-            all of `MODELS` by default.
-        estimators: names of `ESTIMATORS`; or functions ``(program, x, seed) -> Evidence`` by names of your own; all of
+        models: names of `MODELS`; or a dict of models, or of builders of models ``(num_data=..., seed=...)``; all of
+            `MODELS` by default.
+        estimators: names of `ESTIMATORS`; or a dict of functions ``(program, x, seed) -> Evidence``; all of
             `ESTIMATORS` by default.
-        num_data: data of each model.
-        repetitions: runs of each estimator on each model.
-        seed: models, data and runs are a function of it.
+        num_data: the number of data of each model.
+        repetitions: the number of runs of each estimator on each model.
+        seed: seed of models, data and runs.
         run: see `RunOptions`.
 
     Raises:
-        InputError: if a name is not known, an argument does not fit, or ``checkpoint`` is of other settings.
+        InputError: if a name is not known, an argument does not fit, or ``checkpoint`` has other settings.
     """
     check_positive_int("num_data", num_data)
     check_positive_int("repetitions", repetitions)
@@ -104,7 +104,7 @@ def _finished(keeper: Checkpoint, state: Any) -> dict[tuple[str, str, str], Row]
 def _chosen(
     argument: str, given: Collection[str] | Mapping[str, T] | None, known: Mapping[str, T]
 ) -> dict[str, T]:
-    """The entries that a user asked for, by name."""
+    """The entries that the user selected, by name."""
     if given is None:
         return dict(known)
     if isinstance(given, str):
@@ -132,14 +132,16 @@ def _row(name: str, model: ExactModel, label: str, estimator: Estimator, repetit
             return Row(name, label, reason=f"failed: {error}", bad_guide=model.bad_guide)
         if not isinstance(result, Evidence) or len(result) != len(model):
             raise InputError(
-                f"estimators[{label!r}]", f"a function to an Evidence of {len(model)} data", describe(result)
+                f"estimators[{label!r}]",
+                f"a function that returns an Evidence of {len(model)} data",
+                describe(result),
             )
         results.append(result)
     return summarise(name, model, label, results, time.perf_counter() - start)
 
 
 def summarise(name: str, model: ExactModel, label: str, results: list[Evidence], seconds: float) -> Row:
-    """What independent results on one model come to."""
+    """The row of independent results on one model."""
     first, R = results[0], len(results)
     exact = model.log_evidence.cpu()
     error = torch.stack([result.log_evidence for result in results]) - exact
@@ -183,13 +185,13 @@ def summarise(name: str, model: ExactModel, label: str, results: list[Evidence],
 
 
 def _inside(results: list[Evidence], exact: Tensor, level: float, slack: float) -> Tensor:
-    """``(R, N)``: whether intervals hold the known values, give or take what those are known to."""
+    """``(R, N)``: whether intervals contain the known values, up to the error of these values."""
     ends = [result.interval(level) for result in results]
     low, high = (torch.stack(side) for side in zip(*ends, strict=True))
     return (low - slack <= exact) & (exact <= high + slack)
 
 
 def _mean(values: Tensor) -> tuple[float, float]:
-    """The mean over repetitions and data, and its standard error: all of the estimates are independent."""
+    """The mean over repetitions and data, and its standard error; all estimates are independent."""
     number = values.numel()
     return float(values.mean()), float(values.std()) / math.sqrt(number) if number > 1 else math.nan

@@ -1,9 +1,9 @@
-"""Exact models that ask the hardest questions of a verdict: heavy tails that matter or do not, and mass out of sight.
+"""Exact models that are difficult for verdicts: heavy tails with much or little mass, and mass that is never visited.
 
-Three kinds. *Harmless*: weights without variance, in theory, of which the tail holds next to nothing; an estimate is
-right, and a verdict that rejects it is too shy. *Harmful*: guides that are far too narrow, or that never draw where a
-part of the posterior lies. *Phase transitions*: a narrow spike that holds most of the evidence beside a broad hill,
-which neither draws of the guide nor tempered chains find.
+There are three kinds. *Harmless*: the weights have no finite variance, but their tail has almost no mass, so the
+estimate is right and should not be rejected. *Harmful*: the guide is far too narrow, or never draws in a part of the
+posterior. *Phase transitions*: a narrow spike has most of the evidence, beside a broad mode, and neither draws of the
+guide nor tempered chains find it.
 
 All are plain Pyro programs in float64, as in `ppl_vae.validation.models`.
 """
@@ -29,10 +29,11 @@ from ppl_vae.validation.exact_model import tensor as _tensor
 def lognormal_guide(
     *, num_data: int = 20, seed: int = 0, prior: tuple[float, float] = (4.0, 0.5)
 ) -> ExactModel:
-    """rate ~ Gamma(a, b), x ~ Poisson(rate), with a log-normal guide of the right mean and spread of log rate.
+    """rate ~ Gamma(a, b), x ~ Poisson(rate), with a log-normal guide of the right mean and variance of log rate.
 
-    The gamma's lower tail falls as a power of the rate and the log-normal's faster than any: no moment of the weights
-    above the first exists, and k-hat says so. That tail holds about one thousandth of the posterior.
+    The lower tail of the gamma density is a power of the rate, and that of the log-normal density decreases faster than
+    any power. The weights therefore have only a first moment, which k-hat shows. But this tail has about one thousandth
+    of the posterior.
     """
     a, b = prior
     rng = _rng("gamma-lognormal", seed)
@@ -99,7 +100,7 @@ def student_t(
 def one_mode(*, num_data: int = 20, seed: int = 0, widen: float = 1.1, noise: float = 0.5) -> ExactModel:
     """x = z² + N(0, 0.5²) with modes at ±sqrt(x), and a guide that fits one of them well and never draws the other.
 
-    The weights look as good as weights can, and every estimate from them is log 2 too low.
+    The diagnostics of the weights are perfect, and each estimate from them is log 2 too low.
     """
     rng, scale = _rng("one-mode", seed), 1.5
     x = (1.5 + np.abs(rng.normal(size=num_data))) ** 2 + noise * rng.normal(size=num_data)
@@ -123,9 +124,9 @@ def one_mode(*, num_data: int = 20, seed: int = 0, widen: float = 1.1, noise: fl
 
 
 def rare_tail(*, num_data: int = 20, seed: int = 0, widen: float = 1.1, away: float = 5.0) -> ExactModel:
-    """z ~ N(0, 3²), x = z + noise, which is 7 times in 10 N(0, 1), and N(-5, 1) else; a guide that knows the first.
+    """z ~ N(0, 3²), x = z + noise, N(0, 1) with probability 0.7 and N(-5, 1) otherwise; the guide ignores the second.
 
-    Three tenths of the posterior lie where the guide draws once in some 40,000 times.
+    Three tenths of the posterior are in a region where the guide draws about once in 40,000 times.
     """
     rng, share = _rng("rare-tail", seed), np.array([0.7, 0.3])
     x = 3 * rng.normal(size=num_data) - away * (rng.random(num_data) < share[1]) + rng.normal(size=num_data)
@@ -160,16 +161,17 @@ def phase_transition(
     widen: float = 1.05,
     name: str = "phase-transition",
 ) -> ExactModel:
-    """z ~ N(0, I); x is z with broad noise, or, seldom, with next to none: a hill and a spike of width 0.02.
+    """z ~ N(0, I); x is z with broad noise or, rarely, with very little noise: a broad mode and a spike of width 0.02.
 
-    With J a rotation by 90 degrees in every pair of coordinates and A = centre I + away J,
+    With J a rotation by 90 degrees in each pair of coordinates and A = centre I + away J,
 
         x | z ~ (1 - e) N(z, I) + e N(A^-1 z, width² A^-1 A^-T),
 
-    so the posterior is a hill N(x / 2, I / 2) and a spike N(A x, width²) of which neither is near the other, and both
-    have a closed form. Data lie on the ellipsoid on which the spike holds ``share`` of p(x). The guide is the hill. A
-    chain that is tempered from the guide or from the prior arrives in the hill: at the temperature at which the spike's
-    mass is the hill's, its volume is about ``width ** dim`` times the hill's (a first-order phase transition).
+    so the posterior has a broad mode N(x / 2, I / 2) and a spike N(A x, width²), far from each other, both in closed
+    form. The data are on the ellipsoid on which the spike has ``share`` of p(x). The guide is the broad mode. A chain
+    that is tempered from the guide or the prior ends in the broad mode: at the temperature at which both have the same
+    mass, the volume of the spike is about ``width ** dim`` times that of the broad mode (a first-order phase
+    transition).
 
     Raises:
         InputError: if ``dim`` is below 2, or ``centre`` is 0.
@@ -214,11 +216,11 @@ def phase_transition(
 def nested_spike(
     dim: int = 20, *, num_data: int = 20, seed: int = 0, share: float = 0.9, width: float = 0.02
 ) -> ExactModel:
-    """A spike of width 0.02 at the centre of a hill of width 0.7.
+    """A spike of width 0.02 at the centre of a broad mode of width 0.7.
 
-    From anywhere in the hill the way up leads to the spike, and yet no chain finds it: nearly all of the hill's mass is
-    sqrt(dim) standard deviations from its centre. See `phase_transition`; Skilling, "Nested sampling for general
-    Bayesian computation" (2006), has such a likelihood in 20 dimensions.
+    Gradient ascent from any point of the broad mode leads to the spike, but no chain finds it: nearly all of the broad
+    mode's mass is sqrt(dim) standard deviations from its centre. See `phase_transition`; Skilling, "Nested sampling for
+    general Bayesian computation" (2006), has such a likelihood in 20 dimensions.
     """
     return phase_transition(
         dim,

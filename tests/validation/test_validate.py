@@ -206,7 +206,7 @@ def test_what_is_not_known_is_refused():
         with pytest.raises(pv.InputError, match=next(iter(bad))):
             validate(["mixture"], ["enumeration"], **bad)
     with pytest.raises(
-        pv.InputError, match=r"estimators\['mine'\]: expected a function to an Evidence of 2 data"
+        pv.InputError, match=r"estimators\['mine'\]: expected a function that returns an Evidence of 2 data"
     ):
         validate(["mixture"], {"mine": lambda program, x, seed: torch.zeros(2)}, num_data=2)
 

@@ -1,1 +1,1 @@
-"""What is done to a tensor graph: captured, simplified, divided, compiled. It knows no program."""
+"""Tensor graphs: capturing, simplification, division and compilation, independent of programs."""

@@ -1,4 +1,4 @@
-"""How a tensor graph is run: as generated Python, operation by operation, or compiled by inductor."""
+"""Backend: runs a tensor graph, as generated Python operation by operation, or compiled by inductor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Runner = Callable[[list[Tensor]], Sequence[Any]]
 
 
 class CompileWarning(UserWarning):
-    """Something runs slower than it was asked to; the message says what and why."""
+    """A program or graph runs slower than requested; the message says what and why."""
 
 
 _warned: set[str] = set()

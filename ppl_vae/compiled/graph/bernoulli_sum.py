@@ -1,9 +1,9 @@
-"""Bernoulli sums: log densities over many pixels, in a form that takes a quarter of the logarithms.
+"""Bernoulli sums: log densities over many pixels, with a quarter of the logarithms.
 
     sum_j [x_j l_j - max(l_j, 0)] - sum_j log(1 + exp(-|l_j|)),
 
-where the logarithms of four are that of their product, which lies between 1 and 16 and so loses nothing in float32
-beside a sum of hundreds. ``log1p`` would keep digits of terms that are too small to show in that sum.
+where four logarithms are computed as that of their product, which is between 1 and 16. In a float32 sum of hundreds of
+terms this loses no precision. ``log1p`` would keep digits of terms that are too small to affect the sum.
 """
 
 from __future__ import annotations

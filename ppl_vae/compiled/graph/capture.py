@@ -1,10 +1,10 @@
-"""A function of tensors, run once, as the pure tensor graph of what it did.
+"""Capture: the tensor graph of a function, from one run of it.
 
-What remains of a Pyro program is its arithmetic: no handlers, no distributions, no modules. Every tensor that lives
-outside the function (parameters, buffers, anything a closure holds) is an *input* of the graph, as the very object, so
-that a graph sees what is loaded into it or stepped by an optimiser. What Python decided on the way (shapes, branches,
-numbers) is in the graph for good: whoever keeps one guards it (`ppl_vae.compiled.guards`) and checks it
-(`ppl_vae.program.agreement`).
+The graph of a Pyro program has only its arithmetic, without handlers, distributions and modules. All tensors from
+outside of the function (parameters, buffers, values in closures) are *inputs* of the graph, as the same objects, so the
+graph uses values that are loaded into them or changed by an optimiser. Decisions of Python code during the run (shapes,
+branches, numbers) are constants of the graph. A graph that is kept therefore needs guards (`ppl_vae.compiled.guards`)
+and comparisons (`ppl_vae.program.agreement`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""CUDA graphs: a compiled graph on a GPU, recorded once and launched as one.
+"""CUDA graphs: a compiled graph on a GPU, recorded once and launched as a whole.
 
-A recording has the addresses of its tensors in it. The program's own tensors stay where they are, and are read there; a
-recording is made anew where one has moved. What is given anew at each call is copied into places of the recording's
-own, and what it returns is copied out of them. Draws go on from the state of torch's generator, as torch keeps it for
-recordings. In use where the environment has PPL_VAE_CUDA_GRAPHS=1.
+A recording contains the addresses of its tensors. It reads the program's own tensors at their addresses, and is made
+again if one of them has moved. Inputs that are new in each call are copied into buffers of the recording, and results
+are copied from its buffers. Draws continue from the state of torch's generator, which torch handles for recordings.
+CUDA graphs are used if the environment has PPL_VAE_CUDA_GRAPHS=1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Hoisting: a graph in two parts, what does not depend on the draws (computed once) and the rest.
+"""Hoisting: divides a graph into the part that does not depend on draws, which is computed once, and the rest.
 
-An encoder runs once for its data however many samples are drawn, and so does the part of a likelihood that depends on
-data alone: whatever the program is, without knowing what an encoder is.
+An encoder then runs once for its data with any number of samples, and so does the part of a likelihood that depends on
+the data only. This works for any program.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Matrix products of a graph by oneDNN, with the bias and the activation in the same pass.
+"""Matrix products of a graph by oneDNN, together with the bias and the activation.
 
-torch gives float32 products on a CPU to MKL, which on other makers' processors runs at half of what they can do;
-oneDNN, which torch has inside as well, does not (2.0 to 2.4 times as fast at these sizes on an AMD EPYC with one
-thread), and puts a bias and an activation on while the numbers are in a register. The arithmetic is float32 throughout:
-sums are taken in another order, and nothing else changes.
+torch computes float32 products on a CPU with MKL, which on processors of other makers reaches half of their speed.
+oneDNN, which is also a part of torch, is 2.0 to 2.4 times as fast at these sizes (on an AMD EPYC with one thread), and
+applies a bias and an activation in the same pass. All arithmetic is float32; only the order of sums differs.
 """
 
 from __future__ import annotations

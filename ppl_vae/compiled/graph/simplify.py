@@ -1,4 +1,4 @@
-"""Nodes of a tensor graph that need not be there: dead ones, and operations that change nothing."""
+"""Simplification of a tensor graph: removes unused nodes, and operations without an effect."""
 
 from __future__ import annotations
 

@@ -368,5 +368,5 @@ def test_one_chain_one_datum():
     e = annealed(exact.program, exact.x, 1, 3)
     assert e.stderr.isnan().all()
     assert set(e.status) == {"caution"}
-    assert "one run" in e.reason[0]
+    assert "a single run" in e.reason[0]
     assert "annealed" in str(e)

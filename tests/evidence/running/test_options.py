@@ -122,5 +122,5 @@ def test_a_function_of_ones_own():
 
     assert estimate(1, seed=2, progress=False, resume=False) == (1, 2, {"progress": False})
     assert str(inspect.signature(estimate)) == "(number, *, seed=0, progress: bool = True)"
-    docstring = "Its docstring.\n\nArgs:\n    number: of something.\n    progress: show a bar"
+    docstring = "Its docstring.\n\nArgs:\n    number: of something.\n    progress: show a progress bar"
     assert inspect.getdoc(estimate).startswith(docstring)
