@@ -13,8 +13,8 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae.compiled import CompiledELBO, TrainingLoss
-from ppl_vae.compiled.particles import suited
 from ppl_vae.errors import ProgramWarning
+from ppl_vae.objectives.particles import suited
 from ppl_vae.program import take
 from ppl_vae.training import SharedOptim, adam
 
