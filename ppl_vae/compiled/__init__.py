@@ -19,7 +19,7 @@ from ppl_vae.compiled.function import Function, PartialFunction
 from ppl_vae.compiled.graph.backend import LEVELS, CompileWarning
 from ppl_vae.compiled.graph.capture import CaptureError, Graph, capture
 from ppl_vae.compiled.losses import PartialLoss, TrainingLoss
-from ppl_vae.compiled.objectives import losses_of
+from ppl_vae.objectives.surrogates import losses_of
 from ppl_vae.program.agreement import disagreement
 
 __all__ = [

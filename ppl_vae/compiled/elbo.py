@@ -18,9 +18,9 @@ from ppl_vae.compiled.function import Function
 from ppl_vae.compiled.gradients import plain, traced
 from ppl_vae.compiled.guards import Recording, signature
 from ppl_vae.compiled.losses import objective_key
-from ppl_vae.compiled.objectives import losses_of, no_form
 from ppl_vae.errors import InputError, describe
 from ppl_vae.exclusive import exclusive
+from ppl_vae.objectives.surrogates import losses_of, no_form
 from ppl_vae.program.parameters import param_site
 from ppl_vae.program.pyro_state import unvalidated
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ppl_vae.compiled.densities import flatten, unflatten
 from ppl_vae.compiled.function import Function, PartialFunction
 from ppl_vae.compiled.gradients import by_leaf, plain, traced
-from ppl_vae.compiled.objectives import losses_of, no_form
+from ppl_vae.objectives.surrogates import losses_of, no_form
 from ppl_vae.program import Data, Program
 from ppl_vae.program.handlers import ScaledLatents
 from ppl_vae.program.pyro_state import unvalidated

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pyro.infer import ELBO
 from pyro.infer.enum import get_importance_trace
+from pyro.poutine.messenger import Messenger
 from pyro.util import warn_if_nan
 from torch import Tensor
 
@@ -18,6 +19,22 @@ from ppl_vae.objectives.gates import Gated
 from ppl_vae.objectives.terms import Scale, Terms
 from ppl_vae.program.data import Data
 from ppl_vae.program.tracing import PLAIN
+
+
+class _OneSubsample(Messenger):
+    """Gives a plate that draws its subsample the one that it drew first: particles are those of one datum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn: dict[str, Any] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self._drawn:
+            msg["value"], msg["done"] = self._drawn[msg["name"]], True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if type(msg["fn"]).__name__ == "_Subsample":
+            self._drawn[msg["name"]] = msg["value"]
 
 
 class Objective(ELBO):
@@ -91,7 +108,8 @@ class Objective(ELBO):
 
     def loss_and_surrogate(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         """The loss, float64, and what is differentiated; nothing is read out of a tensor, so it can be captured."""
-        runs = [self._terms(*traces) for traces in self._get_traces(model, guide, args, kwargs)]
+        with _OneSubsample():
+            runs = [self._terms(*traces) for traces in self._get_traces(model, guide, args, kwargs)]
         each = [self.parts(terms) for terms in runs]
         parts = [torch.cat(values) for values in zip(*each, strict=True)]
         value, slope = self.estimate(parts, runs[0].scale, runs)

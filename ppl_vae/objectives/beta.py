@@ -13,6 +13,7 @@ from torch.distributions import kl_divergence
 from ppl_vae.errors import InputError, describe
 from ppl_vae.objectives.base import Objective
 from ppl_vae.objectives.terms import Terms
+from ppl_vae.program.sites import is_delta
 
 
 class _KLObjective(Objective):
@@ -27,7 +28,7 @@ class _KLObjective(Objective):
 
     def _kl(self, terms: Terms, name: str) -> Tensor:
         guide, model = terms.guide[name], terms.model.get(name)
-        if model is not None and terms.same_order:
+        if model is not None and terms.same_order and not is_delta(guide):  # a point's is without its density
             try:
                 return terms.scaled(guide, kl_divergence(guide["fn"], model["fn"]))
             except NotImplementedError:

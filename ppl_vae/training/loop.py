@@ -18,12 +18,12 @@ from ppl_vae.checkpoint import Checkpoint, digest
 from ppl_vae.compiled.effort import Compile, Effort, check_compile, level_for
 from ppl_vae.compiled.elbo import CompiledELBO
 from ppl_vae.compiled.losses import fixed_nesting
-from ppl_vae.compiled.particles import suited
 from ppl_vae.distributed import World, all_reduce, broadcast, is_main, world
 from ppl_vae.errors import InputError, NonFiniteError, describe
 from ppl_vae.exclusive import Own, give_way
 from ppl_vae.files import append
 from ppl_vae.history import Epoch, History
+from ppl_vae.objectives.particles import suited
 from ppl_vae.program import Data, Program, Sites, device_of, num_data, take, to_device
 from ppl_vae.program.rows import ready
 from ppl_vae.progress import bar

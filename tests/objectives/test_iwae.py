@@ -1,5 +1,7 @@
 """The importance-weighted bounds: their values for each datum, and their gradients, are the exact ones."""
 
+from itertools import combinations
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -120,6 +122,26 @@ def plain_model(x):
 def plain_guide(x):
     variance = 1 / (1 / 2.0**2 + 1 / 0.8**2)
     pyro.sample("z", dist.Normal(variance * (0.5 / 2.0**2 + x / 0.8**2), variance**0.5))
+
+
+def drawing(fn):
+    """In a plate that draws three of the data."""
+
+    def run(x):
+        with pyro.plate("data", len(x), subsample_size=3, dim=-1) as i:
+            return fn(x[i])
+
+    return run
+
+
+@pytest.mark.parametrize("vectorised", [True, False])
+def test_all_particles_are_of_the_data_that_a_plate_draws_once(vectorised):
+    exact = normal_normal(torch.as_tensor(draw_normal_normal(6)))
+    sums = [2 * float(exact.log_evidence[list(three)].sum()) for three in combinations(range(6), 3)]
+    objective = made(5, vectorize_particles=vectorised)
+    for _ in range(3):
+        loss = objective.loss(drawing(plain_model), drawing(plain_guide), exact.x)
+        assert min(abs(loss + each) for each in sums) < 1e-9
 
 
 def test_latents_in_a_plate_inside_of_a_datum_make_one_weight():

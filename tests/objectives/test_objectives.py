@@ -13,8 +13,8 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae.compiled import CompiledELBO, TrainingLoss
-from ppl_vae.compiled.particles import suited
 from ppl_vae.errors import ProgramWarning
+from ppl_vae.objectives.particles import suited
 from ppl_vae.program import take
 from ppl_vae.training import SharedOptim, adam
 
@@ -179,3 +179,20 @@ def test_no_requires_grad_is_toggled(name, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "requires_grad_", toggled)
     monkeypatch.setattr(nn.Module, "requires_grad_", toggled)
     made(name, max_plate_nesting=1).loss_and_grads(exact.program.model, exact.program.guide, exact.x)
+
+
+class Median(pv.objectives.Objective):
+    """An objective of a user's own, as docs/objectives.md has it."""
+
+    def bound(self, log_model, log_guide):
+        return (log_model - log_guide).median(0).values
+
+
+@pytest.mark.parametrize("way", [by_svi, by_graph])
+def test_an_objective_of_ones_own_is_a_bound(way):
+    two = Two()
+    first, *_ = way(pv.Program(two.model, two.guide), X, Median(5, max_plate_nesting=1))
+    program = pv.Program(*(getattr(Two(), role) for role in ("model", "guide")))
+    torch.manual_seed(4)
+    weights = program.log_weights(X[:6], 5, seed=None)
+    assert first == pytest.approx(-float(weights.median(0).values.sum().detach()), rel=1e-12)

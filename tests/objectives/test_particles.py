@@ -12,8 +12,8 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFi
 from torch import nn
 
 import ppl_vae as pv
-from ppl_vae.compiled.particles import suited
 from ppl_vae.errors import ProgramWarning
+from ppl_vae.objectives.particles import suited
 
 X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

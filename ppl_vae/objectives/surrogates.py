@@ -18,7 +18,7 @@ from pyro.infer.util import get_dependent_plate_dims, torch_sum
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.compiled.particles import unfolded_class
+from ppl_vae.objectives.particles import unfolded_class
 
 Losses = tuple[Tensor, Tensor]
 """The loss, float64, and a tensor whose gradient is the estimate of its gradient."""
@@ -27,9 +27,9 @@ Losses = tuple[Tensor, Tensor]
 def losses_of(objective: ELBO) -> Callable[..., Losses] | None:
     """``(model, guide, args, kwargs) -> (loss, surrogate)`` for an objective; None where there is no such form.
 
-    `pyro.infer.Trace_ELBO`, `TraceMeanField_ELBO` and `RenyiELBO` have one here. One of a user's own has one if it has
-    a method ``loss_and_surrogate(model, guide, *args, **kwargs)`` that returns such a pair and reads no number out of a
-    tensor; or else its ``differentiable_loss`` is tried.
+    `pyro.infer.Trace_ELBO`, `TraceMeanField_ELBO` and `RenyiELBO` have one here; an `Objective` has its own. One of a
+    user's own has one if it has a method ``loss_and_surrogate(model, guide, *args, **kwargs)`` that returns such a pair
+    and reads no number out of a tensor; or else its ``differentiable_loss`` is tried.
     """
     known = _KNOWN.get(unfolded_class(objective))
     if known is not None:
