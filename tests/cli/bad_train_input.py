@@ -67,7 +67,7 @@ CASES = {
     "unknown split": ("train --data mnist --data-dir mnist --split 70k", "--split"),
     "unknown prior": (
         "train --prior Foo",
-        "--prior: expected Laplace, MixtureOfGaussians, Normal, StandardNormal",
+        "--prior: expected ConditionalNormal, Flow, Laplace, MixtureOfGaussians",
     ),
     "unknown likelihood": ("train --likelihood Poissson", "--likelihood"),
     "unknown posterior": ("train --posterior Foo", "--posterior"),
