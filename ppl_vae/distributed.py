@@ -150,7 +150,7 @@ def end(status: int = 0) -> NoReturn:
     Threads of torch.distributed may continue after its groups are destroyed, and abort a process that ends slowly.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A full disk, or nobody who listens: the work is done all the same.
+        # A full disk or a closed stream: the work is done anyway.
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
     if os.environ.get("WORLD_SIZE", "1") != "1":  # torchrun's, however bad its other variables are

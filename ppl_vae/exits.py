@@ -65,7 +65,7 @@ def watch() -> None:
         try:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, _caught)
-        except ValueError:  # not the main thread, which alone is told of signals
+        except ValueError:  # signals are handled in the main thread only
             _state.watching = False
             return
 

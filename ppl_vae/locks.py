@@ -113,7 +113,7 @@ def _acquire(lock: Path, argument: str, shared: bool, made: list[Path], what: Pa
             continue  # another command, which had made the folder, has just removed it
         except OSError as error:
             if shared:
-                return None  # a folder that cannot be written: nobody writes into it
+                return None  # a folder that cannot be written has no writer
             raise InputError(argument, "a place that can be written", f"{what} ({error.strerror})") from None
         _descriptors.add(descriptor)
         try:

@@ -179,7 +179,7 @@ def _posterior_numbers(spec: Mapping[str, Any], dim: int) -> int:
             kind: Any = Trust().find(spec["class_path"], nn.Module, "--posterior")
             made = kind(dim, **spec["init_args"])
         return sum(math.prod(shape) for shape in made.param_shapes.values())
-    except Exception:  # whoever makes it in earnest will say what is wrong
+    except Exception:  # an error is reported later, when the posterior is made
         return 2 * dim
 
 

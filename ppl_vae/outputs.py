@@ -171,7 +171,7 @@ class OutputFolder:
             yield
             return
         with locks.owned(self.path):
-            if overwrite:  # what lies in folders of the folder is replaced too, so nobody may be writing it
+            if overwrite:  # files in subfolders are replaced, too, so no other command may be writing them
                 for folder in sorted({(self.path / name).parent for name in self.owned} - {self.path}):
                     if folder.is_dir():
                         locks.write_free(folder, "--out")

@@ -35,7 +35,7 @@ _DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
 }
-_FEW = 2**20  # numbers that may be allocated whatever the file holds
+_FEW = 2**20  # numbers that may be allocated for any content of the file
 
 
 def save(vae: VAE, path: str | os.PathLike[str]) -> None:

@@ -151,7 +151,7 @@ class _Step:
         recording: Recording,
     ) -> None:
         self.elbo, self.leaves = elbo, recording.leaves
-        # As ``backward`` does: whatever requires a gradient gets it, whether SVI is told of it or not.
+        # As with ``backward``: all tensors that require a gradient get it, also those that SVI does not know.
         self.each = each = _trainable(recording)
         objective = elbo._own()
         losses = losses_of(objective)

@@ -1,4 +1,4 @@
-"""Readers of NumPy's two formats, in which no byte is believed: a header is parsed, bounded, then obeyed."""
+"""Readers of NumPy's two formats, which check the header and its sizes before they read the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One data set as a model sees it: three fixed splits, what their numbers are, and where they came from."""
+"""Data set: three fixed splits with a description of their values and origin."""
 
 from __future__ import annotations
 
@@ -20,25 +20,23 @@ VALUES = ("binary", "counts", "grey", "real")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """A data set: float32 tensors ``(N, *shape)``, one a split, with optional int64 labels ``(N,)``.
+    """A data set: a float32 tensor ``(N, *shape)`` for each split, with optional int64 labels ``(N,)``.
 
-    Held-out splits are fixed numbers: two models are compared on the same bits. Only ``train`` may be
-    redrawn.
+    Held-out splits are fixed numbers, so that two models are compared on the same bits. Only ``train`` may be redrawn.
 
     Args:
         name: the data set, e.g. ``"mnist"``.
-        view: how its raw numbers were turned into these, e.g. ``"dynamic"``.
-        values: what the model sees: ``"binary"`` (0 or 1), ``"counts"`` (integers from 0), ``"grey"`` (grey
+        view: the transformation of its raw numbers, e.g. ``"dynamic"``.
+        values: the values for the model: ``"binary"`` (0 or 1), ``"counts"`` (integers from 0), ``"grey"`` (grey
             levels in [0, 1]) or ``"real"``.
-        train: training data. With ``resample`` these are the *input* of that transform, not what a model
-            sees.
-        valid: validation data; None when the split has none.
+        train: training data. With ``resample`` these are the *input* of that transform, not the model's data.
+        valid: validation data; None if there are none.
         test: test data.
         labels: for each split that has them, int64 classes of its data, ``(N,)``.
-        total_count: the largest value that counts can take (16 for the digits), when it is known.
-        resample: ``(batch, generator) -> batch``, to be applied to every training batch (dynamic
-            binarisation). None when the training data are static.
-        image_shape: how to lay a datum out for plotting, ``(H, W)`` or ``(C, H, W)``; None for no image.
+        total_count: the largest possible count (16 for the digits), if it is known.
+        resample: ``(batch, generator) -> batch``, which is applied to each training batch (dynamic
+            binarisation). None if the training data are static.
+        image_shape: the image shape of a datum for plots, ``(H, W)`` or ``(C, H, W)``; None if it is not an image.
         seed: the seed of the data set's own random draws, and the default of `subset`.
         details: further facts to record, plain JSON.
 

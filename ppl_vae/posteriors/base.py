@@ -1,4 +1,4 @@
-"""What every posterior family q(z|x) is: declared parameter shapes, and a distribution made from them."""
+"""Base class of posterior families q(z|x): shapes of their parameters, and a distribution made from parameters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Posterior(Part):
 
     A family writes ``__init__(self, dim, ...)``, calls ``super().__init__(dim)``, sets `param_shapes`, and
     returns from `forward` a normalised distribution with event shape ``(dim,)``. A family whose distribution
-    has ``rsample`` is trained by reparameterised gradients; one that has not, by score-function gradients.
+    has ``rsample`` is trained by reparameterised gradients, and others by score-function gradients.
 
     Args:
         dim: the number of latent dimensions.
 
     Attributes:
-        param_shapes: the shapes of the parameters that the encoder emits for one datum, by name, in order.
+        param_shapes: the shapes of the parameters that the encoder computes for one datum, by name, in order.
     """
 
     param_shapes: dict[str, torch.Size]

@@ -15,9 +15,9 @@ from ppl_vae.posteriors.base import Posterior
 class LowRankNormal(Posterior):
     """q(z|x) = N(z; loc, W Wᵀ + diag(exp(log_scale)²)), with W of ``rank`` columns.
 
-    Reparameterised: z = loc + W ε + exp(log_scale) · η with ε, η standard normal. log q(z|x) in nats. Between
-    `MeanFieldNormal` and `MultivariateNormal`: the encoder emits (rank + 2) · dim numbers. Parameters of zero give the
-    standard normal.
+    Reparameterised: z = loc + W ε + exp(log_scale) · η with ε, η standard normal. log q(z|x) in nats. The family is
+    between `MeanFieldNormal` and `MultivariateNormal`: the encoder computes (rank + 2) · dim numbers. Parameters of
+    zero give the standard normal.
 
     Args:
         dim: the number of latent dimensions.

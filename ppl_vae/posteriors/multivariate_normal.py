@@ -17,8 +17,8 @@ class MultivariateNormal(Posterior):
     Reparameterised: z = loc + L ε with ε ~ N(0, I) (Kingma & Welling 2019, "An Introduction to Variational
     Autoencoders", section 2.5.1). log q(z|x) in nats. Parameters of zero give L = I.
 
-    The parameter ``scale_tril``, ``(dim · (dim + 1) / 2,)``, holds first the ``dim`` logarithms of L's
-    diagonal, then the entries below the diagonal, row by row, unconstrained.
+    The parameter ``scale_tril``, ``(dim · (dim + 1) / 2,)``, has first the ``dim`` logarithms of L's diagonal, and then
+    the entries below the diagonal, row by row, unconstrained.
 
     Args:
         dim: the number of latent dimensions.

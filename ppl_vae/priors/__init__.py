@@ -1,4 +1,4 @@
-"""Priors p(z): modules that, called with nothing, return a Pyro distribution over the latent vector."""
+"""Priors p(z): modules that are called without arguments and return a Pyro distribution over the latent vector."""
 
 from ppl_vae.priors.base import Prior
 from ppl_vae.priors.conditional_normal import ConditionalNormal

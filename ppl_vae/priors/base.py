@@ -1,4 +1,4 @@
-"""What every prior p(z) is: a module that, called with nothing, returns a Pyro distribution."""
+"""Base class of priors p(z): a module that is called without arguments and returns a Pyro distribution."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Prior(Part):
         """p(z): batch shape ``()``, event shape ``(dim,)``."""
 
     def bind(self, encode: Callable[[torch.Tensor], TorchDistribution], shape: torch.Size) -> None:
-        """Called once by the VAE that holds this prior; a prior that needs no encoder ignores it.
+        """Called once by the VAE of this prior; a prior that does not use the encoder ignores it.
 
         Args:
             encode: maps encoder features ``(B, *shape)`` to the posterior q(z|x), of batch shape ``(B,)``.
@@ -50,6 +50,6 @@ class Prior(Part):
     def start_from(self, features: torch.Tensor, generator: torch.Generator) -> None:
         """Called once before training, with encoder features of training data ``(N, *shape)``.
 
-        A prior whose parameters have a start in the data (pseudo-inputs) sets them here, in place, drawing
-        from ``generator``; others ignore it.
+        A prior whose parameters start from data (pseudo-inputs) sets them here, in place, with random numbers from
+        ``generator``; other priors ignore it.
         """

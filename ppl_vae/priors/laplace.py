@@ -12,8 +12,7 @@ from ppl_vae.priors.base import Prior
 class Laplace(Prior):
     """p(z) = prod_d exp(-√2 |z_d|) / √2: independent, of mean 0 and variance 1, with more mass at 0 and far from it.
 
-    log p(z) in nats. Unlike a Gaussian it is not the same in every direction: it prefers latents of which few are large
-    at a time.
+    log p(z) in nats. Unlike a Gaussian it is not rotationally invariant: it prefers vectors with few large entries.
 
     Args:
         dim: the number of latent dimensions.

@@ -14,14 +14,14 @@ from ppl_vae.priors.base import Prior
 class MixtureOfGaussians(Prior):
     """p(z) = sum_k w_k N(z; m_k, diag(s_k²)), with weights, means and scales all learned.
 
-    The weights are ``softmax(logits)`` and the scales ``exp(log_scale)``. It starts from equal weights, unit
-    scales, and means drawn from N(0, I): identical components would have identical gradients and stay so.
-    Evaluating log p(z) (in nats) of ``(..., dim)`` holds ``(..., components, dim)`` numbers.
+    The weights are ``softmax(logits)`` and the scales ``exp(log_scale)``. It starts from equal weights, unit scales,
+    and means drawn from N(0, I), since identical components would have identical gradients and stay identical.
+    Evaluating log p(z) (in nats) of ``(..., dim)`` needs ``(..., components, dim)`` numbers in memory.
 
     Args:
         dim: the number of latent dimensions.
         components: the number of components, K.
-        seed: the seed of the random start of the means; the global random state is neither read nor moved.
+        seed: the seed of the random start of the means; the global random state is not used.
 
     Attributes:
         logits: the unnormalised log weights, ``(components,)``.

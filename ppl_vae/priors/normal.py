@@ -13,8 +13,8 @@ from ppl_vae.priors.base import Prior
 class Normal(Prior):
     """p(z) = N(z; loc, diag(exp(log_scale)²)), with location and scales learned; it starts as the standard normal.
 
-    log p(z) in nats. A decoder whose first layer is affine can undo a location and scales, so that this prior changes
-    how fast a model is learned rather than what it can be.
+    log p(z) in nats. A decoder whose first layer is affine can represent the same location and scales, so this prior
+    changes the speed of training and not the set of possible models.
 
     Args:
         dim: the number of latent dimensions.

@@ -11,10 +11,10 @@ from ppl_vae.priors.base import Prior
 
 
 class StudentT(Prior):
-    """p(z) = prod_d t_df(z_d): independent, with tails that fall as |z_d|^-(df + 1).
+    """p(z) = prod_d t_df(z_d): independent, with tails that decrease as |z_d|^-(df + 1).
 
-    log p(z) in nats. A Gaussian q(z|x) has lighter tails than this prior; where the data tell little of z, importance
-    weights of such a guide have a heavy tail, which k-hat and the verdict show.
+    log p(z) in nats. A Gaussian q(z|x) has lighter tails than this prior. If the data contain little information on z,
+    the importance weights of such a guide have a heavy tail, which k-hat and the verdict show.
 
     Args:
         dim: the number of latent dimensions.

@@ -19,14 +19,14 @@ _NOISE = 0.01
 class VampPrior(Prior):
     """p(z) = 1/K sum_k q(z|u_k), with learned pseudo-inputs u_k.
 
-    From Tomczak & Welling (2018, "VAE with a VampPrior"): the aggregated posterior (the prior that maximises
-    the average ELBO), at K points instead of all the data. It is a normalised density whatever the posterior
-    family, and its gradients reach both the pseudo-inputs and the encoder. Each call encodes the K
-    pseudo-inputs once, and log p(z) (in nats) of ``(..., dim)`` holds ``(..., K, dim)`` numbers.
+    From Tomczak & Welling (2018, "VAE with a VampPrior"): the aggregate posterior (the prior that maximises the average
+    ELBO), at K points instead of all data. It is a normalised density for any posterior family, and has gradients with
+    respect to the pseudo-inputs and the encoder. Each call encodes the K pseudo-inputs once, and log p(z) (in nats) of
+    ``(..., dim)`` needs ``(..., K, dim)`` numbers in memory.
 
-    The pseudo-inputs live in the space of the encoder's features (`Likelihood.features`), unconstrained. They
-    exist once a VAE has bound the prior; they then start from small noise, and from random training data
-    once `start_from` has been called, which ``fit`` does.
+    The pseudo-inputs are unconstrained points in the space of the encoder's features (`Likelihood.features`). They
+    exist after a VAE has bound the prior. They start from small noise, and ``fit`` sets them to random training data
+    by `start_from`.
 
     Args:
         dim: the number of latent dimensions.
@@ -54,7 +54,7 @@ class VampPrior(Prior):
             shape: the shape of one datum.
 
         Raises:
-            InputError: if the prior is bound already: it belongs to one VAE.
+            InputError: if the prior is already bound, since it belongs to one VAE.
         """
         if self._encode is not None:
             raise InputError("prior", "a VampPrior that no VAE holds yet", "one that is bound already")
@@ -66,12 +66,12 @@ class VampPrior(Prior):
     def start_from(self, features: torch.Tensor, generator: torch.Generator) -> None:
         """Set the pseudo-inputs to random training data, in place.
 
-        They are drawn without replacement when there are enough data; otherwise with replacement, and told
-        apart by a little noise (1 % of the features' standard deviation).
+        They are drawn without replacement if there are enough data. Otherwise they are drawn with replacement, and get
+        a little noise (1 % of the features' standard deviation), so that they are different.
 
         Args:
             features: encoder features of the training data, ``(N, *shape)``.
-            generator: where the randomness comes from.
+            generator: the generator of the random numbers.
 
         Raises:
             InputError: if the prior is not bound, or the features have another shape.

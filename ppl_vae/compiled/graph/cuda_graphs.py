@@ -60,12 +60,12 @@ class Replayed:
         self._replay: Callable[[], None] | None = None
 
     def __call__(self, inputs: list[Tensor]) -> list[Any]:
-        """The outputs for ``inputs``, which are nobody else's."""
+        """The outputs for ``inputs``, in new tensors."""
         own, given = inputs[: self._live], inputs[self._live :]
         addresses = [t.data_ptr() for t in own]
         if self._replay is None or addresses != self._addresses:
             self._places = [t.clone() for t in given]
-            # Warming up runs it, and a recording may: neither is to be seen in what it changes, or in the draws.
+            # Warming up and recording run the graph; neither may change tensors or the random state.
             with untouched(*own, device=inputs[0].device if inputs else None):
                 self._outputs, self._replay = self._record(lambda: self._run([*own, *self._places]))
             self._addresses = addresses

@@ -136,7 +136,7 @@ def _touching(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _is_read(memory: fx.Node, writer: fx.Node) -> bool:
-    """Whether anything but ``writer`` uses a node's memory, itself or through a view."""
+    """Whether other nodes than ``writer`` use a node's memory, directly or through a view."""
     others = (user for user in memory.users if user is not writer)
     return any(_is_read(user, writer) if is_view(user) else True for user in others)
 

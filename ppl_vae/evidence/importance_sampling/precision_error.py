@@ -99,7 +99,7 @@ class PrecisionError:
         datum, mean = (value / SMALL for value in (rms(self.error), abs(float(self.error.mean()))))
         heavy = int((self.khat > khat_threshold(self.num_samples)).sum())
         return (
-            f"this holds only for Monte Carlo errors above {datum:.2g} nats a datum and {mean:.2g} nats in the mean; "
+            f"this needs Monte Carlo errors of at least {datum:.2g} nats a datum and {mean:.2g} nats in the mean; "
             f"k-hat is above its threshold for {heavy} of {len(self)} data"
         )
 

@@ -71,5 +71,5 @@ def test_the_verdict_follows_the_figures():
     assert error_of(0.06 * same, 1.0).share == pytest.approx(0.06)
     assert error_of(0.06 * same, 1.0).share_of_mean == pytest.approx(0.12)  # 4 data: twice the share of one
     assert error_of(0.06 * same, 1.0).verdict == "no"
-    assert "below 0.6 nats a datum, 0.6 in the mean" in error_of(0.06 * same, 1.0).limits
+    assert "at least 0.6 nats a datum and 0.6 nats in the mean" in error_of(0.06 * same, 1.0).limits
     assert "0 of 4 data" in error_of(0.06 * same, 1.0).limits
