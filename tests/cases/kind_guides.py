@@ -27,7 +27,7 @@ _ALL_ROWS = (
     "gaps",
     "sandwich",
 )  # of estimators for guides with a row for each datum
-_SAYS = r"index|auxiliary"  # the way round: an index of the row; or another estimator
+_SAYS = r"index|auxiliary|row for each datum"  # the way round: an index of the row; or another estimator
 _ROWS = ("z_unconstrained", "loc", "scale", "z", "x", "guide", "AutoNormal.locs.z", "AutoNormal.scales.z")
 
 
