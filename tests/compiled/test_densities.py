@@ -19,7 +19,7 @@ from ppl_vae import rng
 from ppl_vae.compiled import CompileWarning, LogJoint, LogWeights
 from ppl_vae.compiled.cache import _caches
 from ppl_vae.compiled.graph import backend, simplify
-from ppl_vae.evidence.annealing.path import Bridge
+from ppl_vae.evidence.annealing.path import AnnealingPath
 from ppl_vae.program import Coordinates, Program
 from ppl_vae.program.agreement import TOLERANCE
 
@@ -48,13 +48,13 @@ def test_a_graph_that_writes_into_what_it_keeps_is_not_used(monkeypatch):
     vae = pv.VAE(
         pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(6), pv.posteriors.LowRankNormal(2)
     ).double()
-    bridge = Bridge(vae.program, pv.sample(vae, 4, seed=0).double(), "guide")
-    ours = LogJoint(bridge.coordinates, "guide")
-    u = bridge.draw(S).detach()
+    path = AnnealingPath(vae.program, pv.sample(vae, 4, seed=0).double(), "guide")
+    ours = LogJoint(path.coordinates, "guide")
+    u = path.draw(S).detach()
     with pytest.warns(CompileWarning, match="disagrees"):
         ours(u)
     for _ in range(2):
-        assert torch.equal(ours(u)[0], bridge.at(u, gradient=True).log_start)
+        assert torch.equal(ours(u)[0], path.at(u, gradient=True).log_start)
 
 
 @pytest.mark.parametrize("combination", library.UNCONSTRAINED, ids=library.words)
