@@ -289,6 +289,7 @@ def test_a_step_is_counted():
     machine.products(a.step_products(3))()
 
 
+@pytest.mark.slow
 def test_curves_and_missing_processes_are_reported(monkeypatch):
     def none_yet(*_):
         raise NotImplementedError

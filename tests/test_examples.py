@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from covering import slow_but
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LONG = ("evidence_ladder", "sandwich", "why_is_my_elbo_loose")
 
 
 def load(path):
@@ -20,7 +22,11 @@ def load(path):
     return module
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    slow_but([each for each in EXAMPLES if each.stem not in LONG], EXAMPLES),
+    ids=lambda path: path.stem,
+)
 def test_example_runs(path, capsys):
     result = load(path).main(epochs=1, num_samples=64)
     for evidence in result.values() if isinstance(result, dict) else [result]:

@@ -228,6 +228,7 @@ def test_evaluating_and_differentiating_are_the_objectives_own():
     assert values[0] == values[1]
 
 
+@pytest.mark.slow
 def test_ppl_vae_fit_takes_it():
     results = []
     for objective in (Trace_ELBO(), CompiledELBO(compile=False)):

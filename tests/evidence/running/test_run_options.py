@@ -30,6 +30,7 @@ OPTIONS = {
     "validate": KEPT,
     "refit": KEPT,
     "precision_error": KEPT,
+    "conditional": KEPT,
     "gaps": KEPT,
     "surgery": KEPT,
     "active_units": KEPT,
