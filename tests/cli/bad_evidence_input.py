@@ -66,7 +66,7 @@ CASES = {
     "unknown draws": ("evidence run --draws halton", "--draws"),
     "scrambles without sobol": (
         "evidence run --draws.scrambles 4",
-        "--draws.scrambles: expected a --draws whose",
+        "--draws.scrambles: expected --draws CLASS before",
     ),
     "one scramble": (
         "evidence run --draws sobol --draws.scrambles 1",
@@ -109,7 +109,7 @@ CASES = {
     "draws of the prior with psis": ("evidence run --method psis --prior-draws 9", "--prior-draws"),
     "most samples without target": (
         "evidence run --draws.most 100",
-        "--draws.most: expected a --draws whose option it is",
+        "--draws.most: expected --draws CLASS before the options of the class",
     ),
     "most samples are zero": (
         "evidence run --draws until-stderr --draws.target 0.1 --draws.most 0",
@@ -119,7 +119,7 @@ CASES = {
     "proposal without value": ("evidence run --proposal", "--proposal"),
     "option of no proposal": (
         "evidence run --proposal.df 3",
-        "--proposal.df: expected a --proposal whose option it is",
+        "--proposal.df: expected --proposal CLASS before the options of the class",
     ),
     "unknown option of a proposal": ("evidence run --proposal widened --proposal.df 3", "--proposal.df"),
     "proposal's option is text": (

@@ -74,7 +74,7 @@ def spell_out(argv: Sequence[str]) -> list[str]:
         given = [argument.partition("=")[0] for argument in found]
         inner = [key for key in given if key.startswith(f"--{option}.") and key not in flags]
         if inner and f"--{option}" not in given:
-            raise UsageError(inner[0], f"a --{option} whose option it is", "none")
+            raise UsageError(inner[0], f"--{option} CLASS before the options of the class", "none")
     return found
 
 

@@ -27,7 +27,8 @@ def test_short_names(line, spelt):
 
 def test_an_option_of_no_class():
     with pytest.raises(
-        UsageError, match=r"--draws\.scrambles: expected a --draws whose option it is, received none"
+        UsageError,
+        match=r"--draws\.scrambles: expected --draws CLASS before the options of the class, received none",
     ):
         values.spell_out(["--proposal", "widened", "--draws.scrambles", "4"])
 
