@@ -34,6 +34,7 @@ from ppl_vae.evidence.results.evidence import Evidence, Mean, concatenate
 from ppl_vae.evidence.results.parts import Curve
 from ppl_vae.evidence.results.sandwich import Sandwich
 from ppl_vae.evidence.running.options import RunOptions
+from ppl_vae.evidence.running.proposal import Proposal, ProposalOnData
 
 __all__ = [
     "HMC",
@@ -49,6 +50,8 @@ __all__ = [
     "Moved",
     "Pilot",
     "PrecisionError",
+    "Proposal",
+    "ProposalOnData",
     "RandomWalk",
     "Refit",
     "Refitted",
