@@ -92,7 +92,7 @@ class Job:
 
 
 @contextmanager
-def reading(run: OutputFolder) -> Iterator[None]:
+def locked_for_reading(run: OutputFolder) -> Iterator[None]:
     """Keep other commands from writing a run that is read; raises `InputError` if one is doing so."""
     with locks.read(run.path, f"RUN {run.path}") if is_main() else nullcontext():
         yield
@@ -156,7 +156,7 @@ def check_fits(vae: VAE, x: torch.Tensor, folder: OutputFolder) -> None:
         ) from None
 
 
-def finished(path: Path, kind: Any, job: Job, estimate: Callable[[], Any]) -> Any:
+def load_or_compute(path: Path, kind: Any, job: Job, estimate: Callable[[], Any]) -> Any:
     """The result in a file, if a command that is resumed had only pictures left to draw; or a new one, saved there.
 
     Args:

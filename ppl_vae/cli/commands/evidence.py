@@ -98,7 +98,7 @@ def estimate(settings: dict[str, Any]) -> tuple[Evidence, Path]:
             how: dict[str, Any] = {"checkpoint": path / CHECKPOINT, "resume": settings["resume"]}
             how |= {"compile": compiling.choice(settings)} if method.compiled else {}
             how |= {"seed": settings["seed"], **arguments}
-            evidence = runs.trained.finished(
+            evidence = runs.trained.load_or_compute(
                 path / RESULT, Evidence, job, lambda: method.load()(job.vae.program, job.x, **how)
             )
             if is_main():
@@ -125,7 +125,7 @@ def _rehearse(job: Job, method: Estimator, arguments: dict[str, Any]) -> None:
     if settings["method"] == "smc" and settings["num_particles"] % settings["num_islands"]:
         expected = f"a multiple of --num-islands {settings['num_islands']}"
         raise InputError("--num-particles", expected, settings["num_particles"])
-    with estimators.few(arguments) as few:
+    with estimators.reduced(arguments) as few:
         if "proposal" in few:
             bound = few["proposal"].bind(job.vae.program, x, settings["seed"], 0)
             if not callable(getattr(bound, "log_weights", None)):

@@ -95,7 +95,7 @@ def _rehearse(job: Job, arguments: dict[str, Any]) -> None:
     program, few = job.vae.program, job.x[:2]
     surgery(program, few, 2, progress=False)
     refitted = refit(program, few, 2, max_steps=1, progress=False)
-    with estimators.few(arguments) as fewer:
+    with estimators.reduced(arguments) as fewer:
         annealing = job.settings["method"] == "annealed"
         evidence = annealed(program, few, **fewer, progress=False) if annealing else None
         gaps(program, few, 2, evidence=evidence, refitted=refitted, progress=False)
@@ -113,13 +113,13 @@ def _analyse(job: Job, arguments: dict[str, Any]) -> tuple[Gaps, Surgery, Active
     def annealing(program: Program, x: Data) -> Evidence:
         """It takes longest: its result stays in a file until all is done."""
         how = {**arguments, **run(".annealed")}
-        found: Evidence = runs.trained.finished(
+        found: Evidence = runs.trained.load_or_compute(
             path / RESULT, Evidence, job, lambda: annealed(program, x, **how)
         )
         return found
 
     how = {"evidence": annealing if settings["method"] == "annealed" else None, **run()}
-    found: Gaps = runs.trained.finished(
+    found: Gaps = runs.trained.load_or_compute(
         path / GAPS_RESULT, Gaps, job, lambda: gaps(program, job.x, settings["num_samples"], **how)
     )
     (path / RESULT).unlink(missing_ok=True)

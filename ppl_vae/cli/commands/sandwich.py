@@ -121,7 +121,7 @@ def _bound(job: Job, arguments: dict[str, Any]) -> Sandwich:
 
     settings, path, program = job.settings, job.folder.path, job.vae.program
     resumed = (path / SANDWICH_RESULT).is_file()
-    bounds: Sandwich = runs.trained.finished(
+    bounds: Sandwich = runs.trained.load_or_compute(
         path / SANDWICH_RESULT,
         Sandwich,
         job,
@@ -148,7 +148,7 @@ def _rehearse(job: Job, arguments: dict[str, Any]) -> None:
 
     job.check_memory()
     one = replace(job, x=job.x[:1])
-    with estimators.few(arguments) as few:
+    with estimators.reduced(arguments) as few:
         posterior = _posterior(one, few)
         sandwich(
             one.vae.program, one.x, **few, posterior=posterior, seed=job.settings["seed"], progress=False

@@ -22,7 +22,7 @@ _PACKAGE = "ppl_vae.evidence"
 _PRECISION = "precision"
 _COMMANDS = ("method", "seed", "compile", "precision", "chunk_size", "checkpoint")
 """Arguments that are no options of an estimator: a command has options of its own for them."""
-_FEW = {
+_REHEARSAL = {
     "num_samples": 4,
     "num_chains": 2,
     "num_steps": 2,
@@ -30,7 +30,7 @@ _FEW = {
     "num_particles": 4,
     "prior_draws": 4,
 }
-_FEW |= {"scrambles": 2, "most": 4, "pilot": 4, "max_steps": 1}  # of the values
+_REHEARSAL |= {"scrambles": 2, "most": 4, "pilot": 4, "max_steps": 1}  # of the values
 
 
 _ROUNDED = Argument(
@@ -150,12 +150,12 @@ def resolve(settings: dict[str, Any], method: Estimator) -> dict[str, Any]:
 
 
 @contextmanager
-def few(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def reduced(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The arguments for a rehearsal: no more samples, chains and steps than show that all of them fit.
 
     An `InputError` inside tells what was given, not what was rehearsed.
     """
-    fewer = {name: _fewer(name, value) for name, value in arguments.items()}
+    fewer = {name: _reduced(name, value) for name, value in arguments.items()}
     try:
         yield fewer
     except InputError as error:
@@ -165,12 +165,12 @@ def few(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         raise
 
 
-def _fewer(name: str, value: Any) -> Any:
-    if name in _FEW and isinstance(value, int):
-        return min(value, _FEW[name])
+def _reduced(name: str, value: Any) -> Any:
+    if name in _REHEARSAL and isinstance(value, int):
+        return min(value, _REHEARSAL[name])
     if is_dataclass(value) and not isinstance(value, type) and type(value).__module__.startswith("ppl_vae."):
         inner = {each.name: getattr(value, each.name) for each in fields(value)}
-        return replace(value, **{name: _fewer(name, each) for name, each in inner.items()})
+        return replace(value, **{name: _reduced(name, each) for name, each in inner.items()})
     return value
 
 

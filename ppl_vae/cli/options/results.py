@@ -99,7 +99,7 @@ def opened(settings: dict[str, Any], kind: str, **which: Any) -> Iterator[Job]:
     folder = result_folder(kind, settings["out"] or run.path / kind)
     how = {name: settings[name] for name in ("resume", "overwrite")}
     folder.check(**how)
-    with trained.reading(run), folder.owning(**how):
+    with trained.locked_for_reading(run), folder.owning(**how):
         run = finished_run(settings["run"])
         device.resolve(settings, folder if settings["resume"] else None)
         with trained.opened(settings, run, folder, **which) as job:

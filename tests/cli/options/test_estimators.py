@@ -74,7 +74,7 @@ def test_an_estimator_is_one_line():
 def test_a_rehearsal_is_small():
     draws = pv.evidence.UntilStderr(0.1, most=4096)
     given = {"num_samples": 999, "draws": draws, "proposal": pv.evidence.Refitted(200), "nodes": 64}
-    with estimators.few(given) as few:
+    with estimators.reduced(given) as few:
         assert few == {
             "num_samples": 4,
             "draws": pv.evidence.UntilStderr(0.1, most=4, pilot=4),
@@ -88,6 +88,6 @@ def test_errors_of_a_rehearsal_tell_what_was_given(name, told):
     given = {"num_samples": 999, "nodes": 64}
     with (
         pytest.raises(InputError, match=f"{name}: expected none, received {told}"),
-        estimators.few(given) as few,
+        estimators.reduced(given) as few,
     ):
         raise InputError(name, "none", few.get(name, 4))
