@@ -79,7 +79,8 @@ class _ContinuousBernoulli(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         cross_entropy = value * logsigmoid(self.logits) + (1 - value) * logsigmoid(-self.logits)
-        return cross_entropy + _log_constant(self.logits)
+        # In double precision: terms of the size of 1 / l nearly cancel in its slope.
+        return cross_entropy + _log_constant(self.logits.double()).to(self.logits.dtype)
 
     def sample(self, sample_shape: Any = torch.Size()) -> torch.Tensor:  # noqa: B008  (torch's own form)
         with torch.no_grad():
@@ -93,7 +94,7 @@ class _ContinuousBernoulli(TorchDistribution):
 
     @property
     def mean(self) -> torch.Tensor:
-        return _mean(self.logits)
+        return _mean(self.logits.double()).to(self.logits.dtype)
 
 
 def _log_constant(logits: torch.Tensor) -> torch.Tensor:

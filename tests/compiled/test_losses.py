@@ -292,7 +292,7 @@ def test_gradients_that_were_there_stay():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("combination", library.EVERY_ONE, ids=library.words)
+@pytest.mark.parametrize("combination", library.EVERY_ONE[::4], ids=library.words)
 def test_inductor_agrees(combination, dtype):
     vae, x = built(combination, dtype)
     check(vae.program, x, tolerance=1e-10 if dtype == torch.float64 else 1e-4, level="compiled")
