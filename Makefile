@@ -34,7 +34,7 @@ pytest: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not exhaustive" -n auto --dist worksteal -q --durations=10
 
-# Every case of tests/cases with every estimator: an hour or more.
+# Every case of tests/cases with every estimator, every combination of parts: hours.
 test-exhaustive: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m exhaustive -n auto --dist worksteal -q
 
