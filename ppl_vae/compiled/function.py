@@ -214,9 +214,7 @@ class Function:
         changes = entry.fixed if entry.mutates else ()
         device = given[0].device
         try:
-            if head is None:
-                late = () if self.varying is None else self.varying
-                head = entry.bind([t for i, t in enumerate(given) if i not in late])
+            head = self._head(entry, given) if head is None else head
             # Twice where it writes in place: into what it was given for good, it would be right in its first run alone.
             for _ in range(1 + entry.writes):
                 with untouched(*changes, device=device):
@@ -230,10 +228,14 @@ class Function:
         slack = 1.0 if matmul_precision.current() == matmul_precision.FULL else ROUNDED
         return disagreement(ours, plain, entry.precision, slack)
 
+    def _head(self, entry: Entry, given: Tensors) -> list[Tensor]:
+        """The first of the body's inputs, from the arguments that stay."""
+        late = () if self.varying is None else self.varying
+        return entry.bind([t for i, t in enumerate(given) if i not in late])
+
     def _graph(self, entry: Entry, given: Tensors, level: str, head: list[Tensor] | None) -> Tensors:
         late = () if self.varying is None else self.varying
-        if head is None:
-            head = entry.bind([t for i, t in enumerate(given) if i not in late])
+        head = self._head(entry, given) if head is None else head
         inputs = [*head, *(given[i].contiguous() for i in late)]  # as `Entry.bind` has it
         run = entry.runner(level, inputs)
         with torch.no_grad():

@@ -13,10 +13,10 @@ from torch.nn.functional import logsigmoid
 
 from ppl_vae.errors import check_positive_int
 from ppl_vae.gamma_ratio import log_rising
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.bounded_integers import BoundedIntegers
 
 
-class BetaBinomial(Likelihood):
+class BetaBinomial(BoundedIntegers):
     """p(x|z) = prod_i C(n, x_i) B(x_i + a_i, n - x_i + b_i) / B(a_i, b_i), x of integers from 0 to n = ``total_count``.
 
     A Binomial whose probability is Beta(a, b) distributed, with a = μ κ and b = (1 - μ) κ: μ = σ(logits) and
@@ -28,11 +28,9 @@ class BetaBinomial(Likelihood):
         total_count: n, the largest value of x.
     """
 
-    base_measure = "counting"
-
     def __init__(self, shape: int | Sequence[int], total_count: int) -> None:
         super().__init__(shape)
-        self.total_count = check_positive_int("total_count", total_count)
+        self.total_count = self.largest = check_positive_int("total_count", total_count)
         self.param_shapes = {"logits": self.shape, "log_concentration": self.shape}
 
     def forward(self, params: Mapping[str, torch.Tensor]) -> TorchDistribution:
@@ -40,16 +38,6 @@ class BetaBinomial(Likelihood):
         single = _BetaBinomial(params["logits"], params["log_concentration"], self.total_count)
         p: TorchDistribution = single.to_event(len(self.shape))
         return p
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """An integer from 0 to ``total_count``."""
-        interval: constraints.Constraint = constraints.integer_interval(0, self.total_count)
-        return interval
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """``x / total_count``: from 0 to 1."""
-        return x / self.total_count
 
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
         """The logits of ``x_mean / total_count``, kept 0.001 counts inside the ends, and a concentration of 10."""

@@ -8,15 +8,14 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from ppl_vae.errors import check_positive_int
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.bounded_integers import BoundedIntegers
 from ppl_vae.likelihoods.summary import Summary
 
 
-class Binomial(Likelihood):
+class Binomial(BoundedIntegers):
     """p(x|z) = prod_i C(n, x_i) p_i^x_i (1 - p_i)^(n - x_i), for x of integers from 0 to n = ``total_count``.
 
     Here p = sigmoid(logits). log p(x|z) is in nats. The encoder sees x / n.
@@ -26,28 +25,15 @@ class Binomial(Likelihood):
         total_count: n, the largest value of x: 255 for grey levels of 8 bits.
     """
 
-    base_measure = "counting"
-
     def __init__(self, shape: int | Sequence[int], total_count: int) -> None:
         super().__init__(shape)
-        self.total_count = check_positive_int("total_count", total_count)
+        self.total_count = self.largest = check_positive_int("total_count", total_count)
         self.param_shapes = {"logits": self.shape}
 
     def forward(self, params: Mapping[str, torch.Tensor]) -> TorchDistribution:
         """p(x|z): batch shape ``(...)``, event shape ``shape``, from logits ``(..., *shape)``."""
         p: TorchDistribution = _Binomial(self.total_count, logits=params["logits"]).to_event(len(self.shape))
         return p
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """An integer from 0 to ``total_count``."""
-        # torch declares this class behind a name that mypy takes for a variable.
-        interval: constraints.Constraint = constraints.integer_interval(0, self.total_count)
-        return interval
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """``x / total_count``: from 0 to 1."""
-        return x / self.total_count
 
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
         """The logits of ``x_mean / total_count``, kept 0.001 counts inside the ends (infinite logits)."""

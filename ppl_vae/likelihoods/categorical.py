@@ -8,13 +8,12 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from torch.distributions import constraints
 
 from ppl_vae.errors import InputError, check_positive_int
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.bounded_integers import BoundedIntegers
 
 
-class Categorical(Likelihood):
+class Categorical(BoundedIntegers):
     """p(x|z) = prod_i softmax(logits_i)[x_i], for x of category numbers from 0 to ``categories`` - 1.
 
     log p(x|z) is in nats. The encoder sees x / (categories - 1); give the VAE an encoder of your own for one that
@@ -25,11 +24,10 @@ class Categorical(Likelihood):
         categories: how many there are, at least 2.
     """
 
-    base_measure = "counting"
-
     def __init__(self, shape: int | Sequence[int], categories: int) -> None:
         super().__init__(shape)
         self.categories = check_categories(categories)
+        self.largest = self.categories - 1
         self.param_shapes = {"logits": self.several(self.categories)}
 
     def forward(self, params: Mapping[str, torch.Tensor]) -> TorchDistribution:
@@ -38,19 +36,9 @@ class Categorical(Likelihood):
         p: TorchDistribution = CategoryNumbers(logits=logits).to_event(len(self.shape))
         return p
 
-    @property
-    def support(self) -> constraints.Constraint:
-        """An integer from 0 to ``categories`` - 1."""
-        interval: constraints.Constraint = constraints.integer_interval(0, self.categories - 1)
-        return interval
-
     def mean(self, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The mean of the category's number, ``(..., *shape)``: for pictures; it has no meaning without an order."""
         return mean_number(self.values_last(params["logits"], self.categories))
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """``x / (categories - 1)``: from 0 to 1."""
-        return x / (self.categories - 1)
 
 
 class CategoryNumbers(dist.Categorical):

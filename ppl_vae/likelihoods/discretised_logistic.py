@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from pyro.distributions import TorchDistribution
-from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from ppl_vae.errors import check_positive_float
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.bounded_integers import BoundedIntegers
 from ppl_vae.likelihoods.categorical import check_categories
 from ppl_vae.likelihoods.rounded_logistics import RoundedLogistics
 
 
-class DiscretisedLogistic(Likelihood):
+class DiscretisedLogistic(BoundedIntegers):
     """p(x|z) = prod_i σ((x_i + 1/2 - loc_i) / s_i) - σ((x_i - 1/2 - loc_i) / s_i), for x of integers from 0 to L - 1.
 
     A logistic density rounded to integers; all mass below 0 is at 0 and all above L - 1 at L - 1. The location, in
@@ -30,11 +29,10 @@ class DiscretisedLogistic(Likelihood):
         min_scale: the smallest scale, in units of L - 1.
     """
 
-    base_measure = "counting"
-
     def __init__(self, shape: int | Sequence[int], levels: int = 256, min_scale: float = 1e-4) -> None:
         super().__init__(shape)
         self.levels = check_categories(levels, "levels")
+        self.largest = self.levels - 1
         self.min_scale = check_positive_float("min_scale", min_scale)
         self.param_shapes = {"loc": self.shape, "raw_scale": self.shape}
 
@@ -50,16 +48,6 @@ class DiscretisedLogistic(Likelihood):
         """p(x|z): batch shape ``(...)``, event shape ``shape``, from parameters ``(..., *param_shapes[name])``."""
         p: TorchDistribution = RoundedLogistics(*self._cut(params), self.levels).to_event(len(self.shape))
         return p
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """An integer from 0 to ``levels`` - 1."""
-        interval: constraints.Constraint = constraints.integer_interval(0, self.levels - 1)
-        return interval
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """``x / (levels - 1)``: from 0 to 1."""
-        return x / (self.levels - 1)
 
     def initial_params(self, x_mean: torch.Tensor) -> dict[str, torch.Tensor]:
         """The location at ``x_mean`` and a scale of a tenth of the range."""

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from pyro.distributions import TorchDistribution
 from torch import nn
-from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.bounded_integers import BoundedIntegers
 from ppl_vae.likelihoods.categorical import CategoryNumbers, check_categories, mean_number
 from ppl_vae.likelihoods.rounded_logistics import log_interval
 
 
-class Ordinal(Likelihood):
+class Ordinal(BoundedIntegers):
     """p(x_i <= k | z) = σ(c_ik - loc_i), for x of level numbers from 0 to ``levels`` - 1: the proportional-odds model.
 
     The location comes from the decoder; the cutpoints c_i0 < c_i1 < ... are parameters of each number of x. log p(x|z)
@@ -32,11 +31,10 @@ class Ordinal(Likelihood):
         raw_steps: ``(*shape, levels - 2)``; softplus of them are the distances between the cutpoints.
     """
 
-    base_measure = "counting"
-
     def __init__(self, shape: int | Sequence[int], levels: int) -> None:
         super().__init__(shape)
         self.levels = check_categories(levels, "levels")
+        self.largest = self.levels - 1
         self.param_shapes = {"loc": self.shape}
         # Cutpoints one apart, centred at 0.
         self.first_cut = nn.Parameter(torch.full(self.shape, -(levels - 2) / 2))
@@ -59,16 +57,6 @@ class Ordinal(Likelihood):
         p: TorchDistribution = CategoryNumbers(logits=self.log_probs(params)).to_event(len(self.shape))
         return p
 
-    @property
-    def support(self) -> constraints.Constraint:
-        """An integer from 0 to ``levels`` - 1."""
-        interval: constraints.Constraint = constraints.integer_interval(0, self.levels - 1)
-        return interval
-
     def mean(self, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The mean of the level's number, ``(..., *shape)``."""
         return mean_number(self.log_probs(params))
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """``x / (levels - 1)``: from 0 to 1."""
-        return x / (self.levels - 1)

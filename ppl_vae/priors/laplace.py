@@ -6,10 +6,10 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 
-from ppl_vae.priors.base import Prior
+from ppl_vae.priors.fixed import FixedPrior
 
 
-class Laplace(Prior):
+class Laplace(FixedPrior):
     """p(z) = prod_d exp(-√2 |z_d|) / √2: independent, of mean 0 and variance 1, with more mass at 0 and far from it.
 
     log p(z) in nats. Unlike a Gaussian it is not rotationally invariant: it prefers vectors with few large entries.
@@ -17,13 +17,6 @@ class Laplace(Prior):
     Args:
         dim: the number of latent dimensions.
     """
-
-    zeros: torch.Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
-        # Not a parameter and not saved: it only carries the module's dtype and device.
-        self.register_buffer("zeros", torch.zeros(self.dim), persistent=False)
 
     def forward(self) -> TorchDistribution:
         """p(z): batch shape ``()``, event shape ``(dim,)``."""

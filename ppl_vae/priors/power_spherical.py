@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from pyro.distributions import TorchDistribution
 
-from ppl_vae.priors.base import Prior
+from ppl_vae.priors.fixed import FixedPrior
 from ppl_vae.spheres import UniformOnSphere, check_sphere_dim
 
 
-class PowerSpherical(Prior):
+class PowerSpherical(FixedPrior):
     """p(z) = Γ(dim/2) / (2 π^(dim/2)) on {z : |z| = 1}: uniform, the power spherical distribution of concentration 0.
 
     From De Cao and Aziz (2020, "The Power Spherical distribution"). log p(z) in nats, against the surface of the
@@ -23,13 +22,9 @@ class PowerSpherical(Prior):
         InputError: if ``dim`` is below 2.
     """
 
-    zeros: torch.Tensor
-
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         check_sphere_dim(self.dim)
-        # Not a parameter and not saved: it only carries the module's dtype and device.
-        self.register_buffer("zeros", torch.zeros(self.dim), persistent=False)
 
     def forward(self) -> TorchDistribution:
         """p(z): batch shape ``()``, event shape ``(dim,)``."""

@@ -7,10 +7,10 @@ import torch
 from pyro.distributions import TorchDistribution
 
 from ppl_vae.errors import check_positive_float
-from ppl_vae.priors.base import Prior
+from ppl_vae.priors.fixed import FixedPrior
 
 
-class StudentT(Prior):
+class StudentT(FixedPrior):
     """p(z) = prod_d t_df(z_d): independent, with tails that decrease as |z_d|^-(df + 1).
 
     log p(z) in nats. A Gaussian q(z|x) has lighter tails than this prior. If the data contain little information on z,
@@ -21,13 +21,9 @@ class StudentT(Prior):
         df: the degrees of freedom.
     """
 
-    zeros: torch.Tensor
-
     def __init__(self, dim: int, df: float = 5.0) -> None:
         super().__init__(dim)
         self.df = check_positive_float("df", df)
-        # Not a parameter and not saved: it only carries the module's dtype and device.
-        self.register_buffer("zeros", torch.zeros(self.dim), persistent=False)
 
     def forward(self) -> TorchDistribution:
         """p(z): batch shape ``()``, event shape ``(dim,)``."""
